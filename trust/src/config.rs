@@ -1,0 +1,236 @@
+//! The numbers behind a score. `docs/trust.md` publishes the defaults with their reasons.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use libp2p_identity::PeerId;
+
+/// How this node judges its peers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The operator's own peers: the only ones that `private` segments are served to. Being one
+    /// gives no score; an own peer that lies is quarantined like any other. Default: none.
+    pub own_peers: BTreeSet<PeerId>,
+    /// What each kind of evidence adds, and the prior it is weighed against.
+    pub weights: Weights,
+    /// How fast evidence fades.
+    pub half_lives: HalfLives,
+    /// Where scores turn into standings.
+    pub thresholds: Thresholds,
+    /// Most peers remembered. Default 4,096, about 1 MiB. Higher remembers more strangers between
+    /// their visits; when full, the peer whose record says least is forgotten first, but never a
+    /// quarantined, revoked or own peer. Range: 1 and up.
+    pub peers_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            own_peers: BTreeSet::new(),
+            weights: Weights::default(),
+            half_lives: HalfLives::default(),
+            thresholds: Thresholds::default(),
+            peers_max: 4_096,
+        }
+    }
+}
+
+/// What evidence adds to the three sums of a record. All are finite and not negative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights {
+    /// The prior on each side: how much evidence it takes to move a newcomer away from 0.5.
+    /// Default 4. Higher makes every judgement slower, in both directions. Above 0.
+    pub prior: f64,
+    /// Earned by one verified block. Default 0.02: trust after some 270 of them.
+    pub block_served: f64,
+    /// Earned by one hour connected. Default 0.02: too little to become trusted by it alone.
+    pub session_hour: f64,
+    /// Most that can be earned, so that no past pays for a row of lies. Default 8.
+    pub earned_max: f64,
+    /// Grave: a block that does not match its CID. Default 9: a newcomer's first one quarantines.
+    pub wrong_cid: f64,
+    /// Grave: a signature that does not verify. Default 9.
+    pub bad_signature: f64,
+    /// Grave: a broken protocol. Default 3: a newcomer's third one quarantines.
+    pub violation: f64,
+    /// Most grave evidence held against a peer, which bounds the longest quarantine. Default 64.
+    pub grave_max: f64,
+    /// What grave evidence leaves of what was earned: a factor in [0, 1]. Default 0.5.
+    pub earned_kept: f64,
+    /// Slight: a request that timed out. Default 0.25.
+    pub timeout: f64,
+    /// Slight: an announced thing that it did not have. Default 0.25.
+    pub not_served: f64,
+    /// Most slight evidence held against a peer. Default 6, which leaves a newcomer at 0.286:
+    /// a slow or absent peer is used less, but only proof of misconduct quarantines.
+    pub slight_max: f64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            prior: 4.0,
+            block_served: 0.02,
+            session_hour: 0.02,
+            earned_max: 8.0,
+            wrong_cid: 9.0,
+            bad_signature: 9.0,
+            violation: 3.0,
+            grave_max: 64.0,
+            earned_kept: 0.5,
+            timeout: 0.25,
+            not_served: 0.25,
+            slight_max: 6.0,
+        }
+    }
+}
+
+/// After how long half of the evidence of a sort has faded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfLives {
+    /// Of what was earned. Default 7 days: a peer that stopped serving drifts back to probation.
+    pub earned: Duration,
+    /// Of grave evidence. Default 7 days: one lie of a newcomer quarantines it for 15 days.
+    pub grave: Duration,
+    /// Of slight evidence. Default 1 hour: a night offline is forgotten by noon.
+    pub slight: Duration,
+}
+
+impl Default for HalfLives {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self { earned: DAY * 7, grave: DAY * 7, slight: Duration::from_secs(60 * 60) }
+    }
+}
+
+/// Scores at which standings change: `quarantine_at < release_at <= keep_at < trust_at`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// At or below it a peer is quarantined. Default 0.25.
+    pub quarantine_at: f64,
+    /// A quarantined peer is released at or above it. Default 0.40.
+    pub release_at: f64,
+    /// A trusted peer stays so at or above it. Default 0.60.
+    pub keep_at: f64,
+    /// At or above it a peer is trusted. Default 0.70.
+    pub trust_at: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { quarantine_at: 0.25, release_at: 0.40, keep_at: 0.60, trust_at: 0.70 }
+    }
+}
+
+/// A number that would break the score's guarantees.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A weight is negative, not finite, or zero where it must not be.
+    #[error("weight {name} is {value}, outside its range")]
+    Weight {
+        /// Which.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+    },
+    /// A half-life is zero.
+    #[error("half-life {name} is zero")]
+    HalfLife {
+        /// Which.
+        name: &'static str,
+    },
+    /// The thresholds are not in order within (0, 1), or a newcomer would not start on probation.
+    #[error(
+        "thresholds must satisfy 0 < quarantine_at < release_at <= 0.5 <= keep_at < trust_at < 1"
+    )]
+    Thresholds,
+    /// No peer could be remembered.
+    #[error("peers_max is 0")]
+    PeersMax,
+}
+
+impl Config {
+    /// Returns every mistake, or none.
+    #[must_use]
+    pub fn mistakes(&self) -> Vec<ConfigError> {
+        let mut mistakes = self.weights.mistakes();
+        let half_lives = [
+            ("earned", self.half_lives.earned),
+            ("grave", self.half_lives.grave),
+            ("slight", self.half_lives.slight),
+        ];
+        mistakes.extend(
+            half_lives
+                .into_iter()
+                .filter(|(_, value)| value.is_zero())
+                .map(|(name, _)| ConfigError::HalfLife { name }),
+        );
+        if !self.thresholds.are_ordered() {
+            mistakes.push(ConfigError::Thresholds);
+        }
+        if self.peers_max == 0 {
+            mistakes.push(ConfigError::PeersMax);
+        }
+        mistakes
+    }
+}
+
+impl Weights {
+    fn mistakes(&self) -> Vec<ConfigError> {
+        let any = 0.0..=f64::MAX;
+        let positive = f64::MIN_POSITIVE..=f64::MAX;
+        let fields = [
+            ("prior", self.prior, positive),
+            ("block_served", self.block_served, any.clone()),
+            ("session_hour", self.session_hour, any.clone()),
+            ("earned_max", self.earned_max, any.clone()),
+            ("wrong_cid", self.wrong_cid, any.clone()),
+            ("bad_signature", self.bad_signature, any.clone()),
+            ("violation", self.violation, any.clone()),
+            ("grave_max", self.grave_max, any.clone()),
+            ("earned_kept", self.earned_kept, 0.0..=1.0),
+            ("timeout", self.timeout, any.clone()),
+            ("not_served", self.not_served, any.clone()),
+            ("slight_max", self.slight_max, any),
+        ];
+        fields
+            .into_iter()
+            .filter(|(_, value, range)| !range.contains(value))
+            .map(|(name, value, _)| ConfigError::Weight { name, value })
+            .collect()
+    }
+}
+
+impl Thresholds {
+    /// A newcomer scores exactly 0.5, so the middle pair must enclose it.
+    fn are_ordered(&self) -> bool {
+        0.0 < self.quarantine_at
+            && self.quarantine_at < self.release_at
+            && self.release_at <= 0.5
+            && 0.5 <= self.keep_at
+            && self.keep_at < self.trust_at
+            && self.trust_at < 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_have_no_mistakes() {
+        assert_eq!(Config::default().mistakes(), Vec::new());
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let mut config = Config::default();
+        config.weights.prior = 0.0;
+        config.weights.timeout = f64::NAN;
+        config.half_lives.slight = Duration::ZERO;
+        config.thresholds.release_at = 0.1;
+        config.peers_max = 0;
+        assert_eq!(config.mistakes().len(), 5);
+    }
+}

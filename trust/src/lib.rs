@@ -1,0 +1,50 @@
+//! From what peers did to what peers may do: evidence, score, standing, and the gate.
+//!
+//! Every federated operation asks [`Trust::may`] before it acts. What a peer did reaches
+//! [`Trust::observe`] as [`Evidence`]; it moves three decaying sums, they make one published score
+//! between 0 and 1, and the score makes the [`Standing`]. The formula, every weight and every
+//! threshold stand in `docs/trust.md`; a test reads its table of operations and compares it with
+//! the code.
+//!
+//! This crate is pure: it takes the time as an argument and reads no clock, no file and no
+//! generator, so the same inputs make the same state. It keeps nothing on disk; the shell stores
+//! what [`Trust::next_dirty`] hands out and gives it back to [`Trust::new`].
+//!
+//! It judges only what this node saw itself. What other peers report about third ones is refused
+//! by the gate unless the reporter is trusted, and changes no score.
+//!
+//! ```
+//! use dunlin_trust::{Config, Evidence, Operation, Standing, Trust, UnixMillis};
+//! use libp2p_identity::Keypair;
+//!
+//! let stranger = Keypair::generate_ed25519().public().to_peer_id();
+//! let mut trust = Trust::new(Config::default(), Vec::new());
+//! let now = UnixMillis(1_763_700_000_000);
+//! assert_eq!(trust.standing(now, &stranger), Standing::Probation);
+//! assert!(trust.may(now, &stranger, Operation::FetchTemplates).is_ok());
+//!
+//! trust.observe(now, stranger, Evidence::WrongCid);
+//! assert_eq!(trust.standing(now, &stranger), Standing::Quarantined);
+//! assert!(trust.may(now, &stranger, Operation::FetchTemplates).is_err());
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod evidence;
+mod explanation;
+mod operation;
+mod record;
+mod score;
+mod standing;
+mod time;
+mod trust;
+
+pub use config::{Config, ConfigError, HalfLives, Thresholds, Weights};
+pub use evidence::{Evidence, Tally};
+pub use explanation::{Explanation, Line};
+pub use operation::{Operation, Refusal};
+pub use record::{RECORD_VERSION, Record};
+pub use standing::{Standing, StandingChange};
+pub use time::UnixMillis;
+pub use trust::Trust;

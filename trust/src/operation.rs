@@ -1,0 +1,114 @@
+//! Every federated operation, and the table that says which standing it needs.
+
+use std::fmt;
+
+use libp2p_identity::PeerId;
+
+use crate::standing::Standing;
+
+/// A thing this node does with, for, or on the word of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Hold a connection with the peer.
+    Connect,
+    /// Answer its request for segments that are `private`: their CIDs or their blocks.
+    ServePrivateSegments,
+    /// Answer its request for our released templates.
+    ServeTemplates,
+    /// Ask it for segments.
+    FetchSegments,
+    /// Ask it for templates.
+    FetchTemplates,
+    /// Match our own entities against its templates.
+    AdoptTemplates,
+    /// Hear and forward its announcements.
+    AcceptAnnouncement,
+    /// Hear what it reports about third peers.
+    AcceptEvidence,
+}
+
+impl Operation {
+    /// Every operation, in the order of the table in `docs/trust.md`.
+    pub const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::ServePrivateSegments,
+        Self::ServeTemplates,
+        Self::FetchSegments,
+        Self::FetchTemplates,
+        Self::AdoptTemplates,
+        Self::AcceptAnnouncement,
+        Self::AcceptEvidence,
+    ];
+
+    /// Returns whether a peer of this standing passes. An operation that
+    /// [needs an own peer](Self::needs_own_peer) asks for that besides.
+    ///
+    /// No operation admits a revoked peer. A quarantined one may stay connected, because its
+    /// packets cost less than its reconnecting, but nothing it says or asks for is acted on.
+    #[must_use]
+    pub fn admits(self, standing: Standing) -> bool {
+        let least = match self {
+            Self::Connect => Standing::Quarantined,
+            Self::ServePrivateSegments
+            | Self::ServeTemplates
+            | Self::FetchSegments
+            | Self::FetchTemplates
+            | Self::AdoptTemplates
+            | Self::AcceptAnnouncement => Standing::Probation,
+            Self::AcceptEvidence => Standing::Trusted,
+        };
+        standing >= least
+    }
+
+    /// Returns whether the peer must be one of the operator's own, whatever its standing.
+    #[must_use]
+    pub fn needs_own_peer(self) -> bool {
+        matches!(self, Self::ServePrivateSegments)
+    }
+
+    /// Returns the name used in docs, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::ServePrivateSegments => "serve_private_segments",
+            Self::ServeTemplates => "serve_templates",
+            Self::FetchSegments => "fetch_segments",
+            Self::FetchTemplates => "fetch_templates",
+            Self::AdoptTemplates => "adopt_templates",
+            Self::AcceptAnnouncement => "accept_announcement",
+            Self::AcceptEvidence => "accept_evidence",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why the gate said no. Asking changed nothing; asking again helps once the standing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The peer's standing is too low for this operation.
+    #[error("{operation} refused: {peer} is {standing}")]
+    Standing {
+        /// Who asked or was to be asked.
+        peer: PeerId,
+        /// For what.
+        operation: Operation,
+        /// Where it stands.
+        standing: Standing,
+    },
+    /// The operation is for the operator's own peers and this is not one of them. Only a change of
+    /// the configuration helps.
+    #[error("{operation} refused: {peer} is not one of the operator's own peers")]
+    NotOwnPeer {
+        /// Who asked.
+        peer: PeerId,
+        /// For what.
+        operation: Operation,
+    },
+}

@@ -1,0 +1,130 @@
+//! What is remembered about one peer, and persisted by the shell.
+
+use libp2p_identity::PeerId;
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::evidence::Tally;
+use crate::score::Sums;
+use crate::standing::Standing;
+use crate::time::UnixMillis;
+
+/// The version of [`Record`]'s encoding.
+pub const RECORD_VERSION: u8 = 1;
+
+/// What this node remembers about one peer.
+///
+/// Its fields are private: a record is made by [`crate::Trust`] alone and goes back into it. The
+/// shell encodes it with `dunlin_wire::cbor` under [`Record::peer`] as the key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    #[serde(deserialize_with = "known_version")]
+    version: u8,
+    #[serde(with = "peer_bytes")]
+    peer: PeerId,
+    pub(crate) sums: Sums,
+    pub(crate) tally: Tally,
+    /// As of `updated`. Kept because of hysteresis: the score alone does not tell.
+    pub(crate) standing: Standing,
+    /// A flag beside the standing, so that no arithmetic on scores can ever lead out of it.
+    pub(crate) revoked: bool,
+    pub(crate) first_seen: UnixMillis,
+    pub(crate) updated: UnixMillis,
+}
+
+impl Record {
+    /// A newcomer.
+    pub(crate) fn new(peer: PeerId, now: UnixMillis) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            peer,
+            sums: Sums::default(),
+            tally: Tally::default(),
+            standing: Standing::Probation,
+            revoked: false,
+            first_seen: now,
+            updated: now,
+        }
+    }
+
+    /// Returns whose record this is.
+    #[must_use]
+    pub fn peer(&self) -> &PeerId {
+        &self.peer
+    }
+
+    /// Returns whether the peer is revoked, which is forever.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
+    /// Returns when the peer was first seen.
+    #[must_use]
+    pub fn first_seen(&self) -> UnixMillis {
+        self.first_seen
+    }
+
+    /// Returns the latest time at which evidence about it arrived.
+    #[must_use]
+    pub fn updated(&self) -> UnixMillis {
+        self.updated
+    }
+
+    /// Returns how often each kind of evidence was seen.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let version = u8::deserialize(deserializer)?;
+    if version == RECORD_VERSION {
+        Ok(version)
+    } else {
+        Err(D::Error::invalid_value(
+            Unexpected::Unsigned(u64::from(version)),
+            &"a known record version",
+        ))
+    }
+}
+
+/// A peer id as its multihash bytes, canonical in DAG-CBOR.
+mod peer_bytes {
+    use libp2p_identity::PeerId;
+    use serde::de::{Error, Unexpected, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        peer: &PeerId,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&(*peer).to_bytes())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<PeerId, D::Error> {
+        deserializer.deserialize_bytes(PeerBytes)
+    }
+
+    struct PeerBytes;
+
+    impl Visitor<'_> for PeerBytes {
+        type Value = PeerId;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the bytes of a peer id")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<PeerId, E> {
+            PeerId::from_bytes(bytes).map_err(|_| E::invalid_value(Unexpected::Bytes(bytes), &self))
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<PeerId, E> {
+            self.visit_bytes(&bytes)
+        }
+    }
+}

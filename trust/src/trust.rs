@@ -1,0 +1,263 @@
+//! The one judge: records of peers, the gate, and what must be persisted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use libp2p_identity::PeerId;
+
+use crate::config::Config;
+use crate::evidence::{Evidence, Tally};
+use crate::explanation::{self, Explanation};
+use crate::operation::{Operation, Refusal};
+use crate::record::Record;
+use crate::score::Sums;
+use crate::standing::{Standing, StandingChange};
+use crate::time::UnixMillis;
+
+/// What this node knows about its peers' conduct.
+///
+/// One owner holds it (the swarm's actor) and every federated operation asks it. After each
+/// [`observe`](Self::observe) or [`revoke`](Self::revoke) the shell drains
+/// [`next_dirty`](Self::next_dirty) and [`next_forgotten`](Self::next_forgotten).
+#[derive(Debug)]
+pub struct Trust {
+    config: Config,
+    records: BTreeMap<PeerId, Record>,
+    /// Both sets hold at most as many peers as there are or were records between two drains.
+    dirty: BTreeSet<PeerId>,
+    forgotten: BTreeSet<PeerId>,
+    unrecorded: u64,
+}
+
+impl Trust {
+    /// Starts from what was persisted. Records beyond `peers_max` are forgotten, the least useful
+    /// first.
+    ///
+    /// # Panics
+    ///
+    /// If [`Config::mistakes`] is not empty: the shell checks its configuration first.
+    #[must_use]
+    pub fn new(config: Config, records: Vec<Record>) -> Self {
+        let mistakes = config.mistakes();
+        assert!(mistakes.is_empty(), "trust config is wrong: {mistakes:?}");
+        let records = records
+            .into_iter()
+            .map(|mut record| {
+                record.sums = record.sums.sane(&config.weights);
+                record.revoked |= record.standing == Standing::Revoked;
+                (*record.peer(), record)
+            })
+            .collect();
+        let mut trust = Self {
+            config,
+            records,
+            dirty: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            unrecorded: 0,
+        };
+        // No time is known yet, so nothing has decayed: who was quarantined is kept.
+        trust.shrink_to(UnixMillis(0), trust.config.peers_max);
+        trust
+    }
+
+    /// Takes one piece of evidence; returns the change if the standing moved.
+    ///
+    /// Evidence dated before what is already known counts as simultaneous with it: it is weighed in
+    /// full and nothing decays. Evidence about a stranger is dropped (and counted) when every
+    /// record is one that must not be forgotten; such a stranger stands as quarantined.
+    pub fn observe(
+        &mut self,
+        now: UnixMillis,
+        peer: PeerId,
+        evidence: Evidence,
+    ) -> Option<StandingChange> {
+        let from = self.standing(now, &peer);
+        if !self.make_room_for(now, &peer) {
+            self.unrecorded = self.unrecorded.saturating_add(1);
+            return None;
+        }
+        let mut record = self.take_record(now, peer);
+        record.tally.count(evidence);
+        record.sums = self.sums_at(now, &record).with(evidence, &self.config.weights);
+        record.updated = record.updated.max(now);
+        let score = record.sums.score(&self.config.weights);
+        record.standing = from.next(score, &self.config.thresholds);
+        self.put_record(record, from)
+    }
+
+    /// Revokes a peer, forever. The caller has verified the authority's signature; that is why this
+    /// is the one way past `peers_max`.
+    pub fn revoke(&mut self, now: UnixMillis, peer: PeerId) -> Option<StandingChange> {
+        let from = self.standing(now, &peer);
+        self.make_room_for(now, &peer);
+        let mut record = self.take_record(now, peer);
+        record.revoked = true;
+        record.standing = Standing::Revoked;
+        self.put_record(record, from)
+    }
+
+    /// Hands out a record that changed since it was last handed out: the shell persists it.
+    /// Drain to `None`.
+    pub fn next_dirty(&mut self) -> Option<Record> {
+        while let Some(peer) = self.dirty.pop_first() {
+            if let Some(record) = self.records.get(&peer) {
+                return Some(record.clone());
+            }
+        }
+        None
+    }
+
+    /// Hands out a peer whose persisted record may be removed. Drain to `None`. A record that
+    /// stays on disk does no harm: it is forgotten again at the next start.
+    pub fn next_forgotten(&mut self) -> Option<PeerId> {
+        self.forgotten.pop_first()
+    }
+
+    /// The gate: may this node do `operation` with `peer`?
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] that names the peer, the operation and the reason.
+    pub fn may(&self, now: UnixMillis, peer: &PeerId, operation: Operation) -> Result<(), Refusal> {
+        let standing = self.standing(now, peer);
+        if !operation.admits(standing) {
+            return Err(Refusal::Standing { peer: *peer, operation, standing });
+        }
+        if operation.needs_own_peer() && !self.is_own(peer) {
+            return Err(Refusal::NotOwnPeer { peer: *peer, operation });
+        }
+        Ok(())
+    }
+
+    /// Returns where `peer` stands at `now`.
+    #[must_use]
+    pub fn standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
+        match self.records.get(peer) {
+            Some(record) if record.revoked => Standing::Revoked,
+            Some(record) => {
+                record.standing.next(self.score_of(now, record), &self.config.thresholds)
+            }
+            // A stranger whose misconduct could not be written down is not heard at all.
+            None if self.is_closed_to(now, peer) => Standing::Quarantined,
+            None => Standing::Probation,
+        }
+    }
+
+    /// Returns the score of `peer` at `now`, between 0 and 1. A stranger has 0.5; a revoked peer 0.
+    #[must_use]
+    pub fn score(&self, now: UnixMillis, peer: &PeerId) -> f64 {
+        match self.records.get(peer) {
+            Some(record) if record.revoked => 0.0,
+            Some(record) => self.score_of(now, record),
+            None => Sums::default().score(&self.config.weights),
+        }
+    }
+
+    /// Takes a peer's score apart.
+    #[must_use]
+    pub fn explain(&self, now: UnixMillis, peer: &PeerId) -> Explanation {
+        let record = self.records.get(peer);
+        let sums = record.map_or_else(Sums::default, |record| self.sums_at(now, record));
+        let tally = record.map_or_else(Tally::default, |record| record.tally);
+        Explanation {
+            peer: *peer,
+            is_own: self.is_own(peer),
+            standing: self.standing(now, peer),
+            score: self.score(now, peer),
+            updated: record.map(|record| record.updated),
+            lines: explanation::lines(&sums, &tally),
+        }
+    }
+
+    /// Returns every remembered peer, in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.records.keys()
+    }
+
+    /// Returns whether `peer` is one of the operator's own.
+    #[must_use]
+    pub fn is_own(&self, peer: &PeerId) -> bool {
+        self.config.own_peers.contains(peer)
+    }
+
+    /// Returns how many pieces of evidence were dropped because there was no room for a record.
+    #[must_use]
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded
+    }
+
+    fn take_record(&mut self, now: UnixMillis, peer: PeerId) -> Record {
+        self.records.remove(&peer).unwrap_or_else(|| Record::new(peer, now))
+    }
+
+    fn put_record(&mut self, record: Record, from: Standing) -> Option<StandingChange> {
+        let (peer, to) = (*record.peer(), record.standing);
+        self.forgotten.remove(&peer);
+        self.dirty.insert(peer);
+        self.records.insert(peer, record);
+        (from != to).then_some(StandingChange { peer, from, to })
+    }
+
+    fn score_of(&self, now: UnixMillis, record: &Record) -> f64 {
+        self.sums_at(now, record).score(&self.config.weights)
+    }
+
+    fn sums_at(&self, now: UnixMillis, record: &Record) -> Sums {
+        let elapsed_ms = now.millis_since(record.updated);
+        record.sums.decayed(elapsed_ms, &self.config.half_lives)
+    }
+
+    /// Makes room for one more record unless `peer` has one; returns whether there is room.
+    fn make_room_for(&mut self, now: UnixMillis, peer: &PeerId) -> bool {
+        if self.records.contains_key(peer) || self.is_own(peer) {
+            return true;
+        }
+        self.shrink_to(now, self.config.peers_max - 1);
+        self.records.len() < self.config.peers_max
+    }
+
+    fn is_closed_to(&self, now: UnixMillis, peer: &PeerId) -> bool {
+        self.records.len() >= self.config.peers_max
+            && !self.is_own(peer)
+            && !self.records.values().any(|record| self.is_forgettable(now, record))
+    }
+
+    fn shrink_to(&mut self, now: UnixMillis, peers: usize) {
+        while self.records.len() > peers {
+            let Some(peer) = self.least_useful(now) else {
+                return;
+            };
+            self.records.remove(&peer);
+            self.dirty.remove(&peer);
+            self.forget(peer);
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        // A shell that never drains loses the oldest hint, which costs it a record on disk.
+        if self.forgotten.len() >= self.config.peers_max {
+            self.forgotten.pop_first();
+        }
+        self.forgotten.insert(peer);
+    }
+
+    /// The forgettable peer with the least held against it, then the least earned: forgetting it
+    /// changes the least, and a flood of fresh identities pushes out only itself.
+    fn least_useful(&self, now: UnixMillis) -> Option<PeerId> {
+        self.records
+            .values()
+            .filter(|record| self.is_forgettable(now, record))
+            .map(|record| (self.sums_at(now, record), record))
+            .min_by(|(a, a_record), (b, b_record)| {
+                a.grave
+                    .total_cmp(&b.grave)
+                    .then(a.earned.total_cmp(&b.earned))
+                    .then(a_record.updated.cmp(&b_record.updated))
+                    .then(a_record.peer().cmp(b_record.peer()))
+            })
+            .map(|(_, record)| *record.peer())
+    }
+
+    fn is_forgettable(&self, now: UnixMillis, record: &Record) -> bool {
+        self.standing(now, record.peer()) > Standing::Quarantined && !self.is_own(record.peer())
+    }
+}
