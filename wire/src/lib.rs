@@ -12,7 +12,7 @@
 //!
 //! let bytes = cbor::encode(&("regime", 3u8))?;
 //! let block = Block::new(Codec::DagCbor, bytes);
-//! let (name, count): (String, u8) = cbor::decode(&block.bytes, 64)?;
+//! let (name, count): (String, u8) = cbor::decode(block.bytes(), 64)?;
 //! assert_eq!((name.as_str(), count), ("regime", 3));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

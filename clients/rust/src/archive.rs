@@ -1,0 +1,85 @@
+//! The archive and retrieval from peers as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Segment;
+
+/// What the node's archive holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveStatus {
+    /// Own segments that are archived and pinned.
+    pub archived: u64,
+    /// Sealed segments that wait to be archived.
+    pub due: u64,
+    /// Segments fetched from other peers.
+    pub fetched: u64,
+    /// Blocks in the store.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// Blocks that peers sent and that did not hash to their CID: refused, never stored.
+    pub corrupt_refused: u64,
+    /// When the newest segment was archived, in milliseconds since the epoch.
+    pub last_archive_ms: Option<u64>,
+}
+
+/// Segments to fetch from the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchRequest {
+    /// Up to 1,000 CIDs.
+    pub cids: Vec<String>,
+    /// Peers to ask first; the others follow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
+    /// Fetch the payload blocks too.
+    #[serde(default)]
+    pub payload: bool,
+}
+
+/// What became of each CID.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FetchResponse {
+    /// In the order of the request.
+    pub segments: Vec<FetchedSegment>,
+    /// Time the retrieval took.
+    pub elapsed_us: u64,
+}
+
+/// What became of one CID.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FetchedSegment {
+    /// The CID.
+    pub cid: String,
+    /// The decoded segment, when some peer served the right bytes.
+    pub segment: Option<Segment>,
+    /// Whether it was in the local store already.
+    pub local: bool,
+    /// Which peers were asked, in order, and how they answered.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One peer's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Whom we asked.
+    pub peer: String,
+    /// How it answered.
+    pub outcome: AttemptOutcome,
+}
+
+/// How a peer answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// With bytes that hash to the CID.
+    Verified,
+    /// With other bytes: refused.
+    Corrupt,
+    /// It does not have the block.
+    Missing,
+    /// It does not serve us.
+    Refused,
+    /// Not in time, or the connection broke.
+    Failed,
+}

@@ -1,0 +1,375 @@
+//! A blocking client: one call, one request.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ClusterStatus, CollectionSpec,
+    Collections, Entities, ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery,
+    IngestAck, IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, PublishRequest,
+    PublishResponse, Quality, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
+    SegmentPage, SegmentsQuery, Templates,
+};
+
+/// File in the data folder that holds the address of a running node's API.
+pub const ADDRESS_FILE: &str = "api.address";
+
+/// File in the data folder that holds the bearer token, readable by its owner alone.
+pub const TOKEN_FILE: &str = "api.token";
+
+/// Longest wait for an answer. Scoring and fetching may take seconds; nothing takes minutes.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Largest answer that is read: a page of 1,000 segments of 4,096 channels stays below it.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// What the HTTP library returns for a call.
+type Answer = Result<ureq::http::Response<ureq::Body>, ureq::Error>;
+
+/// A node's API, as seen by one who holds its token.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+    authorization: String,
+}
+
+impl Client {
+    /// Returns a client for the API at `address` (`host:port`) with its bearer token.
+    #[must_use]
+    pub fn new(address: &str, token: &str) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            .proxy(None)
+            .build()
+            .new_agent();
+        let base = format!("http://{address}");
+        Self { agent, base, authorization: format!("Bearer {}", token.trim()) }
+    }
+
+    /// Returns a client for the node that runs on `data_dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no node has been started on that folder, or its files cannot be read.
+    pub fn for_data_dir(data_dir: &Path) -> Result<Self, ClientError> {
+        let read = |name: &str| {
+            fs::read_to_string(data_dir.join(name)).map_err(|cause| match cause.kind() {
+                io::ErrorKind::NotFound => ClientError::NotRunning { data_dir: data_dir.into() },
+                _ => ClientError::DataDir { path: data_dir.join(name), cause },
+            })
+        };
+        Ok(Self::new(read(ADDRESS_FILE)?.trim(), &read(TOKEN_FILE)?))
+    }
+
+    /// Returns the node's own state.
+    ///
+    /// # Errors
+    ///
+    /// As every method here: see [`ClientError`].
+    pub fn status(&self) -> Result<NodeStatus, ClientError> {
+        self.get("/v1/status")
+    }
+
+    /// Returns the network as the node sees it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn cluster_status(&self) -> Result<ClusterStatus, ClientError> {
+        self.get("/v1/cluster/status")
+    }
+
+    /// Returns the peers that the node is connected to or remembers.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn peers(&self) -> Result<Peers, ClientError> {
+        self.get("/v1/peers")
+    }
+
+    /// Returns the collections.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn collections(&self) -> Result<Collections, ClientError> {
+        self.get("/v1/collections")
+    }
+
+    /// Creates a collection; the same one twice is no error.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `collection_differs` when the name is taken by another one.
+    pub fn create_collection(&self, spec: &CollectionSpec) -> Result<CollectionSpec, ClientError> {
+        self.post("/v1/collections", spec)
+    }
+
+    /// Takes observations in; they are durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; a malformed observation refuses the whole batch.
+    pub fn ingest(
+        &self,
+        collection: &str,
+        batch: &IngestRequest,
+    ) -> Result<IngestAck, ClientError> {
+        self.post(&format!("/v1/collections/{collection}/observations"), batch)
+    }
+
+    /// Returns the entities of a collection.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn entities(&self, collection: &str) -> Result<Entities, ClientError> {
+        self.get(&format!("/v1/collections/{collection}/entities"))
+    }
+
+    /// Seals the open regime of an entity.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn seal(&self, collection: &str, entity: &str) -> Result<SealResponse, ClientError> {
+        let request = SealRequest { entity: entity.to_owned() };
+        self.post(&format!("/v1/collections/{collection}/seal"), &request)
+    }
+
+    /// Returns how small a collection became, and what that cost.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn quality(&self, collection: &str) -> Result<Quality, ClientError> {
+        self.get(&format!("/v1/collections/{collection}/quality"))
+    }
+
+    /// Returns one page of segments.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn segments(&self, query: &SegmentsQuery) -> Result<SegmentPage, ClientError> {
+        self.post("/v1/query/segments", query)
+    }
+
+    /// Returns one segment, own or fetched.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when the node does not hold it.
+    pub fn segment(&self, cid: &str) -> Result<Segment, ClientError> {
+        self.get(&format!("/v1/segments/{cid}"))
+    }
+
+    /// Returns the bytes of one block, own or fetched.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when the node does not hold it.
+    pub fn block(&self, cid: &str) -> Result<Vec<u8>, ClientError> {
+        let url = format!("{}/v1/blocks/{cid}", self.base);
+        self.bytes(self.agent.get(&url).header("Authorization", &self.authorization).call())
+    }
+
+    /// Fetches segments from the network, verified.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; a CID that nobody served is not an error of the call.
+    pub fn fetch(&self, request: &FetchRequest) -> Result<FetchResponse, ClientError> {
+        self.post("/v1/segments/fetch", request)
+    }
+
+    /// Returns what the archive holds.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn archive(&self) -> Result<ArchiveStatus, ClientError> {
+        self.get("/v1/archive")
+    }
+
+    /// Returns the regimes nearest to a vector.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn knn(&self, query: &KnnQuery) -> Result<KnnAnswer, ClientError> {
+        self.post("/v1/query/knn", query)
+    }
+
+    /// Returns the most anomalous segments.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn anomalies(&self, query: &AnomaliesQuery) -> Result<AnomaliesAnswer, ClientError> {
+        self.post("/v1/query/anomalies", query)
+    }
+
+    /// Returns the anomaly score of every observation in a time range.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn scores(&self, query: &ScoresQuery) -> Result<ScoresAnswer, ClientError> {
+        self.post("/v1/query/scores", query)
+    }
+
+    /// Returns how an entity behaved over time.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, ClientError> {
+        self.post("/v1/query/history", query)
+    }
+
+    /// Returns the template sets that the node holds.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn templates(&self) -> Result<Templates, ClientError> {
+        self.get("/v1/templates")
+    }
+
+    /// Releases a collection's templates: spends privacy budget.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `budget_exhausted` when the ceiling does not allow it.
+    pub fn publish_templates(
+        &self,
+        request: &PublishRequest,
+    ) -> Result<PublishResponse, ClientError> {
+        self.post("/v1/templates/publish", request)
+    }
+
+    /// Puts all received sets of a collection before the adoption gate again.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn adopt_templates(&self, request: &AdoptRequest) -> Result<Templates, ClientError> {
+        self.post("/v1/templates/adopt", request)
+    }
+
+    /// Returns the privacy ledger.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn ledger(&self) -> Result<LedgerView, ClientError> {
+        self.get("/v1/privacy/ledger")
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let answer = self.agent.get(&url).header("Authorization", &self.authorization).call();
+        self.read(answer)
+    }
+
+    fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let request = self.agent.post(&url).header("Authorization", &self.authorization);
+        self.read(request.send_json(body))
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.bytes(answer)?).map_err(|cause| ClientError::Answer { cause })
+    }
+
+    /// Returns the body of a success, and the error that any other answer stands for.
+    fn bytes(&self, answer: Answer) -> Result<Vec<u8>, ClientError> {
+        let unreachable =
+            |cause| ClientError::Unreachable { api: self.base.clone(), cause: Box::new(cause) };
+        let mut answer = answer.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = body.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let ErrorBody { code, message } =
+            serde_json::from_slice(&body).map_err(|cause| ClientError::Answer { cause })?;
+        Err(ClientError::Refused { status: status.as_u16(), code, message })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token stays out of every log.
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No node has written its address into the data folder.
+    #[error("no node is running on {data_dir}; start one with `dunlin run --data-dir {data_dir}`", data_dir = data_dir.display())]
+    NotRunning {
+        /// The data folder.
+        data_dir: PathBuf,
+    },
+    /// A file of the data folder cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    DataDir {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The node does not answer, or the connection broke. Ingest may be tried again: it is idempotent.
+    #[error("the node at {api} does not answer; is it running?")]
+    Unreachable {
+        /// Where it was expected.
+        api: String,
+        /// Why.
+        #[source]
+        cause: Box<ureq::Error>,
+    },
+    /// The node understood and refused.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Stable code.
+        code: String,
+        /// What failed and what to do.
+        message: String,
+    },
+    /// The answer is not what this client understands: the versions differ.
+    #[error("the node's answer cannot be read; are the node and this program of the same version?")]
+    Answer {
+        /// Why.
+        #[source]
+        cause: serde_json::Error,
+    },
+}
+
+impl ClientError {
+    /// Returns whether a node refused with this code.
+    #[must_use]
+    pub fn is_refusal(&self, expected: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == expected)
+    }
+}

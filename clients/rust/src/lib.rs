@@ -1,0 +1,57 @@
+//! The local HTTP API of a Dunlin node: its JSON shapes, and a small blocking client.
+//!
+//! The node answers with these types, its command line and the testnet ask with them, and a program
+//! of yours may do the same. Times are microseconds since the Unix epoch (`_us`), sizes are bytes,
+//! CIDs and peer ids are their usual text forms.
+//!
+//! ```no_run
+//! use dunlin_client::Client;
+//!
+//! let client = Client::for_data_dir("/var/lib/dunlin".as_ref())?;
+//! println!("{} segments", client.status()?.segments);
+//! # Ok::<(), dunlin_client::ClientError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod client;
+mod engine;
+mod peers;
+mod query;
+mod status;
+mod templates;
+
+pub use archive::{
+    ArchiveStatus, Attempt, AttemptOutcome, FetchRequest, FetchResponse, FetchedSegment,
+};
+pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
+pub use engine::{
+    CollectionSpec, Collections, Entities, Entity, Fidelity, IngestAck, IngestRequest, Metric,
+    Observation, Quality, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Units,
+};
+pub use peers::{Peer, Peers, Standing};
+pub use query::{
+    AnomaliesAnswer, AnomaliesQuery, Anomaly, Coverage, Factors, HistoryAnswer, HistoryPoint,
+    HistoryQuery, KnnAnswer, KnnHit, KnnQuery, Nearest, Scope, Score, ScoresAnswer, ScoresQuery,
+    TemplateUse,
+};
+pub use status::{
+    ClusterStatus, Federation, IpfsStatus, Member, MemberState, NodeStatus, PrivacyStatus,
+    Replication,
+};
+pub use templates::{
+    AdoptRequest, GateVerdict, LedgerEntry, LedgerView, PublishRequest, PublishResponse,
+    TemplateSet, TemplateSource, Templates,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What every answer with a failure status carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Stable, in snake case: programs match on it.
+    pub code: String,
+    /// What failed, with which value, against which limit; and what to do.
+    pub message: String,
+}

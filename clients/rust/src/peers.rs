@@ -1,0 +1,53 @@
+//! Peers as JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// New: little is known of it.
+    Probation,
+    /// It has earned our trust.
+    Trusted,
+    /// It is not heard.
+    Quarantined,
+    /// Shut out for ever.
+    Revoked,
+}
+
+/// The peers that a node is connected to or remembers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// By peer id.
+    pub peers: Vec<Peer>,
+}
+
+/// One remote node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its id.
+    pub peer: String,
+    /// Whether a connection is open now.
+    pub connected: bool,
+    /// Its addresses; the connected one first.
+    pub addresses: Vec<String>,
+    /// `tcp`, `quic` or `websocket`; absent when not connected.
+    pub transport: Option<String>,
+    /// `inbound` or `outbound`; absent when not connected.
+    pub direction: Option<String>,
+    /// How long the connection has been open.
+    pub connected_s: Option<u64>,
+    /// Round-trip time of the last ping, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// What it says that it runs.
+    pub agent: Option<String>,
+    /// What it may do.
+    pub standing: Standing,
+    /// Trust score, 0 to 1.
+    pub score: f64,
+    /// One line for each kind of evidence behind the score.
+    pub evidence: Vec<String>,
+    /// Whether it belongs to the same operator.
+    pub own: bool,
+}

@@ -1,0 +1,250 @@
+//! Questions and answers as JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// Which segments a question looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The node's own: open regimes and sealed segments.
+    #[default]
+    Local,
+    /// Segments that were fetched from other peers.
+    Fetched,
+}
+
+/// What an answer covers, and what it could not reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Sealed segments that were looked at.
+    pub segments: u64,
+    /// Open regimes that were looked at.
+    pub open_regimes: u64,
+    /// Whether all that was asked about was looked at.
+    pub complete: bool,
+    /// What is missing and why, when not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Time the answer took.
+    pub elapsed_us: u64,
+}
+
+/// The regimes nearest to a vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnnQuery {
+    /// In this collection.
+    pub collection: String,
+    /// `dim` finite numbers.
+    pub vector: Vec<f32>,
+    /// How many: 1 to 10,000.
+    pub k: u32,
+    /// Of this entity alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Ending at or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// Starting at or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_us: Option<i64>,
+    /// Which segments to look at.
+    #[serde(default)]
+    pub scope: Scope,
+}
+
+/// One regime near the vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnnHit {
+    /// The segment; absent for an open regime.
+    pub cid: Option<String>,
+    /// Its entity.
+    pub entity: String,
+    /// First observation.
+    pub start_us: i64,
+    /// Last observation so far.
+    pub end_us: i64,
+    /// Distance by the collection's metric: small is near.
+    pub distance: f64,
+}
+
+/// Answer to a [`KnnQuery`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnnAnswer {
+    /// Nearest first.
+    pub hits: Vec<KnnHit>,
+    /// What was looked at.
+    pub coverage: Coverage,
+}
+
+/// Whether adopted templates count as known behaviour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemplateUse {
+    /// The node's own past alone.
+    None,
+    /// The adopted templates too.
+    #[default]
+    Adopted,
+    /// Every received template with its channels shuffled: a check that a gain is the templates' own.
+    Control,
+}
+
+/// The most anomalous stretches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnomaliesQuery {
+    /// In this collection.
+    pub collection: String,
+    /// Of this entity alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Ending at or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// Starting at or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_us: Option<i64>,
+    /// How many: 1 to 10,000.
+    pub k: u32,
+    /// Whether templates count as known behaviour.
+    #[serde(default)]
+    pub templates: TemplateUse,
+}
+
+/// What an anomaly score is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Factors {
+    /// Distance to the nearest known regime, in the collection's units.
+    pub novelty: f64,
+    /// Drift from the regime it belongs to, in the collection's units; absent where it is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<f64>,
+    /// The nearest known behaviour; absent when nothing was known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<Nearest>,
+}
+
+/// The known behaviour that lies nearest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nearest {
+    /// A segment of the entity's own past.
+    Segment(String),
+    /// The regime that was open when learning stopped.
+    OpenRegime,
+    /// A template: the peer that released it and its place in that peer's set.
+    Template(String),
+}
+
+/// One anomalous segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// The segment.
+    pub cid: String,
+    /// Its entity.
+    pub entity: String,
+    /// First observation.
+    pub start_us: i64,
+    /// Last observation.
+    pub end_us: i64,
+    /// 0 to 1: large is unusual.
+    pub score: f64,
+    /// What the score is made of.
+    pub factors: Factors,
+}
+
+/// Answer to an [`AnomaliesQuery`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnomaliesAnswer {
+    /// Most anomalous first.
+    pub anomalies: Vec<Anomaly>,
+    /// What was looked at.
+    pub coverage: Coverage,
+}
+
+/// The anomaly score of every observation of an entity in a time range.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoresQuery {
+    /// A lossless collection.
+    pub collection: String,
+    /// The entity.
+    pub entity: String,
+    /// From this observation on.
+    pub from_us: i64,
+    /// To this observation.
+    pub to_us: i64,
+    /// Judge by what was known at this time; by what was known at each observation when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_until_us: Option<i64>,
+    /// Whether templates count as known behaviour.
+    #[serde(default)]
+    pub templates: TemplateUse,
+    /// Which shuffle of the control.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// The score of one observation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// When.
+    pub timestamp_us: i64,
+    /// 0 to 1: large is unusual.
+    pub score: f64,
+    /// What the score is made of.
+    pub factors: Factors,
+}
+
+/// Answer to a [`ScoresQuery`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoresAnswer {
+    /// In order of time.
+    pub scores: Vec<Score>,
+    /// Templates that counted as known.
+    pub templates: u64,
+    /// What was looked at.
+    pub coverage: Coverage,
+}
+
+/// How an entity behaved over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// In this collection.
+    pub collection: String,
+    /// The entity.
+    pub entity: String,
+    /// From this time on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// To this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_us: Option<i64>,
+    /// At most this many points, up to 100,000; 1,000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// One point of a history, at the fidelity that was stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryPoint {
+    /// When; for a summary, the start of the regime.
+    pub timestamp_us: i64,
+    /// The end of the stretch that this point stands for; the same as its start for one observation.
+    pub until_us: i64,
+    /// The observation, or the regime's mean.
+    pub vector: Vec<f32>,
+    /// The segment it comes from; absent for the open regime.
+    pub cid: Option<String>,
+}
+
+/// Answer to a [`HistoryQuery`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryAnswer {
+    /// In order of time.
+    pub points: Vec<HistoryPoint>,
+    /// What was looked at.
+    pub coverage: Coverage,
+}
