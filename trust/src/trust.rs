@@ -13,6 +13,10 @@ use crate::score::Sums;
 use crate::standing::{Standing, StandingChange};
 use crate::time::UnixMillis;
 
+/// Most peers that wait to be handed out by [`Trust::next_forgotten`], about 5 MiB. A shell that
+/// drains never gets near it; beyond it a hint is dropped.
+const FORGOTTEN_MAX: usize = 65_536;
+
 /// What this node knows about its peers' conduct.
 ///
 /// One owner holds it (the swarm's actor) and every federated operation asks it. After each
@@ -22,7 +26,7 @@ use crate::time::UnixMillis;
 pub struct Trust {
     config: Config,
     records: BTreeMap<PeerId, Record>,
-    /// Both sets hold at most as many peers as there are or were records between two drains.
+    /// A part of the keys of `records`.
     dirty: BTreeSet<PeerId>,
     forgotten: BTreeSet<PeerId>,
     unrecorded: u64,
@@ -233,8 +237,8 @@ impl Trust {
     }
 
     fn forget(&mut self, peer: PeerId) {
-        // A shell that never drains loses the oldest hint, which costs it a record on disk.
-        if self.forgotten.len() >= self.config.peers_max {
+        // A hint that is dropped costs the shell a record on disk until the next start.
+        if self.forgotten.len() >= FORGOTTEN_MAX {
             self.forgotten.pop_first();
         }
         self.forgotten.insert(peer);

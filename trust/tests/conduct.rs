@@ -1,0 +1,255 @@
+//! What a peer does over time, and where it ends up.
+
+use std::collections::BTreeSet;
+
+use dunlin_trust::{
+    Config, Evidence, Operation, Record, Standing, StandingChange, Trust, UnixMillis,
+};
+use dunlin_wire::cbor;
+use libp2p_identity::{Keypair, PeerId};
+
+const HOUR: u64 = 60 * 60 * 1000;
+const DAY: u64 = 24 * HOUR;
+const START: u64 = 1_763_700_000_000;
+
+fn peer(seed: u8) -> PeerId {
+    Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+}
+
+fn at(elapsed_ms: u64) -> UnixMillis {
+    UnixMillis(START + elapsed_ms)
+}
+
+fn trust() -> Trust {
+    Trust::new(Config::default(), Vec::new())
+}
+
+fn persisted(trust: &mut Trust) -> Vec<Record> {
+    std::iter::from_fn(|| trust.next_dirty())
+        .map(|record| cbor::encode(&record).unwrap())
+        .map(|bytes| cbor::decode(&bytes, 1024).unwrap())
+        .collect()
+}
+
+#[test]
+fn newcomer_is_on_probation_with_one_half() {
+    let trust = trust();
+    assert_eq!(trust.standing(at(0), &peer(1)), Standing::Probation);
+    assert_eq!(trust.score(at(0), &peer(1)), 0.5);
+    assert_eq!(trust.peers().count(), 0);
+}
+
+#[test]
+fn newcomer_is_quarantined_by_its_first_forgery_for_fifteen_days() {
+    for forgery in [Evidence::WrongCid, Evidence::BadSignature] {
+        let mut trust = trust();
+        let change = trust.observe(at(0), peer(1), forgery);
+        let expected =
+            StandingChange { peer: peer(1), from: Standing::Probation, to: Standing::Quarantined };
+        assert_eq!(change, Some(expected));
+        assert_eq!(trust.standing(at(15 * DAY), &peer(1)), Standing::Quarantined);
+        assert_eq!(trust.standing(at(16 * DAY), &peer(1)), Standing::Probation);
+    }
+}
+
+#[test]
+fn trusted_peer_is_quarantined_by_its_second_forgery() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::Served { blocks: u32::MAX });
+    assert_eq!(trust.standing(at(0), &peer(1)), Standing::Trusted);
+    trust.observe(at(1), peer(1), Evidence::WrongCid);
+    assert_eq!(trust.standing(at(1), &peer(1)), Standing::Probation);
+    trust.observe(at(2), peer(1), Evidence::WrongCid);
+    assert_eq!(trust.standing(at(2), &peer(1)), Standing::Quarantined);
+}
+
+#[test]
+fn third_protocol_violation_quarantines() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::ProtocolViolation);
+    trust.observe(at(1), peer(1), Evidence::ProtocolViolation);
+    assert_eq!(trust.standing(at(1), &peer(1)), Standing::Probation);
+    trust.observe(at(2), peer(1), Evidence::ProtocolViolation);
+    assert_eq!(trust.standing(at(2), &peer(1)), Standing::Quarantined);
+}
+
+#[test]
+fn absence_alone_never_quarantines_and_is_soon_forgotten() {
+    let mut trust = trust();
+    for _ in 0..10_000 {
+        trust.observe(at(0), peer(1), Evidence::Timeout);
+        trust.observe(at(0), peer(1), Evidence::NotServed);
+    }
+    assert_eq!(trust.standing(at(0), &peer(1)), Standing::Probation);
+    assert!(trust.score(at(0), &peer(1)) < 0.3);
+    assert!(trust.score(at(12 * HOUR), &peer(1)) > 0.499);
+}
+
+#[test]
+fn serving_earns_trust_slowly_and_idleness_loses_it() {
+    let mut trust = trust();
+    let blocks = (1..).find(|_| {
+        trust.observe(at(0), peer(1), Evidence::Served { blocks: 1 });
+        trust.standing(at(0), &peer(1)) == Standing::Trusted
+    });
+    assert_eq!(blocks, Some(267));
+    // It holds its standing below the score that gave it, until the lower threshold.
+    assert_eq!(trust.standing(at(5 * DAY), &peer(1)), Standing::Trusted);
+    assert_eq!(trust.standing(at(14 * DAY), &peer(1)), Standing::Probation);
+}
+
+#[test]
+fn being_connected_alone_never_makes_trusted() {
+    let mut trust = trust();
+    for hour in 0..24 * 365 {
+        trust.observe(at(hour * HOUR), peer(1), Evidence::Session { seconds: 3600 });
+        assert_eq!(trust.standing(at(hour * HOUR), &peer(1)), Standing::Probation);
+    }
+}
+
+#[test]
+fn reconnecting_and_restarting_wash_nothing_off() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::WrongCid);
+    let before = trust.score(at(0), &peer(1));
+    for _ in 0..1_000 {
+        trust.observe(at(1), peer(1), Evidence::Session { seconds: 0 });
+    }
+    let records = persisted(&mut trust);
+    let mut trust = Trust::new(Config::default(), records);
+    assert_eq!(trust.standing(at(1), &peer(1)), Standing::Quarantined);
+    assert!((trust.score(at(1), &peer(1)) - before).abs() < 1e-6);
+    assert!(trust.next_dirty().is_none(), "nothing new to persist");
+}
+
+#[test]
+fn quarantined_peer_cannot_serve_its_way_out() {
+    let mut trust = trust();
+    for _ in 0..5 {
+        trust.observe(at(0), peer(1), Evidence::BadSignature);
+    }
+    // The most that can be earned leaves it at 12 / 61.
+    trust.observe(at(0), peer(1), Evidence::Served { blocks: u32::MAX });
+    assert_eq!(trust.standing(at(0), &peer(1)), Standing::Quarantined);
+}
+
+#[test]
+fn revoked_is_forever() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::Served { blocks: 1_000 });
+    assert!(trust.revoke(at(1), peer(1)).is_some());
+    assert!(trust.revoke(at(2), peer(1)).is_none(), "nothing changed the second time");
+    trust.observe(at(3), peer(1), Evidence::Served { blocks: u32::MAX });
+    let restarted = Trust::new(Config::default(), persisted(&mut trust));
+    for now in [at(0), at(3), at(100 * 365 * DAY)] {
+        for trust in [&trust, &restarted] {
+            assert_eq!(trust.standing(now, &peer(1)), Standing::Revoked);
+            assert_eq!(trust.score(now, &peer(1)), 0.0);
+            for operation in Operation::ALL {
+                assert!(trust.may(now, &peer(1), operation).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn clock_going_backwards_raises_no_score() {
+    let mut trust = trust();
+    trust.observe(at(30 * DAY), peer(1), Evidence::ProtocolViolation);
+    let before = trust.score(at(30 * DAY), &peer(1));
+    assert_eq!(trust.score(UnixMillis(0), &peer(1)), before);
+    trust.observe(UnixMillis(0), peer(1), Evidence::ProtocolViolation);
+    assert!(trust.score(UnixMillis(0), &peer(1)) < before);
+    // Nor does the time counted twice fade anything twice.
+    let now = trust.score(at(30 * DAY), &peer(1));
+    assert_eq!(now, trust.score(at(0), &peer(1)));
+}
+
+fn small(peers_max: usize, own: &[PeerId]) -> Trust {
+    let own_peers: BTreeSet<PeerId> = own.iter().copied().collect();
+    Trust::new(Config { own_peers, peers_max, ..Config::default() }, Vec::new())
+}
+
+#[test]
+fn the_least_useful_peer_is_forgotten_first() {
+    let mut trust = small(4, &[peer(9)]);
+    trust.observe(at(0), peer(9), Evidence::Timeout);
+    trust.observe(at(0), peer(1), Evidence::WrongCid);
+    trust.observe(at(0), peer(2), Evidence::ProtocolViolation);
+    trust.observe(at(0), peer(3), Evidence::Served { blocks: 9 });
+    trust.observe(at(1), peer(4), Evidence::Served { blocks: 1 });
+    let left: BTreeSet<&PeerId> = trust.peers().collect();
+    assert_eq!(left, BTreeSet::from([&peer(9), &peer(1), &peer(2), &peer(4)]));
+    assert_eq!(trust.next_forgotten(), Some(peer(3)));
+    assert_eq!(trust.next_forgotten(), None);
+    assert!(persisted(&mut trust).iter().all(|record| *record.peer() != peer(3)));
+}
+
+#[test]
+fn flood_of_fresh_keys_is_bounded_and_washes_nobody() {
+    let mut trust = small(16, &[]);
+    trust.observe(at(0), peer(0), Evidence::WrongCid);
+    trust.observe(at(0), peer(1), Evidence::ProtocolViolation);
+    for seed in 2..=255 {
+        trust.observe(at(u64::from(seed)), peer(seed), Evidence::Timeout);
+        assert!(trust.peers().count() <= 16);
+    }
+    assert_eq!(trust.standing(at(300), &peer(0)), Standing::Quarantined);
+    assert!(trust.score(at(300), &peer(1)) < 0.4);
+}
+
+#[test]
+fn table_full_of_quarantined_peers_is_closed_to_strangers_until_they_fade() {
+    let mut trust = small(4, &[peer(9)]);
+    for seed in 0..4 {
+        trust.observe(at(0), peer(seed), Evidence::WrongCid);
+    }
+    assert_eq!(trust.observe(at(0), peer(5), Evidence::WrongCid), None);
+    assert_eq!(trust.unrecorded(), 1);
+    assert!(trust.may(at(0), &peer(5), Operation::FetchTemplates).is_err());
+    assert!(trust.may(at(0), &peer(9), Operation::FetchTemplates).is_ok(), "own peers have room");
+    trust.observe(at(0), peer(9), Evidence::Session { seconds: 1 });
+    trust.revoke(at(0), peer(6));
+    assert_eq!(trust.standing(at(0), &peer(6)), Standing::Revoked);
+    assert_eq!((0..4).filter(|&seed| trust.peers().any(|p| *p == peer(seed))).count(), 4);
+    assert_eq!(trust.standing(at(16 * DAY), &peer(5)), Standing::Probation);
+}
+
+#[test]
+fn lowering_the_limit_forgets_at_start() {
+    let mut trust = trust();
+    for seed in 0..8 {
+        trust.observe(at(0), peer(seed), Evidence::Served { blocks: 1 + u32::from(seed) });
+    }
+    let records = persisted(&mut trust);
+    let mut trust = Trust::new(Config { peers_max: 3, ..Config::default() }, records);
+    assert_eq!(trust.peers().count(), 3);
+    assert_eq!(std::iter::from_fn(|| trust.next_forgotten()).count(), 5);
+}
+
+#[test]
+fn explanation_accounts_for_the_score() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::Served { blocks: 100 });
+    trust.observe(at(0), peer(1), Evidence::WrongCid);
+    trust.observe(at(0), peer(1), Evidence::Timeout);
+    let explanation = trust.explain(at(0), &peer(1));
+    let amount = |part| explanation.lines.iter().find(|line| line.part == part).unwrap().amount;
+    let good = 4.0 + amount("earned");
+    let score = good / (good + 4.0 + amount("grave") + amount("slight"));
+    assert!((score - explanation.score).abs() < 1e-12);
+    let text = explanation.to_string();
+    assert!(text.contains("1 wrong CIDs") && text.contains("100 verified blocks"), "{text}");
+    assert_eq!(text.lines().count(), 4);
+}
+
+#[test]
+fn record_of_a_foreign_version_is_refused() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::Timeout);
+    let mut bytes = cbor::encode(&trust.next_dirty().unwrap()).unwrap();
+    let key = bytes.windows(8).position(|window| window == b"gversion").unwrap();
+    assert_eq!(bytes[key + 8], 1);
+    bytes[key + 8] = 2;
+    assert!(cbor::decode::<Record>(&bytes, 1024).is_err());
+}

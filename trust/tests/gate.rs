@@ -1,0 +1,100 @@
+//! The gate, operation by operation and standing by standing, against the published table.
+
+use std::collections::BTreeSet;
+
+use dunlin_trust::{Config, Evidence, Operation, Refusal, Standing, Trust, UnixMillis};
+use libp2p_identity::{Keypair, PeerId};
+
+const NOW: UnixMillis = UnixMillis(1_763_700_000_000);
+const PAGE: &str = include_str!("../../docs/trust.md");
+
+fn peer(seed: u8) -> PeerId {
+    Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+}
+
+/// A peer brought to `standing`, and whether the operator owns it.
+fn judged(standing: Standing, own: bool) -> (Trust, PeerId) {
+    let peer = peer(1);
+    let own_peers = if own { BTreeSet::from([peer]) } else { BTreeSet::new() };
+    let mut trust = Trust::new(Config { own_peers, ..Config::default() }, Vec::new());
+    match standing {
+        Standing::Probation => {}
+        Standing::Trusted => drop(trust.observe(NOW, peer, Evidence::Served { blocks: 400 })),
+        Standing::Quarantined => drop(trust.observe(NOW, peer, Evidence::WrongCid)),
+        Standing::Revoked => drop(trust.revoke(NOW, peer)),
+    }
+    assert_eq!(trust.standing(NOW, &peer), standing);
+    (trust, peer)
+}
+
+/// One row of the page: the operation, a yes or no per standing, and whether it needs an own peer.
+fn published(operation: Operation) -> ([(Standing, bool); 4], bool) {
+    let row = format!("| {operation} |");
+    let line = PAGE.lines().find(|line| line.starts_with(&row)).expect("a row in docs/trust.md");
+    let cells: Vec<bool> = line[row.len()..]
+        .trim_matches(['|', ' '])
+        .split('|')
+        .map(|cell| match cell.trim() {
+            "yes" => true,
+            "no" => false,
+            other => panic!("{operation}: {other}"),
+        })
+        .collect();
+    let [revoked, quarantined, probation, trusted, own_only] = cells[..] else {
+        panic!("{operation}: {} cells", cells.len())
+    };
+    let standings = [
+        (Standing::Revoked, revoked),
+        (Standing::Quarantined, quarantined),
+        (Standing::Probation, probation),
+        (Standing::Trusted, trusted),
+    ];
+    (standings, own_only)
+}
+
+#[test]
+fn every_operation_at_every_standing_is_as_published() {
+    for operation in Operation::ALL {
+        let (standings, own_only) = published(operation);
+        assert_eq!(operation.needs_own_peer(), own_only, "{operation}");
+        for (standing, admitted) in standings {
+            assert_eq!(operation.admits(standing), admitted, "{operation} at {standing}");
+            let (trust, peer) = judged(standing, true);
+            assert_eq!(trust.may(NOW, &peer, operation).is_ok(), admitted);
+            let (trust, peer) = judged(standing, false);
+            assert_eq!(trust.may(NOW, &peer, operation).is_ok(), admitted && !own_only);
+        }
+    }
+}
+
+#[test]
+fn the_page_lists_no_other_operation() {
+    let rows = PAGE
+        .lines()
+        .skip_while(|line| !line.starts_with("| operation |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    assert_eq!(rows.count(), Operation::ALL.len());
+}
+
+#[test]
+fn private_segments_go_to_own_peers_alone() {
+    let (trust, stranger) = judged(Standing::Trusted, false);
+    assert_eq!(
+        trust.may(NOW, &stranger, Operation::ServePrivateSegments),
+        Err(Refusal::NotOwnPeer { peer: stranger, operation: Operation::ServePrivateSegments })
+    );
+    let (trust, own) = judged(Standing::Probation, true);
+    assert_eq!(trust.may(NOW, &own, Operation::ServePrivateSegments), Ok(()));
+    for standing in [Standing::Quarantined, Standing::Revoked] {
+        let (trust, own) = judged(standing, true);
+        assert!(trust.may(NOW, &own, Operation::ServePrivateSegments).is_err());
+    }
+}
+
+#[test]
+fn the_refusal_says_who_what_and_why() {
+    let (trust, liar) = judged(Standing::Quarantined, false);
+    let refusal = trust.may(NOW, &liar, Operation::AcceptEvidence).unwrap_err();
+    assert_eq!(refusal.to_string(), format!("accept_evidence refused: {liar} is quarantined"));
+}
