@@ -13,7 +13,7 @@ const DAY: u64 = 24 * HOUR;
 const START: u64 = 1_763_700_000_000;
 
 fn peer(seed: u8) -> PeerId {
-    Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+    Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public().to_peer_id()
 }
 
 fn at(elapsed_ms: u64) -> UnixMillis {
@@ -26,8 +26,8 @@ fn trust() -> Trust {
 
 fn persisted(trust: &mut Trust) -> Vec<Record> {
     std::iter::from_fn(|| trust.next_dirty())
-        .map(|record| cbor::encode(&record).unwrap())
-        .map(|bytes| cbor::decode(&bytes, 1024).unwrap())
+        .map(|record| cbor::encode(&record).expect("records encode"))
+        .map(|bytes| cbor::decode(&bytes, 1024).expect("what was encoded decodes"))
         .collect()
 }
 

@@ -9,7 +9,7 @@ const NOW: UnixMillis = UnixMillis(1_763_700_000_000);
 const PAGE: &str = include_str!("../../docs/trust.md");
 
 fn peer(seed: u8) -> PeerId {
-    Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+    Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public().to_peer_id()
 }
 
 /// A peer brought to `standing`, and whether the operator owns it.

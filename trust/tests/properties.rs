@@ -5,7 +5,7 @@ use libp2p_identity::{Keypair, PeerId};
 use proptest::prelude::*;
 
 fn peer(seed: u8) -> PeerId {
-    Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+    Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public().to_peer_id()
 }
 
 fn good() -> impl Strategy<Value = Evidence> {
