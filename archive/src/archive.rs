@@ -1,0 +1,456 @@
+//! The block store: blocks by CID, kept by pins, in one redb file.
+//!
+//! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
+//! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
+
+use std::{collections::BTreeMap, path::Path};
+
+use dunlin_wire::{
+    Cid,
+    block::{Block, verify},
+    cbor,
+};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
+    WriteTransaction,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{OpenError, Pin, PutError, ReadError};
+
+/// Version of the table layout.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks");
+/// How many pins reach each block.
+const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
+/// Pin and root, to the CIDs that the root links to.
+const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
+
+/// Most links of one object: payload blocks of the largest segment, with room.
+const LINKS_BYTES_MAX: usize = 1024 * 1024;
+
+/// What an archive may use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Largest size of all blocks together, in bytes; default 10 GiB. A batch beyond it is refused.
+    pub bytes_max: u64,
+    /// Memory for redb's cache, in bytes; default 4 MiB. More makes repeated reads faster.
+    pub cache_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { bytes_max: 10 << 30, cache_bytes: 4 << 20 }
+    }
+}
+
+/// A root block with the blocks that it links to, and why it is kept.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Why it is kept.
+    pub pin: Pin,
+    /// The block that names the object.
+    pub root: Block,
+    /// All blocks that the root links to.
+    pub links: Vec<Block>,
+}
+
+impl Object {
+    /// Returns an object of one block.
+    #[must_use]
+    pub fn leaf(pin: Pin, root: Block) -> Self {
+        Self { pin, root, links: Vec::new() }
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = &Block> {
+        std::iter::once(&self.root).chain(&self.links)
+    }
+}
+
+/// What an archive holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Blocks.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// A short name for a set of roots, to compare two sets by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// How many roots there are.
+    pub count: u64,
+    /// The sha2-256 of their CIDs, in order.
+    pub sha256: [u8; 32],
+}
+
+/// A block store with pins. Cheap to share: all methods take `&self`, writers take turns.
+pub struct Archive {
+    database: Database,
+    bytes_max: u64,
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
+    }
+}
+
+impl Archive {
+    /// Opens the archive in the file at `path`, making it when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file is no archive, is of a newer format, or is open elsewhere.
+    pub fn open(path: &Path, config: Config) -> Result<Self, OpenError> {
+        if !path.exists() {
+            create_whole(path)?;
+        }
+        let mut builder = Database::builder();
+        let database = builder.set_cache_size(config.cache_bytes).open(path);
+        Self::with_database(path, database, config.bytes_max)
+    }
+
+    /// Opens an archive on a storage of the caller's, for tests of what a crash leaves behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_on(storage: impl StorageBackend, config: Config) -> Result<Self, OpenError> {
+        let database = Database::builder().create_with_backend(storage);
+        Self::with_database(Path::new("(storage)"), database, config.bytes_max)
+    }
+
+    fn with_database(
+        path: &Path,
+        database: Result<Database, redb::DatabaseError>,
+        bytes_max: u64,
+    ) -> Result<Self, OpenError> {
+        let fail =
+            |cause: redb::Error| OpenError::Database { path: path.into(), cause: Box::new(cause) };
+        let database = database.map_err(|cause| fail(cause.into()))?;
+        let found = prepare(&database).map_err(fail)?;
+        if found != FORMAT {
+            return Err(OpenError::Format { path: path.into(), found, known: FORMAT });
+        }
+        Ok(Self { database, bytes_max })
+    }
+
+    /// Stores objects with their pins, and how far the caller has come with archiving: all of it in one
+    /// durable commit, or nothing. What is there already is kept and counted once.
+    ///
+    /// # Durability
+    ///
+    /// When this returns, no crash loses what was stored.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the quota does not allow it or the store refuses; nothing is stored then.
+    pub fn put(&self, objects: &[Object], position: Option<u64>) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        let (before, now) = {
+            let mut writer = Writer::open(&transaction)?;
+            for object in objects {
+                writer.put(object)?;
+            }
+            if let Some(position) = position {
+                writer.meta.insert("position", position)?;
+            }
+            writer.finish()?
+        };
+        if now.bytes > before.bytes.max(self.bytes_max) {
+            let more = now.bytes - before.bytes;
+            return Err(PutError::Full { bytes: before.bytes, more, bytes_max: self.bytes_max });
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Makes `object` the only one under its pin: what the pin held before leaves, unless another pin
+    /// holds it too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`].
+    pub fn replace(&self, object: &Object) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut writer = Writer::open(&transaction)?;
+            for root in writer.roots(&object.pin)? {
+                if root != *object.root.cid() {
+                    writer.unpin(&object.pin, &root)?;
+                }
+            }
+            writer.put(object)?;
+            writer.finish()?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Returns the bytes of a block, verified.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the stored bytes no longer hash to `cid`; they are not returned.
+    pub fn get(&self, cid: &Cid) -> Result<Option<Vec<u8>>, ReadError> {
+        let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
+        let Some(stored) = blocks.get(cid.to_bytes().as_slice())? else { return Ok(None) };
+        let bytes = stored.value();
+        verify(cid, bytes).map_err(|_| ReadError::Damaged { cid: *cid })?;
+        Ok(Some(bytes.to_vec()))
+    }
+
+    /// Returns whether the archive holds a block.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn has(&self, cid: &Cid) -> Result<bool, ReadError> {
+        let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
+        Ok(blocks.get(cid.to_bytes().as_slice())?.is_some())
+    }
+
+    /// Returns whether `pin` holds the object with this root.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn is_pinned(&self, pin: &Pin, root: &Cid) -> Result<bool, ReadError> {
+        let pins = self.database.begin_read()?.open_table(PINS)?;
+        Ok(pins.get((pin.as_str(), root.to_bytes().as_slice()))?.is_some())
+    }
+
+    /// Returns up to `limit` roots that `pin` holds, in order of their bytes, behind `after`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn roots(
+        &self,
+        pin: &Pin,
+        after: Option<&Cid>,
+        limit: usize,
+    ) -> Result<Vec<Cid>, ReadError> {
+        let pins = self.database.begin_read()?.open_table(PINS)?;
+        let after = after.map(Cid::to_bytes).unwrap_or_default();
+        let mut roots = Vec::new();
+        for entry in pins.range((pin.as_str(), after.as_slice())..)? {
+            let (key, _) = entry?;
+            let (name, root) = key.value();
+            if name != pin.as_str() || roots.len() == limit {
+                break;
+            }
+            if root != after.as_slice() {
+                roots.push(stored_cid(root));
+            }
+        }
+        Ok(roots)
+    }
+
+    /// Returns every pin that begins with `prefix`, with how many roots it holds.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn pins(&self, prefix: &str) -> Result<BTreeMap<Pin, u64>, ReadError> {
+        let pins = self.database.begin_read()?.open_table(PINS)?;
+        let mut counts = BTreeMap::new();
+        for entry in pins.range((prefix, &[][..])..)? {
+            let (key, _) = entry?;
+            let (name, _) = key.value();
+            if !name.starts_with(prefix) {
+                break;
+            }
+            *counts.entry(Pin::from_stored(name)).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Returns the digest of the roots that `pin` holds. Takes time linear in their number.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn digest(&self, pin: &Pin) -> Result<Digest, ReadError> {
+        let pins = self.database.begin_read()?.open_table(PINS)?;
+        let (mut hash, mut count) = (Sha256::new(), 0);
+        for entry in pins.range((pin.as_str(), &[][..])..)? {
+            let (key, _) = entry?;
+            let (name, root) = key.value();
+            if name != pin.as_str() {
+                break;
+            }
+            hash.update(root);
+            count += 1;
+        }
+        Ok(Digest { count, sha256: hash.finalize().into() })
+    }
+
+    /// Returns the position of the last [`Self::put`] that gave one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn position(&self) -> Result<Option<u64>, ReadError> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        Ok(meta.get("position")?.map(|position| position.value()))
+    }
+
+    /// Returns what the archive holds.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn stats(&self) -> Result<Stats, ReadError> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        Ok(read_stats(&meta)?)
+    }
+}
+
+/// Makes an empty archive at `path` all at once: a crash while redb lays out a new file would leave one
+/// that it cannot open, so the file gets its name when it is complete.
+fn create_whole(path: &Path) -> Result<(), OpenError> {
+    let fail =
+        |cause: redb::Error| OpenError::Database { path: path.into(), cause: Box::new(cause) };
+    let unnamed = path.with_extension("new");
+    let make = || -> Result<(), redb::Error> {
+        if unnamed.exists() {
+            std::fs::remove_file(&unnamed)?;
+        }
+        prepare(&Database::create(&unnamed)?)?;
+        std::fs::rename(&unnamed, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Ok(std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
+    };
+    make().map_err(fail)
+}
+
+/// Makes the tables of a new file, and returns the format of the file.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let format = {
+        let mut meta = transaction.open_table(META)?;
+        let format = meta.get("format")?.map(|format| format.value());
+        if format.is_none() {
+            meta.insert("format", FORMAT)?;
+        }
+        transaction.open_table(BLOCKS)?;
+        transaction.open_table(REFERENCES)?;
+        transaction.open_table(PINS)?;
+        format.unwrap_or(FORMAT)
+    };
+    if format == FORMAT {
+        transaction.commit()?;
+    }
+    Ok(format)
+}
+
+fn read_stats(meta: &impl ReadableTable<&'static str, u64>) -> Result<Stats, redb::StorageError> {
+    let read = |key| meta.get(key).map(|stored| stored.map_or(0, |value| value.value()));
+    Ok(Stats { blocks: read("blocks")?, bytes: read("bytes")? })
+}
+
+/// Keys of our own tables are CIDs that we wrote.
+fn stored_cid(bytes: &[u8]) -> Cid {
+    Cid::try_from(bytes).expect("redb checks its pages, and only CIDs are written as keys")
+}
+
+/// The tables of one write transaction.
+struct Writer<'a> {
+    meta: Table<'a, &'static str, u64>,
+    blocks: Table<'a, &'static [u8], &'static [u8]>,
+    references: Table<'a, &'static [u8], u64>,
+    pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    before: Stats,
+    now: Stats,
+}
+
+impl<'a> Writer<'a> {
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
+        let meta = transaction.open_table(META)?;
+        let before = read_stats(&meta)?;
+        Ok(Self {
+            meta,
+            blocks: transaction.open_table(BLOCKS)?,
+            references: transaction.open_table(REFERENCES)?,
+            pins: transaction.open_table(PINS)?,
+            before,
+            now: before,
+        })
+    }
+
+    fn put(&mut self, object: &Object) -> Result<(), PutError> {
+        let root = object.root.cid().to_bytes();
+        if self.pins.get((object.pin.as_str(), root.as_slice()))?.is_some() {
+            return Ok(());
+        }
+        for block in object.blocks() {
+            let key = block.cid().to_bytes();
+            let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
+            if count == 0 {
+                self.blocks.insert(key.as_slice(), block.bytes())?;
+                self.now.blocks += 1;
+                self.now.bytes += block.bytes().len() as u64;
+            }
+            self.references.insert(key.as_slice(), count + 1)?;
+        }
+        let links: Vec<&Cid> = object.links.iter().map(Block::cid).collect();
+        let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
+        self.pins.insert((object.pin.as_str(), root.as_slice()), links.as_slice())?;
+        Ok(())
+    }
+
+    fn roots(&self, pin: &Pin) -> Result<Vec<Cid>, PutError> {
+        let mut roots = Vec::new();
+        for entry in self.pins.range((pin.as_str(), &[][..])..)? {
+            let (key, _) = entry?;
+            let (name, root) = key.value();
+            if name != pin.as_str() {
+                break;
+            }
+            roots.push(stored_cid(root));
+        }
+        Ok(roots)
+    }
+
+    fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<(), PutError> {
+        let links: Vec<Cid> = {
+            let Some(links) = self.pins.remove((pin.as_str(), root.to_bytes().as_slice()))? else {
+                return Ok(());
+            };
+            cbor::decode(links.value(), LINKS_BYTES_MAX)
+                .expect("redb checks its pages, and only lists of CIDs are written as values")
+        };
+        for cid in std::iter::once(root).chain(&links) {
+            self.release(cid)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one reference from a block, and the block itself with the last one.
+    fn release(&mut self, cid: &Cid) -> Result<(), PutError> {
+        let key = cid.to_bytes();
+        let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
+        if count > 1 {
+            self.references.insert(key.as_slice(), count - 1)?;
+            return Ok(());
+        }
+        self.references.remove(key.as_slice())?;
+        if let Some(block) = self.blocks.remove(key.as_slice())? {
+            self.now.blocks -= 1;
+            self.now.bytes -= block.value().len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes the counts; returns those before and after.
+    fn finish(mut self) -> Result<(Stats, Stats), PutError> {
+        self.meta.insert("blocks", self.now.blocks)?;
+        self.meta.insert("bytes", self.now.bytes)?;
+        Ok((self.before, self.now))
+    }
+}

@@ -1,0 +1,34 @@
+//! The archive: where segments live by CID, and how they are fetched from peers.
+//!
+//! [`Archive`] is a block store on one redb file. Objects are put whole, a root with the blocks it links
+//! to, under a [`Pin`] that says why they are kept; a batch is one durable commit, and what is read back
+//! is verified against its CID every time. [`Retrieval`] decides which peer to ask for which block; it
+//! is pure, and the shell above carries its questions over the network.
+//!
+//! Not here: bitswap, the gateway and bundles, which have rooms of their own behind the same store.
+//!
+//! ```
+//! use dunlin_archive::{Archive, Config, Object, Pin};
+//! use dunlin_wire::block::{Block, Codec};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let archive = Archive::open(&folder.path().join("blocks.redb"), Config::default())?;
+//! let block = Block::new(Codec::Raw, b"a regime".to_vec());
+//! let cid = *block.cid();
+//! archive.put(&[Object::leaf(Pin::own("servers"), block)], None)?;
+//! assert_eq!(archive.get(&cid)?.as_deref(), Some(&b"a regime"[..]));
+//! assert_eq!(archive.roots(&Pin::own("servers"), None, 10)?, [cid]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod error;
+mod pin;
+mod retrieval;
+
+pub use archive::{Archive, Config, Digest, Object, Stats};
+pub use error::{OpenError, PutError, ReadError};
+pub use pin::Pin;
+pub use retrieval::{Answer, Ask, Attempt, AttemptOutcome, Outcome, Retrieval};

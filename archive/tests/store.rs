@@ -1,0 +1,192 @@
+//! What the store promises: whole objects, verified reads, counted blocks, nothing half done.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::PathBuf,
+};
+
+use dunlin_archive::{Archive, Config, Object, OpenError, Pin, PutError, ReadError, Stats};
+use dunlin_wire::block::{Block, Codec};
+use libp2p_identity::Keypair;
+
+fn block(content: &str) -> Block {
+    Block::new(Codec::Raw, content.as_bytes().to_vec())
+}
+
+fn object(pin: &Pin, root: &str, links: &[&str]) -> Object {
+    let links = links.iter().map(|content| block(content)).collect();
+    Object { pin: pin.clone(), root: block(root), links }
+}
+
+struct Fixture {
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("blocks.redb")
+    }
+
+    fn open(&self) -> Archive {
+        Archive::open(&self.path(), Config::default()).unwrap()
+    }
+}
+
+#[test]
+fn objects_are_there_after_a_restart_with_pin_and_position() {
+    let fixture = Fixture::new();
+    let own = Pin::own("servers");
+    let archive = fixture.open();
+    archive.put(&[object(&own, "a", &["a1", "a2"]), object(&own, "b", &[])], Some(7)).unwrap();
+    drop(archive);
+    let archive = fixture.open();
+    for content in ["a", "a1", "a2", "b"] {
+        let stored = archive.get(block(content).cid()).unwrap().unwrap();
+        assert_eq!(stored, content.as_bytes());
+    }
+    assert_eq!(archive.position().unwrap(), Some(7));
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 4, bytes: 6 });
+    assert!(archive.is_pinned(&own, block("a").cid()).unwrap());
+    assert!(!archive.is_pinned(&own, block("a1").cid()).unwrap());
+    assert_eq!(archive.get(block("c").cid()).unwrap(), None);
+}
+
+#[test]
+fn a_block_is_stored_once_and_stays_until_its_last_pin_goes() {
+    let archive = Fixture::new();
+    let archive = archive.open();
+    let signer = Keypair::ed25519_from_bytes([1; 32]).unwrap().public().to_peer_id();
+    let (own, templates) = (Pin::own("servers"), Pin::templates("servers", &signer));
+    archive.put(&[object(&own, "a", &["shared"])], None).unwrap();
+    archive.put(&[object(&own, "a", &["shared"])], None).unwrap();
+    archive.replace(&object(&templates, "set 1", &["shared"])).unwrap();
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 3, bytes: 12 });
+    archive.replace(&object(&templates, "set 2", &[])).unwrap();
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 3, bytes: 12 });
+    assert!(!archive.has(block("set 1").cid()).unwrap());
+    assert!(archive.has(block("shared").cid()).unwrap());
+    assert_eq!(archive.roots(&templates, None, 10).unwrap(), [*block("set 2").cid()]);
+    // The same set again changes nothing.
+    archive.replace(&object(&templates, "set 2", &[])).unwrap();
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 3, bytes: 12 });
+}
+
+#[test]
+fn roots_come_in_pages_and_pins_do_not_mix() {
+    let fixture = Fixture::new();
+    let archive = fixture.open();
+    let own = Pin::own("servers");
+    let names: Vec<String> = (0..25).map(|index| format!("segment {index}")).collect();
+    let objects: Vec<_> = names.iter().map(|name| object(&own, name, &[])).collect();
+    archive.put(&objects, None).unwrap();
+    archive
+        .put(
+            &[object(&Pin::own("servers2"), "x", &[]), object(&Pin::fetched("servers"), "y", &[])],
+            None,
+        )
+        .unwrap();
+    let mut paged = Vec::new();
+    loop {
+        let page = archive.roots(&own, paged.last(), 10).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        paged.extend(page);
+    }
+    assert_eq!(paged.len(), 25);
+    assert!(paged.windows(2).all(|pair| pair[0].to_bytes() < pair[1].to_bytes()));
+    assert_eq!(archive.digest(&own).unwrap().count, 25);
+    assert_eq!(archive.pins("own/").unwrap().values().sum::<u64>(), 26);
+    assert_eq!(archive.pins("fetched/").unwrap()[&Pin::fetched("servers")], 1);
+}
+
+#[test]
+fn equal_sets_have_equal_digests_whatever_the_order() {
+    let (one, other) = (Fixture::new(), Fixture::new());
+    let (one, other) = (one.open(), other.open());
+    let own = Pin::own("servers");
+    one.put(&[object(&own, "a", &[]), object(&own, "b", &[])], None).unwrap();
+    other.put(&[object(&own, "b", &[])], None).unwrap();
+    assert_ne!(one.digest(&own).unwrap(), other.digest(&own).unwrap());
+    other.put(&[object(&own, "a", &[])], None).unwrap();
+    assert_eq!(one.digest(&own).unwrap(), other.digest(&own).unwrap());
+}
+
+#[test]
+fn a_full_archive_refuses_whole_batches_and_keeps_what_it_has() {
+    let fixture = Fixture::new();
+    let config = Config { bytes_max: 10, ..Config::default() };
+    let archive = Archive::open(&fixture.path(), config).unwrap();
+    let own = Pin::own("servers");
+    archive.put(&[object(&own, "12345678", &[])], Some(1)).unwrap();
+    let batch = [object(&own, "9", &[]), object(&own, "0", &["much too long"])];
+    let error = archive.put(&batch, Some(2)).unwrap_err();
+    assert!(matches!(error, PutError::Full { bytes: 8, more: 15, bytes_max: 10 }), "{error}");
+    assert!(!archive.has(block("9").cid()).unwrap());
+    assert_eq!(archive.position().unwrap(), Some(1));
+    // What is there already takes no room.
+    archive.put(&[object(&Pin::fetched("servers"), "12345678", &[])], None).unwrap();
+}
+
+#[test]
+fn a_block_that_was_damaged_on_disk_is_never_returned() {
+    let fixture = Fixture::new();
+    let content = "a regime that will be damaged on the disk ".repeat(8);
+    let archive = fixture.open();
+    archive.put(&[object(&Pin::own("servers"), &content, &[])], None).unwrap();
+    drop(archive);
+    let bytes = fs::read(fixture.path()).unwrap();
+    let places: Vec<_> = bytes
+        .windows(content.len())
+        .enumerate()
+        .filter(|(_, window)| *window == content.as_bytes())
+        .map(|(at, _)| at as u64)
+        .collect();
+    assert!(!places.is_empty(), "the block stands in the file as it is");
+    let mut file = fs::OpenOptions::new().write(true).open(fixture.path()).unwrap();
+    for at in places {
+        file.seek(SeekFrom::Start(at + 100)).unwrap();
+        file.write_all(b"X").unwrap();
+    }
+    drop(file);
+    // Either redb notices, or the hash does.
+    if let Ok(archive) = Archive::open(&fixture.path(), Config::default()) {
+        match archive.get(block(&content).cid()) {
+            Err(ReadError::Damaged { .. } | ReadError::Database(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_foreign_file_is_left_alone() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path(), b"not an archive, but somebody's thesis").unwrap();
+    let error = Archive::open(&fixture.path(), Config::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Database { .. }), "{error}");
+    assert_eq!(fs::read(fixture.path()).unwrap(), b"not an archive, but somebody's thesis");
+}
+
+#[test]
+fn a_crash_while_the_file_is_made_is_no_obstacle() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path().with_extension("new"), b"half a file").unwrap();
+    fixture.open();
+}
+
+#[test]
+fn an_archive_is_open_once() {
+    let fixture = Fixture::new();
+    let _archive = fixture.open();
+    assert!(matches!(
+        Archive::open(&fixture.path(), Config::default()),
+        Err(OpenError::Database { .. })
+    ));
+}
