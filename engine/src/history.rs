@@ -1,0 +1,179 @@
+//! What an entity did: observations where they are kept, the regimes' means where they are not.
+
+use crate::{
+    Config,
+    collection::{CollectionName, Fidelity},
+    engine::Engine,
+    error::ReadError,
+    observation::{EntityId, Timestamp},
+    question::{Asked, Coverage, Detail, Question, TimeRange, limited},
+    rows::Rows,
+};
+
+/// A question for the course of one entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The entity.
+    pub entity: EntityId,
+    /// The stretch of time.
+    pub range: TimeRange,
+    /// One point per this many microseconds; `None` returns every observation of a lossless
+    /// collection, and the start and end of each regime of a summary one.
+    pub resolution_us: Option<u64>,
+}
+
+/// The course of an entity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryAnswer {
+    /// Times and vectors in time order. With a resolution, a point stands for the time since the one
+    /// before it and holds what was newest in it; where nothing is known there is no point.
+    pub points: Rows,
+    /// Whether the vectors are observations (`Lossless`) or regime means (`Summary`).
+    pub fidelity: Fidelity,
+    /// What was looked at.
+    pub coverage: Coverage,
+}
+
+/// Observations of one entity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservationsAnswer {
+    /// In time order.
+    pub rows: Rows,
+    /// What was looked at; `complete` when the limit cut off nothing.
+    pub coverage: Coverage,
+}
+
+/// A stretch during which one vector holds.
+struct Piece<'a> {
+    start: i64,
+    end: i64,
+    vector: &'a [f32],
+}
+
+impl Engine {
+    /// Returns the course of an entity at the collection's fidelity: observations bit for bit, or the
+    /// mean of each regime for as long as it lasted.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such collection or entity, the range is not usable, or the answer would
+    /// be too large.
+    pub fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, ReadError> {
+        let (from, to) = query.range.bounds()?;
+        let question = self.question(&query.collection, Some(&query.entity), Detail::Rows)?;
+        let asked = &question.entities[0];
+        let fidelity = question.spec.fidelity;
+        let (rows, ends, segments) = match fidelity {
+            Fidelity::Lossless => {
+                let (rows, segments) = question.rows_between(asked, from, to, usize::MAX)?;
+                let ends = rows.times().to_vec();
+                (rows, ends, segments)
+            }
+            Fidelity::Summary | Fidelity::Bounded => means(&question, asked, from, to)?,
+        };
+        let pieces = rows.iter().zip(&ends);
+        let pieces: Vec<Piece<'_>> =
+            pieces.map(|((start, vector), end)| Piece { start: start.0, end: *end, vector }).collect();
+        let points = match query.resolution_us {
+            None => native(&pieces, rows.dim(), from, to),
+            Some(resolution) => sampled(&pieces, rows.dim(), query.range, resolution)?,
+        };
+        let coverage = Coverage {
+            segments_scanned: segments,
+            hot_regimes: u64::from(asked.open_between(from, to).is_some()),
+            range: query.range,
+            complete: true,
+        };
+        Ok(HistoryAnswer { points, fidelity, coverage })
+    }
+
+    /// Returns the observations of an entity, sealed or not, at most `limit` from the start of the range.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such collection or entity, it is not lossless, or the range is not usable.
+    pub fn observations(
+        &self,
+        collection: &CollectionName,
+        entity: &EntityId,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<ObservationsAnswer, ReadError> {
+        let (from, to) = range.bounds()?;
+        let question = self.lossless_question(collection, entity)?;
+        let asked = &question.entities[0];
+        let limit = limited(limit);
+        // One more than asked for tells whether the limit cut something off.
+        let (mut rows, segments_scanned) = question.rows_between(asked, from, to, limit + 1)?;
+        let complete = rows.count() <= limit;
+        rows.truncate(limit);
+        let hot_regimes = u64::from(asked.open_between(from, to).is_some());
+        let coverage = Coverage { segments_scanned, hot_regimes, range, complete };
+        Ok(ObservationsAnswer { rows, coverage })
+    }
+}
+
+/// Returns the means of the regimes in a range with their starts, their ends, and how many are sealed.
+fn means(
+    question: &Question,
+    asked: &Asked,
+    from: i64,
+    to: i64,
+) -> Result<(Rows, Vec<i64>, u64), ReadError> {
+    let mut rows = Rows::new(question.spec.dim.get());
+    let mut ends = Vec::new();
+    for stored in question.reader.of_entity(question.number, &asked.id, from, to)? {
+        let segment = stored?.segment;
+        rows.push(segment.start().0, segment.mean(), None);
+        ends.push(segment.end().0);
+    }
+    let sealed = rows.count() as u64;
+    if let Some(open) = asked.open_between(from, to) {
+        rows.push(open.start, &open.mean, None);
+        ends.push(open.end);
+    }
+    Ok((rows, ends, sealed))
+}
+
+/// Returns the start and the end of each piece, within the range.
+fn native(pieces: &[Piece<'_>], dim: usize, from: i64, to: i64) -> Rows {
+    let mut points = Rows::new(dim);
+    for Piece { start, end, vector } in pieces {
+        let (start, end) = ((*start).max(from), (*end).min(to));
+        points.push(start, vector, None);
+        if end > start {
+            points.push(end, vector, None);
+        }
+    }
+    points
+}
+
+/// Returns one point per `resolution` microseconds: the newest piece that overlaps the time since the
+/// point before.
+fn sampled(
+    pieces: &[Piece<'_>],
+    dim: usize,
+    range: TimeRange,
+    resolution: u64,
+) -> Result<Rows, ReadError> {
+    let mut points = Rows::new(dim);
+    let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(points) };
+    let from = range.from.unwrap_or(Timestamp(first.start)).0;
+    let to = range.to.unwrap_or(Timestamp(last.end)).0;
+    let step = i64::try_from(resolution.max(1)).unwrap_or(i64::MAX);
+    let count = to.saturating_sub(from) / step;
+    if count >= Config::ANSWER_ROWS_MAX as i64 {
+        return Err(ReadError::TooManyRows { rows_max: Config::ANSWER_ROWS_MAX });
+    }
+    for index in 0..=count {
+        let time = from + index * step;
+        let before = pieces.partition_point(|piece| piece.start <= time);
+        let newest = before.checked_sub(1).map(|index| &pieces[index]);
+        if let Some(piece) = newest.filter(|piece| piece.end > time.saturating_sub(step)) {
+            points.push(time, piece.vector, None);
+        }
+    }
+    Ok(points)
+}

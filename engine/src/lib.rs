@@ -1,0 +1,91 @@
+//! From observations to regimes to segments to answers.
+//!
+//! An [`Engine`] owns one data folder. Observations go to an append log and are acknowledged when it is
+//! synced; each entity's open regime takes them in order, and where the entity drifts away from it a
+//! [`Segment`] is sealed, named by its CID, and kept in a store behind the log. Questions look at sealed
+//! segments and open regimes alike.
+//!
+//! It is synchronous, reads no clock, draws no random numbers, knows no network, and starts no thread:
+//! callers bring those. Files are reached through [`storage::Storage`] alone.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use dunlin_engine::{
+//!     CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Observation, Timestamp, Units,
+//!     storage::Simulated,
+//! };
+//!
+//! let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default())?;
+//! let (name, dim) = (CollectionName::new("pumps")?, Dim::new(2)?);
+//! engine.create_collection(CollectionSpec::new(name.clone(), dim, Units::unit_range(dim)))?;
+//! let reading = |second: i64| Observation {
+//!     entity: EntityId::new("pump-1").unwrap(),
+//!     timestamp: Timestamp(second * 1_000_000),
+//!     // The pump runs calmly for a while, then faster.
+//!     vector: vec![if second < 60 { 0.2 } else { 0.7 }, 0.5],
+//!     metadata: None,
+//! };
+//! let ack = engine.ingest(&name, (0..100).map(reading).collect())?;
+//! assert_eq!((ack.accepted, ack.sealed), (100, 1));
+//! let sealed = engine.sealed_after(0, 10)?;
+//! assert_eq!((sealed[0].segment.count(), sealed[0].segment.mean()), (60, &[0.2, 0.5][..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod observation;
+mod collection;
+mod config;
+mod error;
+
+mod engine;
+mod commit;
+mod batch;
+mod log;
+mod state;
+mod entity;
+mod regime;
+mod store;
+
+mod segment;
+mod payload;
+mod rows;
+mod scaled;
+mod bytes;
+
+mod question;
+mod listing;
+mod knn;
+mod history;
+mod distance;
+
+mod counters;
+pub mod storage;
+
+pub use collection::{
+    COLLECTION_NAME_BYTES_MAX, CollectionName, CollectionNameError, CollectionSpec, DIM_MAX, Dim,
+    DimError, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX, SegmentPolicy, SpecError,
+    Units,
+};
+pub use config::Config;
+pub use counters::Counters;
+pub use distance::distance;
+pub use engine::Engine;
+pub use error::{ObservationError, OpenError, PoisonCause, ReadError, StoreError, WriteError};
+pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
+pub use knn::{Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
+pub use listing::{EntityView, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
+pub use log::Recovery;
+pub use observation::{
+    ENTITY_ID_BYTES_MAX, EntityId, EntityIdError, METADATA_BYTES_MAX, METADATA_PAIRS_MAX, Metadata,
+    MetadataError, Observation, Timestamp,
+};
+pub use payload::{PayloadError, decode as decode_payload};
+pub use question::{Coverage, Source, TimeRange};
+pub use rows::Rows;
+pub use segment::{
+    DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment,
+};
+pub use state::Ack;
+pub use store::Stored;

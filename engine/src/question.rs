@@ -1,0 +1,259 @@
+//! What all questions share: a time range, a consistent view, and a statement of what was covered.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Config,
+    collection::{CollectionName, CollectionSpec, Fidelity},
+    engine::Engine,
+    entity::Entity,
+    error::ReadError,
+    observation::{EntityId, Timestamp},
+    payload,
+    rows::Rows,
+    segment::{Segment, to_f32},
+    store::Reader,
+};
+
+/// Most bytes of observations that one question may load.
+const LOADED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// A stretch of time with both ends in it; without an end it is open there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeRange {
+    /// The first moment.
+    pub from: Option<Timestamp>,
+    /// The last moment.
+    pub to: Option<Timestamp>,
+}
+
+impl TimeRange {
+    /// Everything.
+    pub const ALL: Self = Self { from: None, to: None };
+
+    /// Returns the range with both ends.
+    #[must_use]
+    pub const fn between(from: Timestamp, to: Timestamp) -> Self {
+        Self { from: Some(from), to: Some(to) }
+    }
+
+    /// Returns the first and last microsecond.
+    pub(crate) fn bounds(&self) -> Result<(i64, i64), ReadError> {
+        let from = self.from.unwrap_or(Timestamp(i64::MIN));
+        let to = self.to.unwrap_or(Timestamp(i64::MAX));
+        if from > to { Err(ReadError::Range { from, to }) } else { Ok((from.0, to.0)) }
+    }
+}
+
+/// What an answer rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Sealed segments that were looked at.
+    pub segments_scanned: u64,
+    /// Open regimes that were looked at.
+    pub hot_regimes: u64,
+    /// The time range that was asked for.
+    pub range: TimeRange,
+    /// Whether a limit cut off nothing.
+    pub complete: bool,
+}
+
+/// Where something in an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The sealed segment of this name.
+    Sealed(dunlin_wire::Cid),
+    /// A regime that is still open.
+    Open,
+}
+
+/// Sealed segments and open regimes of one collection at one moment.
+pub(crate) struct Question {
+    pub(crate) spec: Arc<CollectionSpec>,
+    pub(crate) number: u32,
+    pub(crate) reader: Reader,
+    pub(crate) entities: Vec<Asked>,
+}
+
+/// An entity as a question sees it.
+pub(crate) struct Asked {
+    pub(crate) id: EntityId,
+    /// One over the unit of each channel, as of now.
+    pub(crate) inverse_unit: Vec<f64>,
+    pub(crate) open: Option<Hot>,
+}
+
+/// An open regime as a question sees it.
+pub(crate) struct Hot {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) count: u32,
+    pub(crate) mean: Vec<f32>,
+    pub(crate) drift: f64,
+    /// The observations that no segment holds yet, when they were asked for and are kept.
+    pub(crate) rows: Option<Rows>,
+}
+
+/// How much of an open regime a question needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    Means,
+    Rows,
+}
+
+impl Engine {
+    /// Returns what a question about a collection, or one entity of it, looks at.
+    pub(crate) fn question(
+        &self,
+        name: &CollectionName,
+        entity: Option<&EntityId>,
+        detail: Detail,
+    ) -> Result<Question, ReadError> {
+        let view = self.view()?;
+        let collection = view.collection(name)?;
+        let entities = match entity {
+            None => {
+                let all = collection.entities.iter();
+                all.map(|(id, entity)| Asked::new(id, entity, detail)).collect()
+            }
+            Some(id) => {
+                let missing =
+                    || ReadError::UnknownEntity { collection: name.clone(), entity: id.clone() };
+                let entity = collection.entities.get(id).ok_or_else(missing)?;
+                vec![Asked::new(id, entity, detail)]
+            }
+        };
+        Ok(Question {
+            spec: Arc::clone(&collection.spec),
+            number: collection.number,
+            reader: self.reader()?,
+            entities,
+        })
+    }
+
+    /// As [`Self::question`] about one entity whose observations are kept.
+    pub(crate) fn lossless_question(
+        &self,
+        name: &CollectionName,
+        entity: &EntityId,
+    ) -> Result<Question, ReadError> {
+        let question = self.question(name, Some(entity), Detail::Rows)?;
+        question.need_lossless()?;
+        Ok(question)
+    }
+}
+
+impl Question {
+    pub(crate) fn need_lossless(&self) -> Result<(), ReadError> {
+        match self.spec.fidelity {
+            Fidelity::Lossless => Ok(()),
+            _ => Err(ReadError::NotLossless { name: self.spec.name.clone() }),
+        }
+    }
+
+    /// Checks a vector that came with the question.
+    pub(crate) fn check_vector(&self, vector: &[f32]) -> Result<(), ReadError> {
+        let expected = self.spec.dim.get();
+        if vector.len() != expected {
+            return Err(ReadError::Dim { expected, found: vector.len() });
+        }
+        match vector.iter().position(|value| !value.is_finite()) {
+            Some(channel) => Err(ReadError::NotFinite { channel }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the observations of a stored lossless segment.
+    pub(crate) fn rows_of(&self, segment: &Segment) -> Result<Rows, ReadError> {
+        let blocks = self.reader.payload_of(segment)?;
+        Ok(payload::decode(segment, &blocks).map_err(crate::error::StoreError::from)?)
+    }
+
+    /// Returns an entity's observations within `from..=to`, sealed and open, at most `limit`, and how
+    /// many segments were read.
+    pub(crate) fn rows_between(
+        &self,
+        asked: &Asked,
+        from: i64,
+        to: i64,
+        limit: usize,
+    ) -> Result<(Rows, u64), ReadError> {
+        let mut rows = Rows::new(self.spec.dim.get());
+        let mut segments = 0;
+        for stored in self.reader.of_entity(self.number, &asked.id, from, to)? {
+            if rows.count() >= limit {
+                return Ok((rows, segments));
+            }
+            segments += 1;
+            self.take_between(&mut rows, &self.rows_of(&stored?.segment)?, from, to, limit)?;
+        }
+        if let Some(open) = asked.open.as_ref().and_then(|open| open.rows.as_ref()) {
+            self.take_between(&mut rows, open, from, to, limit)?;
+        }
+        Ok((rows, segments))
+    }
+
+    fn take_between(
+        &self,
+        rows: &mut Rows,
+        more: &Rows,
+        from: i64,
+        to: i64,
+        limit: usize,
+    ) -> Result<(), ReadError> {
+        for (index, (time, values)) in more.iter().enumerate() {
+            if (from..=to).contains(&time.0) && rows.count() < limit {
+                rows.push(time.0, values, more.metadata(index).cloned());
+            }
+        }
+        if rows.byte_count() > LOADED_BYTES_MAX {
+            let row_bytes = self.spec.row_bytes() + size_of::<i64>();
+            return Err(ReadError::TooManyRows { rows_max: LOADED_BYTES_MAX / row_bytes });
+        }
+        Ok(())
+    }
+}
+
+impl Asked {
+    fn new(id: &EntityId, entity: &Entity, detail: Detail) -> Self {
+        let regime = &entity.regime;
+        let state = regime.state();
+        let open = (regime.open_count() > 0).then(|| Hot {
+            start: state.start,
+            end: regime.newest(),
+            count: state.count,
+            mean: state.mean.iter().copied().map(to_f32).collect(),
+            drift: state.drift_now,
+            rows: (detail == Detail::Rows).then(|| regime.open_rows()).flatten(),
+        });
+        Self { id: id.clone(), inverse_unit: regime.inverse_unit().to_vec(), open }
+    }
+
+    /// Returns the open regime when it reaches into `from..=to`.
+    pub(crate) fn open_between(&self, from: i64, to: i64) -> Option<&Hot> {
+        self.open.as_ref().filter(|open| open.start <= to && open.end >= from)
+    }
+}
+
+/// Returns a limit within what one answer may hold.
+pub(crate) fn limited(limit: usize) -> usize {
+    limit.min(Config::ANSWER_ROWS_MAX)
+}
+
+/// Keeps the best `count` of candidates in the order of `compare`, now and then or at the end.
+pub(crate) fn keep_best<T>(
+    candidates: &mut Vec<T>,
+    count: usize,
+    slack: usize,
+    compare: impl Fn(&T, &T) -> std::cmp::Ordering,
+) {
+    if candidates.len() > count + slack {
+        candidates.sort_by(&compare);
+        candidates.truncate(count);
+    }
+}
+
+/// How many candidates may wait beyond the best ones before they are sorted out.
+pub(crate) const SLACK: usize = 1024;

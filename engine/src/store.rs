@@ -1,0 +1,392 @@
+//! The segment store: one redb file. `docs/formats/store.md` lists its tables.
+//!
+//! Segments are committed without durability as they are sealed; a checkpoint makes them durable
+//! together with the entities' states and the log position. Opening goes back to the newest checkpoint,
+//! also when the database happened to keep more, and the log brings the rest again.
+
+use std::io;
+
+use dunlin_wire::{
+    Cid,
+    block::{Block, Codec},
+    cbor,
+};
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    TableDefinition, WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    collection::CollectionSpec,
+    entity::EntityRecord,
+    error::StoreError,
+    observation::EntityId,
+    segment::Segment,
+    storage::StorageFile,
+};
+
+/// The file's name in the data folder.
+pub(crate) const FILE: &str = "store.redb";
+
+/// Largest record of an entity: an open regime of a lossless collection with its observations.
+const ENTITY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Largest record of a collection.
+const COLLECTION_BYTES_MAX: usize = 1024 * 1024;
+
+/// Where a segment stands: its collection's number and its own.
+type Place = (u32, u64);
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const COLLECTIONS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("collections");
+const ENTITIES: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("entities");
+const SEGMENTS: TableDefinition<'_, Place, &[u8]> = TableDefinition::new("segments");
+const COLLECTION_OF: TableDefinition<'_, u64, u32> = TableDefinition::new("collection_of");
+const BY_CID: TableDefinition<'_, [u8; 32], Place> = TableDefinition::new("by_cid");
+const BY_TIME: TableDefinition<'_, (u32, &str, i64), (i64, u64)> = TableDefinition::new("by_time");
+const BLOCKS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("blocks");
+
+/// The key of the checkpoint in the meta table.
+const CHECKPOINT: &str = "checkpoint";
+
+/// What the store holds durably.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Checkpoint {
+    /// The last log record whose effects are in the store.
+    pub(crate) record: u64,
+    /// The number of the next segment.
+    pub(crate) next_segment: u64,
+}
+
+/// A segment on its way into the store.
+pub(crate) struct NewSegment {
+    pub(crate) place: Place,
+    pub(crate) segment: Segment,
+    pub(crate) block: Block,
+    pub(crate) payload: Vec<Block>,
+}
+
+/// A stored segment with its local number and its name.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// Rises with every segment that this node seals, from 1; the order of sealing.
+    pub number: u64,
+    /// The content identifier.
+    pub cid: Cid,
+    /// The segment.
+    pub segment: Segment,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct Store(Database);
+
+impl Store {
+    /// Opens the database in `file`, making it when the file is empty.
+    pub(crate) fn open(file: Box<dyn StorageFile>, cache_bytes: usize) -> Result<Self, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes);
+        let store = Self(builder.create_with_backend(Backend(file))?);
+        if store.0.begin_read()?.list_tables()?.next().is_none() {
+            store.create_tables()?;
+        }
+        Ok(store)
+    }
+
+    /// Makes the store go back to its checkpoint, and returns that.
+    pub(crate) fn roll_back(&self) -> Result<Checkpoint, StoreError> {
+        let transaction = self.begin(Durability::Immediate)?;
+        let checkpoint = {
+            let meta = transaction.open_table(META)?;
+            let record = meta.get(CHECKPOINT)?.ok_or(StoreError::Damaged { what: "checkpoint" })?;
+            decode::<Checkpoint>(record.value(), 64, "checkpoint")?
+        };
+        if remove_from(&transaction, checkpoint.next_segment)? {
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Adds segments; they are visible at once, and durable with the next checkpoint.
+    pub(crate) fn insert(&self, segments: &[NewSegment]) -> Result<(), StoreError> {
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.begin(Durability::None)?;
+        {
+            let mut by_number = transaction.open_table(SEGMENTS)?;
+            let mut collection_of = transaction.open_table(COLLECTION_OF)?;
+            let mut by_cid = transaction.open_table(BY_CID)?;
+            let mut by_time = transaction.open_table(BY_TIME)?;
+            let mut blocks = transaction.open_table(BLOCKS)?;
+            for NewSegment { place, segment, block, payload } in segments {
+                by_number.insert(*place, block.bytes())?;
+                collection_of.insert(place.1, place.0)?;
+                by_cid.insert(digest_of(block.cid())?, *place)?;
+                let key = (place.0, segment.entity().as_str(), segment.start().0);
+                by_time.insert(key, (segment.end().0, place.1))?;
+                for block in payload {
+                    blocks.insert(digest_of(block.cid())?, block.bytes())?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Makes everything durable: the segments so far, the given states, and the log position.
+    pub(crate) fn checkpoint<'a>(
+        &self,
+        checkpoint: Checkpoint,
+        collections: impl Iterator<Item = (u32, &'a CollectionSpec)>,
+        entities: impl Iterator<Item = (u32, &'a EntityId, EntityRecord)>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin(Durability::Immediate)?;
+        // Otherwise opening after a crash would have to walk the whole database.
+        transaction.set_quick_repair(true);
+        {
+            let mut table = transaction.open_table(COLLECTIONS)?;
+            for (number, spec) in collections {
+                table.insert(number, encode(spec).as_slice())?;
+            }
+            let mut table = transaction.open_table(ENTITIES)?;
+            for (collection, entity, record) in entities {
+                table.insert((collection, entity.as_str()), encode(&record).as_slice())?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(CHECKPOINT, encode(&checkpoint).as_slice())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Returns the collections of the checkpoint by their numbers.
+    pub(crate) fn collections(&self) -> Result<Vec<(u32, CollectionSpec)>, StoreError> {
+        let table = self.0.begin_read()?.open_table(COLLECTIONS)?;
+        let spec = |entry: Result<(redb::AccessGuard<'_, u32>, redb::AccessGuard<'_, &[u8]>), _>| {
+            let (number, record) = entry?;
+            Ok((number.value(), decode(record.value(), COLLECTION_BYTES_MAX, "a collection")?))
+        };
+        table.range::<u32>(..)?.map(spec).collect()
+    }
+
+    /// Passes the entities of the checkpoint on.
+    pub(crate) fn entities(
+        &self,
+        mut on_entity: impl FnMut(u32, EntityId, EntityRecord) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let table = self.0.begin_read()?.open_table(ENTITIES)?;
+        for entry in table.range::<(u32, &str)>(..)? {
+            let (key, record) = entry?;
+            let (collection, entity) = key.value();
+            let entity = EntityId::new(entity).map_err(|_| StoreError::Damaged { what: "entity" })?;
+            let record = decode(record.value(), ENTITY_BYTES_MAX, "an entity")?;
+            on_entity(collection, entity, record)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the segments as they are now.
+    pub(crate) fn reader(&self) -> Result<Reader, StoreError> {
+        let transaction = self.0.begin_read()?;
+        Ok(Reader {
+            segments: transaction.open_table(SEGMENTS)?,
+            by_time: transaction.open_table(BY_TIME)?,
+            transaction,
+        })
+    }
+
+    fn begin(&self, durability: Durability) -> Result<WriteTransaction, StoreError> {
+        let mut transaction = self.0.begin_write()?;
+        transaction.set_durability(durability)?;
+        Ok(transaction)
+    }
+
+    fn create_tables(&self) -> Result<(), StoreError> {
+        let transaction = self.begin(Durability::Immediate)?;
+        {
+            transaction.open_table(COLLECTIONS)?;
+            transaction.open_table(ENTITIES)?;
+            transaction.open_table(SEGMENTS)?;
+            transaction.open_table(COLLECTION_OF)?;
+            transaction.open_table(BY_CID)?;
+            transaction.open_table(BY_TIME)?;
+            transaction.open_table(BLOCKS)?;
+            let mut meta = transaction.open_table(META)?;
+            let start = Checkpoint { record: 0, next_segment: 1 };
+            meta.insert(CHECKPOINT, encode(&start).as_slice())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// A consistent view of the segments.
+pub(crate) struct Reader {
+    transaction: ReadTransaction,
+    segments: ReadOnlyTable<Place, &'static [u8]>,
+    by_time: ReadOnlyTable<(u32, &'static str, i64), (i64, u64)>,
+}
+
+impl Reader {
+    /// Returns the segments of a collection in the order of their numbers, after `after`.
+    pub(crate) fn of_collection(
+        &self,
+        collection: u32,
+        after: u64,
+    ) -> Result<impl Iterator<Item = Result<Stored, StoreError>> + '_, StoreError> {
+        let range = (collection, after.saturating_add(1))..=(collection, u64::MAX);
+        let stored = |entry: Result<(redb::AccessGuard<'_, Place>, redb::AccessGuard<'_, &[u8]>), _>| {
+            let (place, bytes) = entry?;
+            stored(place.value().1, bytes.value())
+        };
+        Ok(self.segments.range(range)?.map(stored))
+    }
+
+    /// Returns the segments of an entity that overlap `from..=to`, in time order.
+    pub(crate) fn of_entity(
+        &self,
+        collection: u32,
+        entity: &EntityId,
+        from: i64,
+        to: i64,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<Stored, StoreError>> + '_, StoreError> {
+        let name = entity.as_str();
+        // Segments of one entity do not overlap: only the last that starts before may reach into it.
+        let mut before = self.by_time.range((collection, name, i64::MIN)..=(collection, name, from))?;
+        let start = match before.next_back().transpose()? {
+            Some((key, ends)) if ends.value().0 >= from => key.value().2,
+            _ => from,
+        };
+        let first = (collection, name, start);
+        // An empty range must stay one: redb refuses a start behind the end.
+        let last = (collection, name, to.max(start));
+        let entries = self.by_time.range(first..=last)?;
+        let inside = move |start: i64| start <= to;
+        Ok(entries.filter_map(move |entry| match entry {
+            Err(error) => Some(Err(error.into())),
+            Ok((key, ends)) if inside(key.value().2) => {
+                Some(self.at((collection, ends.value().1)))
+            }
+            Ok(_) => None,
+        }))
+    }
+
+    /// Returns the segments of all collections in the order of their numbers, after `after`.
+    pub(crate) fn after(&self, after: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
+        let table = self.transaction.open_table(COLLECTION_OF)?;
+        let entries = table.range(after.saturating_add(1)..)?.take(limit);
+        entries
+            .map(|entry| {
+                let (number, collection) = entry?;
+                self.at((collection.value(), number.value()))
+            })
+            .collect()
+    }
+
+    /// Returns the segment that `cid` names.
+    pub(crate) fn by_cid(&self, cid: &Cid) -> Result<Option<Stored>, StoreError> {
+        let Ok(digest) = digest_of(cid) else { return Ok(None) };
+        let place = self.transaction.open_table(BY_CID)?.get(digest)?.map(|place| place.value());
+        let stored = place.map(|place| self.at(place)).transpose()?;
+        // A CID of another codec may share the digest.
+        Ok(stored.filter(|stored| stored.cid == *cid))
+    }
+
+    /// Returns the payload block that `cid` names.
+    pub(crate) fn payload(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        let Ok(digest) = digest_of(cid) else { return Ok(None) };
+        let table = self.transaction.open_table(BLOCKS)?;
+        let Some(bytes) = table.get(digest)? else { return Ok(None) };
+        let block = Block::new(Codec::Raw, bytes.value().to_vec());
+        Ok(Some(block).filter(|block| block.cid() == cid))
+    }
+
+    /// Returns the payload blocks of a segment in order.
+    pub(crate) fn payload_of(&self, segment: &Segment) -> Result<Vec<Block>, StoreError> {
+        let block =
+            |cid: &Cid| self.payload(cid)?.ok_or(StoreError::BlockMissing { cid: *cid });
+        segment.payload().iter().map(block).collect()
+    }
+
+    fn at(&self, place: Place) -> Result<Stored, StoreError> {
+        let bytes = self.segments.get(place)?.ok_or(StoreError::Damaged { what: "an index" })?;
+        stored(place.1, bytes.value())
+    }
+}
+
+/// Removes every segment from `first` on; returns whether there was one.
+///
+/// Payload blocks stay: the log is about to seal the same segments again.
+fn remove_from(transaction: &WriteTransaction, first: u64) -> Result<bool, StoreError> {
+    let mut collection_of = transaction.open_table(COLLECTION_OF)?;
+    let mut segments = transaction.open_table(SEGMENTS)?;
+    let mut by_cid = transaction.open_table(BY_CID)?;
+    let mut by_time = transaction.open_table(BY_TIME)?;
+    let mut removed = false;
+    loop {
+        let newest = collection_of.last()?.map(|(number, place)| (number.value(), place.value()));
+        let Some((number, collection)) = newest.filter(|(number, _)| *number >= first) else {
+            return Ok(removed);
+        };
+        removed = true;
+        collection_of.remove(number)?;
+        let Some(bytes) = segments.remove((collection, number))? else { continue };
+        let stored = stored(number, bytes.value())?;
+        let (entity, start) = (stored.segment.entity().as_str(), stored.segment.start().0);
+        by_cid.remove(digest_of(&stored.cid)?)?;
+        by_time.remove((collection, entity, start))?;
+    }
+}
+
+fn stored(number: u64, bytes: &[u8]) -> Result<Stored, StoreError> {
+    let segment = Segment::decode(bytes)?;
+    Ok(Stored { number, cid: dunlin_wire::block::cid_of(Codec::DagCbor, bytes), segment })
+}
+
+fn digest_of(cid: &Cid) -> Result<[u8; 32], StoreError> {
+    cid.hash().digest().try_into().map_err(|_| StoreError::Damaged { what: "a CID" })
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    cbor::encode(value).expect("what a checkpoint keeps is finite")
+}
+
+fn decode<T: Serialize + serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    bytes_max: usize,
+    what: &'static str,
+) -> Result<T, StoreError> {
+    cbor::decode(bytes, bytes_max).map_err(|_| StoreError::Damaged { what })
+}
+
+/// A file of ours as redb sees it.
+#[derive(Debug)]
+struct Backend(Box<dyn StorageFile>);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.byte_count()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_byte_count(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+}
