@@ -1,0 +1,194 @@
+//! Steps 5 and 6: templates travel, and the newcomer's scores are measured with and without them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use dunlin_client::{PublishRequest, Score, ScoresQuery, TemplateSet, TemplateSource, TemplateUse};
+
+use super::{COLLECTION, PEERS, past_rows, stage::Stage};
+use crate::{
+    average_precision::average_precision,
+    report::{EdgeKind, GateReport, Report, Timeline},
+    vts1::Series,
+};
+
+/// Privacy loss of each release, for one observation.
+const EPSILON: f64 = 1.0;
+
+/// How long announced templates may take to reach the newcomer and pass its gate.
+const TRAVEL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Shuffles whose mean is the control: one alone may be lucky.
+const CONTROL_SEEDS: u64 = 5;
+
+/// Lets peers 1 to 5 release templates and waits until the newcomer has judged every set.
+pub(super) fn trade(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let makers = &stage.peers[..PEERS - 1];
+    let step = stage.progress.step("templates", 2 * makers.len() as u64);
+    for peer in makers {
+        stage.interrupt.check()?;
+        let request = PublishRequest { collection: COLLECTION.to_owned(), epsilon: Some(EPSILON) };
+        let released = peer
+            .client
+            .publish_templates(&request)
+            .with_context(|| format!("{} was asked to release templates", peer.name))?;
+        report.templates_published += released.set.templates;
+        report.template_bytes += released.set.bytes;
+        report.template_sets_published += 1;
+        step.inc(1);
+    }
+    let mut judged = Vec::new();
+    let arrived = stage.wait_for("not all templates arrived", TRAVEL_TIMEOUT, || {
+        judged = judged_sets(stage)?;
+        step.set((makers.len() + judged.len()) as u64);
+        Ok((judged.len() >= makers.len()).then_some(()))
+    });
+    stage.interrupt.check()?;
+    if let Err(late) = arrived {
+        // What arrived is still measured, and the report says what did not.
+        report.problems.push(format!("{late:#}"));
+    }
+    for set in &judged {
+        record_verdict(report, set);
+    }
+    record_travel(stage, report)?;
+    step.done(&format!(
+        "{} released, {} adopted by the newcomer's gate",
+        report.templates_published, report.templates_adopted
+    ));
+    Ok(())
+}
+
+/// Scores the newcomer's test half alone, with adopted templates, and with shuffled ones.
+pub(super) fn score(stage: &Stage<'_>, series: &Series, report: &mut Report) -> anyhow::Result<()> {
+    let step = stage.progress.step("score the test half", 4 + CONTROL_SEEDS);
+    let ask = |templates, seed, known| {
+        let scores = scores(stage, series, templates, seed, known)?;
+        step.inc(1);
+        anyhow::Ok(scores)
+    };
+    // Judged by what was known when the six hours ended: what follows is not learned from.
+    let frozen = Known::Past;
+    let alone = ask(TemplateUse::None, 0, frozen)?;
+    let with = ask(TemplateUse::Adopted, 0, frozen)?;
+    let labels = series.labels();
+    report.ap_alone = average_precision(&alone, labels);
+    report.ap_with_templates = average_precision(&with, labels);
+    let mut runs = Vec::new();
+    for seed in 1..=CONTROL_SEEDS {
+        let control = ask(TemplateUse::Control, seed, frozen)?;
+        runs.extend(average_precision(&control, labels));
+    }
+    report.ap_control = (!runs.is_empty()).then(|| runs.iter().sum::<f64>() / runs.len() as f64);
+    report.ap_control_runs = runs;
+    let online = ask(TemplateUse::None, 0, Known::Online)?;
+    report.ap_alone_online = average_precision(&online, labels);
+    let online = ask(TemplateUse::Adopted, 0, Known::Online)?;
+    report.ap_with_templates_online = average_precision(&online, labels);
+    let labelled = labels.iter().filter(|label| **label).count();
+    report.ap_random = labelled as f64 / labels.len() as f64;
+    report.timeline = Timeline::new(series, &alone, &with);
+    let shown = |ap: Option<f64>| ap.map_or("-".to_owned(), |ap| format!("{ap:.3}"));
+    step.done(&format!(
+        "average precision {} alone, {} with templates, {} shuffled",
+        shown(report.ap_alone),
+        shown(report.ap_with_templates),
+        shown(report.ap_control)
+    ));
+    Ok(())
+}
+
+/// What the newcomer may know when it scores.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    /// Its six hours.
+    Past,
+    /// Whatever it had seen before each observation.
+    Online,
+}
+
+/// Returns one score for each row of the test half.
+fn scores(
+    stage: &Stage<'_>,
+    series: &Series,
+    templates: TemplateUse,
+    seed: u64,
+    known: Known,
+) -> anyhow::Result<Vec<f64>> {
+    stage.interrupt.check()?;
+    let newcomer = stage.newcomer();
+    let last_known = series.timestamp_us(past_rows(series) - 1);
+    let query = ScoresQuery {
+        collection: COLLECTION.to_owned(),
+        entity: series.entity.clone(),
+        from_us: series.timestamp_us(series.rows_train),
+        to_us: series.timestamp_us(series.rows() - 1),
+        known_until_us: matches!(known, Known::Past).then_some(last_known),
+        templates,
+        seed,
+    };
+    let answer = newcomer.client.scores(&query).with_context(|| newcomer.says("scores"))?;
+    in_row_order(series, &answer.scores)
+}
+
+/// Returns the scores in the order of the test rows: each row has to have exactly one.
+fn in_row_order(series: &Series, scores: &[Score]) -> anyhow::Result<Vec<f64>> {
+    let expected = series.labels().len();
+    ensure!(scores.len() == expected, "{} scores for {expected} observations", scores.len());
+    let rows = series.rows_train..series.rows();
+    for (row, score) in rows.zip(scores) {
+        ensure!(
+            score.timestamp_us == series.timestamp_us(row),
+            "the score of row {row} is of another time, {} µs",
+            score.timestamp_us
+        );
+        ensure!(
+            (0.0..=1.0).contains(&score.score),
+            "the score of row {row} is {}, which is not in 0 to 1",
+            score.score
+        );
+    }
+    Ok(scores.iter().map(|score| score.score).collect())
+}
+
+/// Returns the newcomer's received sets that its gate has judged, one for each signer.
+fn judged_sets(stage: &Stage<'_>) -> anyhow::Result<Vec<TemplateSet>> {
+    let newcomer = stage.newcomer();
+    let held = newcomer.client.templates().with_context(|| newcomer.says("templates"))?;
+    let mut signers = BTreeSet::new();
+    let is_judged = |set: &TemplateSet| {
+        set.collection == COLLECTION
+            && set.source == TemplateSource::Peer
+            && set.verdict.is_some()
+            && signers.insert(set.signer.clone())
+    };
+    Ok(held.sets.into_iter().filter(is_judged).collect())
+}
+
+fn record_verdict(report: &mut Report, set: &TemplateSet) {
+    let Some(verdict) = &set.verdict else { return };
+    if verdict.adopted {
+        report.templates_adopted += set.templates;
+        report.template_sets_adopted += 1;
+    }
+    let from = report.node_name(&set.signer).unwrap_or(&set.signer).to_owned();
+    report.gate.push(GateReport {
+        from,
+        templates: set.templates,
+        adopted: verdict.adopted,
+        own_q90: verdict.own_q90,
+        foreign_q90: verdict.foreign_q90,
+        reason: verdict.reason.clone(),
+    });
+}
+
+/// Writes down whose templates each peer holds by now. Only the newcomer was waited for.
+fn record_travel(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
+    for peer in &stage.peers {
+        let held = peer.client.templates().with_context(|| peer.says("templates"))?;
+        for set in held.sets.iter().filter(|set| set.source == TemplateSource::Peer) {
+            report.add_edge(&set.signer, &peer.name, EdgeKind::Templates, set.templates);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Many Dunlin peers on one machine, as the separate processes that they are everywhere else.
+//!
+//! - [`demo`]: a network of six peers replays real telemetry, archives it, trades templates, survives a
+//!   SIGKILL and a liar, and writes a report. Everything is done and asked through the peers' own
+//!   commands and HTTP API.
+//! - [`up`], [`status`], [`down`]: a network to play with, which lives until it is stopped.
+//! - [`vts1`]: the telemetry format that the demo reads.
+//!
+//! This room is a shell. It never links the engine: what it knows of a peer, it learned by asking it.
+
+#![deny(unsafe_code)]
+
+mod average_precision;
+pub mod demo;
+mod fleet;
+mod interrupt;
+mod peer;
+mod process;
+mod report;
+pub mod vts1;
+
+pub use fleet::{DownOptions, StatusOptions, UpOptions, down, status, up};
