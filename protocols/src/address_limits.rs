@@ -1,0 +1,271 @@
+//! Limits for one address: how many connections it may hold, and how fast it may open them.
+//!
+//! libp2p limits connections by peer, but peer ids cost nothing. Addresses cost something, so inbound
+//! connections are counted by IPv4 address, and by /64 for IPv6, of which one customer usually has all.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::IpAddr,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    multiaddr::Protocol,
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, dummy,
+    },
+};
+
+use crate::rate::{Bucket, Rate};
+
+/// Inbound connections of one address, half open ones included.
+const CONNECTIONS_MAX: usize = 8;
+
+/// How fast one address may open connections.
+const OPENING: Rate = Rate { burst: 16, every: Duration::from_millis(500) };
+
+/// Addresses whose rate is remembered. When there are more, those that have rested longest are
+/// forgotten; they have full buckets anyway.
+const RATES_MAX: usize = 4096;
+
+/// Addresses that count as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Group {
+    V4([u8; 4]),
+    V6Net([u8; 8]),
+}
+
+/// Refuses inbound connections beyond the limits for one address.
+#[derive(Debug)]
+pub(crate) struct Behaviour {
+    exempt_loopback: bool,
+    connections: HashMap<ConnectionId, Group>,
+    counts: HashMap<Group, usize>,
+    rates: HashMap<Group, (Bucket, Instant)>,
+    refused: u64,
+}
+
+impl Behaviour {
+    /// Returns the limits; with `exempt_loopback`, nodes on this machine are not counted.
+    pub(crate) fn new(exempt_loopback: bool) -> Self {
+        Self {
+            exempt_loopback,
+            connections: HashMap::new(),
+            counts: HashMap::new(),
+            rates: HashMap::new(),
+            refused: 0,
+        }
+    }
+
+    /// Returns how many connections were refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn admit(
+        &mut self,
+        connection: ConnectionId,
+        remote: &Multiaddr,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let Some(group) = self.group_of(remote) else { return Ok(()) };
+        let count = self.counts.get(&group).copied().unwrap_or(0);
+        if count >= CONNECTIONS_MAX {
+            self.refused += 1;
+            return Err(Refused::TooMany);
+        }
+        if !self.may_open(group, now) {
+            self.refused += 1;
+            return Err(Refused::TooFast);
+        }
+        self.connections.insert(connection, group);
+        self.counts.insert(group, count + 1);
+        Ok(())
+    }
+
+    fn may_open(&mut self, group: Group, now: Instant) -> bool {
+        if self.rates.len() >= RATES_MAX && !self.rates.contains_key(&group) {
+            let rested =
+                self.rates.iter().min_by_key(|(_, (_, used))| *used).map(|(group, _)| *group);
+            rested.and_then(|group| self.rates.remove(&group));
+        }
+        let (bucket, used) = self.rates.entry(group).or_insert((Bucket::full(OPENING, now), now));
+        *used = now;
+        bucket.take(OPENING, now)
+    }
+
+    fn forget(&mut self, connection: ConnectionId) {
+        let Some(group) = self.connections.remove(&connection) else { return };
+        if let Some(count) = self.counts.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&group);
+            }
+        }
+    }
+
+    fn group_of(&self, address: &Multiaddr) -> Option<Group> {
+        let address = address.iter().find_map(|part| match part {
+            Protocol::Ip4(address) => Some(IpAddr::V4(address)),
+            Protocol::Ip6(address) => {
+                Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
+            }
+            _ => None,
+        })?;
+        if self.exempt_loopback && address.is_loopback() {
+            return None;
+        }
+        Some(match address {
+            IpAddr::V4(address) => Group::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Group::V6Net([a, b, c, d, e, f, g, h])
+            }
+        })
+    }
+}
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    #[error("the address holds {CONNECTIONS_MAX} connections already")]
+    TooMany,
+    #[error("the address opens connections too fast")]
+    TooFast,
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.admit(connection, remote, Instant::now()).map_err(ConnectionDenied::new)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionClosed(closed) => self.forget(closed.connection_id),
+            FromSwarm::ListenFailure(failure) => self.forget(failure.connection_id),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(number)
+    }
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_ninth_connection_of_an_address_is_refused_until_one_closes() {
+        let mut limits = Behaviour::new(false);
+        let (one, other) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/1"));
+        let now = Instant::now();
+        for number in 0..CONNECTIONS_MAX {
+            assert_eq!(limits.admit(id(number), &one, now), Ok(()));
+        }
+        assert_eq!(limits.admit(id(8), &one, now), Err(Refused::TooMany));
+        assert_eq!(limits.admit(id(9), &other, now), Ok(()));
+        limits.forget(id(3));
+        assert_eq!(limits.admit(id(10), &one, now), Ok(()));
+        assert_eq!(limits.refused(), 1);
+    }
+
+    #[test]
+    fn an_address_that_reconnects_all_the_time_is_slowed_down() {
+        let mut limits = Behaviour::new(false);
+        let remote = address("/ip6/2001:db8::1/tcp/1");
+        let start = Instant::now();
+        let admitted = |limits: &mut Behaviour, at| {
+            let mut count = 0;
+            while limits.admit(id(count), &remote, at).is_ok() {
+                limits.forget(id(count));
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(admitted(&mut limits, start), 16);
+        assert_eq!(admitted(&mut limits, start + Duration::from_secs(1)), 2);
+    }
+
+    #[test]
+    fn a_whole_ipv6_network_counts_as_one_and_loopback_only_when_asked() {
+        let mut limits = Behaviour::new(true);
+        let now = Instant::now();
+        for number in 0..CONNECTIONS_MAX {
+            let remote = address(&format!("/ip6/2001:db8::{number}/udp/1/quic-v1"));
+            assert_eq!(limits.admit(id(number), &remote, now), Ok(()));
+        }
+        let ninth = address("/ip6/2001:db8::ffff/udp/1/quic-v1");
+        assert_eq!(limits.admit(id(8), &ninth, now), Err(Refused::TooMany));
+        let local = address("/ip4/127.0.0.1/tcp/1");
+        assert!((100..120).all(|number| limits.admit(id(number), &local, now).is_ok()));
+        assert!(
+            !(100..120).all(|number| Behaviour::new(false).admit(id(number), &local, now).is_err())
+        );
+    }
+
+    #[test]
+    fn the_memory_for_rates_is_bounded() {
+        let mut limits = Behaviour::new(false);
+        let now = Instant::now();
+        for number in 0..RATES_MAX + 100 {
+            let remote = address(&format!("/ip4/10.0.{}.{}/tcp/1", number / 256, number % 256));
+            limits.admit(id(number), &remote, now).unwrap();
+            limits.forget(id(number));
+        }
+        assert_eq!(limits.rates.len(), RATES_MAX);
+        assert!(limits.counts.is_empty() && limits.connections.is_empty());
+    }
+}

@@ -1,0 +1,225 @@
+//! The swarm's behaviours, each with its limits, and how the swarm is built.
+
+use std::{collections::HashSet, time::Duration};
+
+use libp2p::{
+    Swarm, SwarmBuilder,
+    connection_limits::{self, ConnectionLimits},
+    gossipsub::{self, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
+    identify,
+    identity::Keypair,
+    kad::{
+        self,
+        store::{MemoryStore, MemoryStoreConfig},
+    },
+    mdns, memory_connection_limits, noise, ping,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle},
+    tcp, yamux,
+};
+
+use crate::{
+    address_limits,
+    codec::Codec,
+    config::{
+        Config, ESTABLISHED_MAX, IDLE_TIMEOUT, INBOUND_MAX, MEMORY_BYTES_MAX, NEGOTIATING_MAX,
+        OUTBOUND_MAX, PENDING_MAX, PER_PEER_MAX, QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX,
+        QUIC_STREAMS_MAX, REQUEST_STREAMS_MAX, REQUEST_TIMEOUT, Reach, STREAMS_MAX,
+    },
+    messages::{
+        SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL, TemplatesRequest,
+        TemplatesResponse,
+    },
+    network::StartError,
+};
+
+/// What identify tells about this program.
+const AGENT: &str = concat!("dunlin/", env!("CARGO_PKG_VERSION"));
+/// Version of the protocol family, as identify tells it.
+const FAMILY: &str = "dunlin/1";
+/// Largest gossip message: an envelope of an announcement, with room.
+const GOSSIP_BYTES_MAX: usize = 4096;
+/// Keys that this node provides: the rendezvous and roots, never single segments.
+const KAD_PROVIDED_MAX: usize = 1024;
+
+pub(crate) type SegmentsExchange =
+    request_response::Behaviour<Codec<SegmentsRequest, SegmentsResponse>>;
+pub(crate) type TemplatesExchange =
+    request_response::Behaviour<Codec<TemplatesRequest, TemplatesResponse>>;
+
+/// Everything that the swarm does. Limits come first: they must see a connection before the others.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub(crate) connection_limits: connection_limits::Behaviour,
+    pub(crate) memory_limits: memory_connection_limits::Behaviour,
+    pub(crate) address_limits: address_limits::Behaviour,
+    pub(crate) identify: identify::Behaviour,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) gossip:
+        gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
+    pub(crate) segments: SegmentsExchange,
+    pub(crate) templates: TemplatesExchange,
+}
+
+impl Behaviour {
+    fn new(keypair: &Keypair, config: &Config) -> Result<Self, StartError> {
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(PENDING_MAX))
+            .with_max_pending_outgoing(Some(PENDING_MAX))
+            .with_max_established_incoming(Some(INBOUND_MAX))
+            .with_max_established_outgoing(Some(OUTBOUND_MAX))
+            .with_max_established(Some(ESTABLISHED_MAX))
+            .with_max_established_per_peer(Some(PER_PEER_MAX));
+        Ok(Self {
+            connection_limits: connection_limits::Behaviour::new(limits),
+            memory_limits: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
+            address_limits: address_limits::Behaviour::new(config.one_machine),
+            identify: identify(keypair, config),
+            ping: ping::Behaviour::new(ping::Config::new()),
+            mdns: mdns(keypair, config).into(),
+            kad: kad(keypair, config),
+            gossip: gossip(keypair, config)?,
+            segments: exchange(SEGMENTS_PROTOCOL),
+            templates: exchange(TEMPLATES_PROTOCOL),
+        })
+    }
+}
+
+fn identify(keypair: &Keypair, config: &Config) -> identify::Behaviour {
+    let settings = identify::Config::new(FAMILY.to_owned(), keypair.public())
+        .with_agent_version(AGENT.to_owned())
+        .with_hide_listen_addrs(config.reach == Reach::Public);
+    identify::Behaviour::new(settings)
+}
+
+/// Returns mDNS, unless it is off or the system has no network for it: the node works without.
+fn mdns(keypair: &Keypair, config: &Config) -> Option<mdns::tokio::Behaviour> {
+    if !config.mdns {
+        return None;
+    }
+    mdns::tokio::Behaviour::new(mdns::Config::default(), keypair.public().to_peer_id())
+        .inspect_err(|cause| tracing::warn!(%cause, "mdns is not available; peers are found by the dht alone"))
+        .ok()
+}
+
+fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<MemoryStore> {
+    let me = keypair.public().to_peer_id();
+    let limits = MemoryStoreConfig {
+        max_records: 1,
+        max_value_bytes: 1,
+        max_providers_per_key: 20,
+        max_provided_keys: KAD_PROVIDED_MAX,
+    };
+    let mut settings = kad::Config::new(config.network.kad_protocol());
+    settings
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_query_timeout(Duration::from_secs(20))
+        .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
+    let mut kad = kad::Behaviour::with_config(me, MemoryStore::with_config(me, limits), settings);
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+fn gossip(
+    keypair: &Keypair,
+    config: &Config,
+) -> Result<
+    gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
+    StartError,
+> {
+    let topics = [config.network.segments_topic(), config.network.templates_topic()];
+    let settings = gossipsub::ConfigBuilder::default()
+        .validation_mode(ValidationMode::Strict)
+        .validate_messages()
+        .max_transmit_size(GOSSIP_BYTES_MAX)
+        .heartbeat_interval(Duration::from_millis(700))
+        .build()
+        .map_err(|cause| StartError::Gossip { cause: cause.to_string() })?;
+    let allowed: HashSet<_> = topics.iter().map(|topic| topic.hash()).collect();
+    let failed = |cause: &str| StartError::Gossip { cause: cause.to_owned() };
+    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter(
+        MessageAuthenticity::Signed(keypair.clone()),
+        settings,
+        WhitelistSubscriptionFilter(allowed),
+    )
+    .map_err(failed)?;
+    // Invalid messages and broken promises count; silence does not, as announcements are rare here.
+    let scores = gossipsub::PeerScoreParams {
+        ip_colocation_factor_weight: if config.one_machine { 0.0 } else { -5.0 },
+        topics: topics.iter().map(|topic| (topic.hash(), quiet_topic())).collect(),
+        ..gossipsub::PeerScoreParams::default()
+    };
+    gossip
+        .with_peer_score(scores, gossipsub::PeerScoreThresholds::default())
+        .map_err(|cause| StartError::Gossip { cause })?;
+    for topic in &topics {
+        gossip.subscribe(topic).map_err(|cause| StartError::Gossip { cause: cause.to_string() })?;
+    }
+    Ok(gossip)
+}
+
+fn quiet_topic() -> gossipsub::TopicScoreParams {
+    gossipsub::TopicScoreParams {
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: -10.0,
+        invalid_message_deliveries_decay: 0.9,
+        ..gossipsub::TopicScoreParams::default()
+    }
+}
+
+fn exchange<Q, R>(protocol: &'static str) -> request_response::Behaviour<Codec<Q, R>>
+where
+    Codec<Q, R>:
+        request_response::Codec<Protocol = StreamProtocol> + Default + Clone + Send + 'static,
+{
+    let settings = request_response::Config::default()
+        .with_request_timeout(REQUEST_TIMEOUT)
+        .with_max_concurrent_streams(REQUEST_STREAMS_MAX);
+    request_response::Behaviour::new(
+        [(StreamProtocol::new(protocol), ProtocolSupport::Full)],
+        settings,
+    )
+}
+
+/// Returns the swarm, which listens nowhere yet.
+pub(crate) async fn swarm(
+    keypair: Keypair,
+    config: &Config,
+) -> Result<Swarm<Behaviour>, StartError> {
+    let transport =
+        |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
+    let multiplexer = || {
+        let mut settings = yamux::Config::default();
+        settings.set_max_num_streams(STREAMS_MAX);
+        settings
+    };
+    let behaviour = Behaviour::new(&keypair, config)?;
+    let swarm = SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)
+        .map_err(|cause| transport(&cause))?
+        .with_quic_config(|mut settings| {
+            settings.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
+            settings.max_stream_data = QUIC_STREAM_BYTES_MAX;
+            settings.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
+            settings
+        })
+        .with_dns()
+        .map_err(|cause| transport(&cause))?
+        .with_websocket(noise::Config::new, multiplexer)
+        .await
+        .map_err(|cause| transport(&cause))?
+        .with_behaviour(|_| behaviour)
+        .expect("the closure cannot fail")
+        .with_swarm_config(|settings| {
+            settings
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
+                .with_smart_dial()
+        })
+        .build();
+    Ok(swarm)
+}

@@ -1,0 +1,45 @@
+//! What the network did, as plain numbers.
+
+/// Counts since the start. The shell exports them as metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Requests of peers that were answered.
+    pub requests_served: u64,
+    /// Requests of peers that the gate refused.
+    pub requests_denied: u64,
+    /// Requests of peers that were refused because they came too fast or too many were under way.
+    pub requests_busy: u64,
+    /// Requests of peers that the node failed to answer.
+    pub requests_failed: u64,
+    /// Own requests that were answered.
+    pub answers_received: u64,
+    /// Own requests that timed out.
+    pub timeouts: u64,
+    /// Own requests that failed for another reason.
+    pub failures: u64,
+    /// Own requests that were not sent, because the gate refused.
+    pub asks_denied: u64,
+    /// Streams that carried something other than a message of ours.
+    pub violations: u64,
+    /// Blocks that did not hash to their CID.
+    pub wrong_cids: u64,
+    /// Bytes of blocks received and verified.
+    pub block_bytes_received: u64,
+    /// Bytes of blocks served.
+    pub block_bytes_served: u64,
+    /// Announcements heard and passed on.
+    pub announcements_accepted: u64,
+    /// Announcements that were old news, or came too fast.
+    pub announcements_ignored: u64,
+    /// Announcements that were malformed, badly signed, or of a peer that is not heard.
+    pub announcements_rejected: u64,
+    /// Events that were dropped because the shell did not keep up.
+    pub events_dropped: u64,
+    /// Connections refused because their address holds or opens too many.
+    pub connections_refused_by_address: u64,
+    /// Connections closed because the peer is revoked, or of another network.
+    pub connections_closed: u64,
+    /// Records that peers wanted to put into the DHT store and that were not taken.
+    pub records_refused: u64,
+}

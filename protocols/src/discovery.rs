@@ -1,0 +1,71 @@
+//! When to look for peers: often at the start, when few are known, and rarely later.
+
+use std::time::{Duration, Instant};
+
+/// First pause between two rounds; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+
+/// Longest pause between two rounds.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// Peers that the DHT's rendezvous record may make us dial in one round.
+pub(crate) const DIALS_PER_ROUND_MAX: usize = 32;
+
+/// The schedule of rounds. In each, the node tells the DHT that it is here, and asks who else is.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    next: Instant,
+    pause: Duration,
+}
+
+impl Discovery {
+    /// Returns a schedule whose first round is due at once.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { next: now, pause: PAUSE_MIN }
+    }
+
+    /// Returns when the next round is due.
+    pub(crate) fn next_wake(&self) -> Instant {
+        self.next
+    }
+
+    /// Returns whether a round is due, and sets the time of the next.
+    pub(crate) fn wake(&mut self, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.next = now + self.pause;
+        self.pause = (2 * self.pause).min(PAUSE_MAX);
+        true
+    }
+
+    /// A node of the DHT was met: through it others can be found, so look again soon.
+    pub(crate) fn on_new_contact(&mut self, now: Instant) {
+        self.pause = self.pause.min(4 * PAUSE_MIN);
+        self.next = self.next.min(now + PAUSE_MIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_frequent_first_and_rare_later() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(start);
+        let (mut now, mut rounds) = (start, 0);
+        while now < start + Duration::from_secs(3_600) {
+            assert!(discovery.wake(now));
+            assert!(!discovery.wake(now));
+            rounds += 1;
+            now = discovery.next_wake();
+            if rounds == 4 {
+                assert!(now < start + Duration::from_secs(4));
+            }
+        }
+        assert!((15..30).contains(&rounds), "{rounds}");
+        discovery.on_new_contact(now - Duration::from_secs(100));
+        assert!(discovery.next_wake() < now);
+    }
+}

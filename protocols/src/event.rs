@@ -1,0 +1,91 @@
+//! What the network tells the shell.
+
+use dunlin_trust::Record;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::oneshot;
+
+use crate::messages::{
+    RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+    TemplatesRequest, TemplatesResponse,
+};
+
+/// Something that happened. Whoever holds the queue reads it all the time: when it is full, requests are
+/// refused as busy and the rest is dropped and counted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The node listens here; the address ends in its peer id.
+    Listening(Multiaddr),
+    /// A peer of our network is connected and known by its protocols.
+    PeerConnected(PeerId),
+    /// The last connection with a peer is gone.
+    PeerDisconnected(PeerId),
+    /// A peer that may ask for segments does.
+    SegmentsRequested {
+        /// The peer.
+        peer: PeerId,
+        /// What it asks.
+        request: SegmentsRequest,
+        /// Where the answer goes.
+        reply: SegmentsReply,
+    },
+    /// A peer that may ask for templates does.
+    TemplatesRequested {
+        /// The peer.
+        peer: PeerId,
+        /// What it asks.
+        request: TemplatesRequest,
+        /// Where the answer goes.
+        reply: TemplatesReply,
+    },
+    /// A peer in good standing has new segments.
+    SegmentsAnnounced {
+        /// The peer whose segments they are.
+        peer: PeerId,
+        /// What it says.
+        announcement: SegmentAnnouncement,
+    },
+    /// A peer in good standing released templates.
+    TemplatesAnnounced {
+        /// The peer whose templates they are.
+        peer: PeerId,
+        /// What it says.
+        announcement: TemplateAnnouncement,
+    },
+    /// Records of peers changed: keep them.
+    TrustChanged(Vec<Record>),
+}
+
+/// Where the answer to a request goes. Dropped without an answer, it says that the node failed.
+#[derive(Debug)]
+pub struct SegmentsReply(pub(crate) oneshot::Sender<SegmentsResponse>);
+
+impl SegmentsReply {
+    /// Answers the request.
+    pub fn send(self, response: SegmentsResponse) {
+        // The peer may have given up.
+        self.0.send(response).ok();
+    }
+
+    /// Answers that there is no answer.
+    pub fn refuse(self, reason: RefusalReason) {
+        self.send(SegmentsResponse::Refused { reason });
+    }
+}
+
+/// Where the answer to a request goes. Dropped without an answer, it says that the node failed.
+#[derive(Debug)]
+pub struct TemplatesReply(pub(crate) oneshot::Sender<TemplatesResponse>);
+
+impl TemplatesReply {
+    /// Answers the request.
+    pub fn send(self, response: TemplatesResponse) {
+        // The peer may have given up.
+        self.0.send(response).ok();
+    }
+
+    /// Answers that there is no answer.
+    pub fn refuse(self, reason: RefusalReason) {
+        self.send(TemplatesResponse::Refused { reason });
+    }
+}

@@ -1,0 +1,349 @@
+//! What the rest of a node can ask of the network.
+
+use std::collections::BTreeSet;
+
+use dunlin_trust::{Evidence, Operation, Refusal};
+use dunlin_wire::{Cid, block::Block};
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Counters, PeerView,
+    messages::{
+        CIDS_PER_REQUEST_MAX, ClaimedBlock, RefusalReason, SegmentAnnouncement, SegmentsRequest,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+    },
+};
+
+/// Questions that may wait for the network's task; who asks more waits.
+pub(crate) const COMMANDS_MAX: usize = 256;
+
+/// A cheap handle to the network's task.
+///
+/// # Cancel safety
+///
+/// Every method may be dropped at any time: the answer is then thrown away.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) me: PeerId,
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// What a [`Handle`] asks.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Segments { peer: PeerId, request: SegmentsRequest, reply: Reply<SegmentsResponse> },
+    Templates { peer: PeerId, request: TemplatesRequest, reply: Reply<TemplatesResponse> },
+    AnnounceSegments(SegmentAnnouncement),
+    AnnounceTemplates(TemplateAnnouncement),
+    Dial { address: Multiaddr, reply: Reply<()> },
+    Provide { cid: Cid, reply: Reply<()> },
+    Providers { cid: Cid, reply: Reply<Vec<PeerId>> },
+    Judge { peer: PeerId, evidence: Evidence, times: usize },
+    May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
+    Peers { reply: oneshot::Sender<Vec<PeerView>> },
+    Listening { reply: oneshot::Sender<Vec<Multiaddr>> },
+    Counters { reply: oneshot::Sender<Counters> },
+    Received { bytes: u64 },
+}
+
+/// Where the answer to a command goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, NetworkError>>;
+
+/// What a peer answered about blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlocksAnswer {
+    /// Blocks that hash to their CIDs.
+    pub blocks: Vec<Block>,
+    /// What it says it does not have.
+    pub missing: Vec<Cid>,
+    /// CIDs for which it sent other bytes. The bytes are gone, the peer's standing has fallen.
+    pub wrong: Vec<Cid>,
+}
+
+/// One page of a peer's segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentsPage {
+    /// In order of their bytes.
+    pub cids: Vec<Cid>,
+}
+
+impl Handle {
+    /// Returns this node's peer id.
+    #[must_use]
+    pub fn local_peer(&self) -> PeerId {
+        self.me
+    }
+
+    /// Asks a peer for blocks, and checks every one that comes against its CID. What is in no list of the
+    /// answer did not fit into one message: ask again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the gate or the peer refuses, or no answer comes. Bytes that are not what was asked for
+    /// are no error: they are dropped and count against the peer.
+    pub async fn blocks(&self, peer: PeerId, cids: Vec<Cid>) -> Result<BlocksAnswer, NetworkError> {
+        debug_assert!(cids.len() <= CIDS_PER_REQUEST_MAX, "one message holds the question");
+        let asked: BTreeSet<Cid> = cids.iter().copied().collect();
+        let response = self.ask_segments(peer, SegmentsRequest::Blocks { cids }).await?;
+        let SegmentsResponse::Blocks { blocks, missing } = response else {
+            self.judge(peer, Evidence::ProtocolViolation, 1).await;
+            return Err(NetworkError::Violation { peer });
+        };
+        let (answer, unasked) = sort_out(&asked, blocks, missing);
+        let served = u32::try_from(answer.blocks.len()).unwrap_or(u32::MAX);
+        if served > 0 {
+            self.judge(peer, Evidence::Served { blocks: served }, 1).await;
+            let bytes = answer.blocks.iter().map(|block| block.bytes().len() as u64).sum();
+            self.tell(Command::Received { bytes }).await;
+        }
+        self.judge(peer, Evidence::WrongCid, answer.wrong.len()).await;
+        self.judge(peer, Evidence::ProtocolViolation, usize::from(unasked)).await;
+        Ok(answer)
+    }
+
+    /// Asks a peer for the CIDs of a collection's segments, in order, behind `after`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the gate or the peer refuses, or no answer comes.
+    pub async fn segments(
+        &self,
+        peer: PeerId,
+        collection: &str,
+        after: Option<Cid>,
+        limit: u16,
+    ) -> Result<SegmentsPage, NetworkError> {
+        let request = SegmentsRequest::List { collection: collection.to_owned(), after, limit };
+        match self.ask_segments(peer, request).await? {
+            SegmentsResponse::Page { cids } => Ok(SegmentsPage { cids }),
+            _ => {
+                self.judge(peer, Evidence::ProtocolViolation, 1).await;
+                Err(NetworkError::Violation { peer })
+            }
+        }
+    }
+
+    /// Asks a peer for the templates of a collection; returns signed envelopes that nobody has checked.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the gate or the peer refuses, or no answer comes.
+    pub async fn templates(
+        &self,
+        peer: PeerId,
+        collection: &str,
+    ) -> Result<Vec<Vec<u8>>, NetworkError> {
+        let request = TemplatesRequest::new(collection);
+        match self.ask(|reply| Command::Templates { peer, request, reply }).await? {
+            TemplatesResponse::Envelopes { envelopes } => {
+                Ok(envelopes.into_iter().map(serde_bytes::ByteBuf::into_vec).collect())
+            }
+            TemplatesResponse::Refused { reason } => Err(NetworkError::Refused { peer, reason }),
+        }
+    }
+
+    /// Tells the network about own segments, as far as somebody listens.
+    pub async fn announce_segments(&self, announcement: SegmentAnnouncement) {
+        self.tell(Command::AnnounceSegments(announcement)).await;
+    }
+
+    /// Tells the network about own templates, as far as somebody listens.
+    pub async fn announce_templates(&self, announcement: TemplateAnnouncement) {
+        self.tell(Command::AnnounceTemplates(announcement)).await;
+    }
+
+    /// Begins to dial an address.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot even be tried.
+    pub async fn dial(&self, address: Multiaddr) -> Result<(), NetworkError> {
+        self.ask(|reply| Command::Dial { address, reply }).await
+    }
+
+    /// Tells the DHT that this node has `cid`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this node provides as many as it may.
+    pub async fn provide(&self, cid: Cid) -> Result<(), NetworkError> {
+        self.ask(|reply| Command::Provide { cid, reply }).await
+    }
+
+    /// Returns the peers who told the DHT that they have `cid`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when too many such questions are under way.
+    pub async fn providers(&self, cid: Cid) -> Result<Vec<PeerId>, NetworkError> {
+        self.ask(|reply| Command::Providers { cid, reply }).await
+    }
+
+    /// Takes evidence that the shell found, such as a badly signed template, as often as it was seen.
+    pub async fn judge(&self, peer: PeerId, evidence: Evidence, times: usize) {
+        if times > 0 {
+            self.tell(Command::Judge { peer, evidence, times }).await;
+        }
+    }
+
+    /// Asks the gate.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the gate's refusal, or when the network has ended.
+    pub async fn may(&self, peer: PeerId, operation: Operation) -> Result<(), NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::May { peer, operation, reply }).await;
+        answer.await.map_err(|_| NetworkError::Ended)?.map_err(NetworkError::Gate)
+    }
+
+    /// Returns every peer that is connected or remembered; none after the network has ended.
+    pub async fn peers(&self) -> Vec<PeerView> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Peers { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Returns the addresses that the node listens on, each with its peer id.
+    pub async fn listening(&self) -> Vec<Multiaddr> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Listening { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Returns what the network did so far.
+    pub async fn counters(&self) -> Counters {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Counters { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    async fn ask_segments(
+        &self,
+        peer: PeerId,
+        request: SegmentsRequest,
+    ) -> Result<SegmentsResponse, NetworkError> {
+        match self.ask(|reply| Command::Segments { peer, request, reply }).await? {
+            SegmentsResponse::Refused { reason } => Err(NetworkError::Refused { peer, reason }),
+            response => Ok(response),
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await;
+        answer.await.unwrap_or(Err(NetworkError::Ended))
+    }
+
+    async fn tell(&self, command: Command) {
+        // A network that has ended answers nobody: the questions above see that by themselves.
+        self.commands.send(command).await.ok();
+    }
+}
+
+/// Checks what a peer sent for the CIDs it was asked for; says whether anything else was among it.
+fn sort_out(
+    asked: &BTreeSet<Cid>,
+    blocks: Vec<ClaimedBlock>,
+    missing: Vec<Cid>,
+) -> (BlocksAnswer, bool) {
+    let mut answer = BlocksAnswer::default();
+    let mut left = asked.clone();
+    let mut unasked = false;
+    for ClaimedBlock { cid, bytes } in blocks {
+        if !left.remove(&cid) {
+            unasked = true;
+            continue;
+        }
+        match Block::verified(cid, bytes) {
+            Ok(block) => answer.blocks.push(block),
+            Err(_) => answer.wrong.push(cid),
+        }
+    }
+    for cid in missing {
+        if left.remove(&cid) {
+            answer.missing.push(cid);
+        } else {
+            unasked = true;
+        }
+    }
+    (answer, unasked)
+}
+
+/// Why the network did not do what was asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// Our own gate does not allow it.
+    #[error(transparent)]
+    Gate(Refusal),
+    /// The peer does not serve us, now or ever.
+    #[error("{peer} refused: {reason:?}")]
+    Refused {
+        /// The peer.
+        peer: PeerId,
+        /// Its reason.
+        reason: RefusalReason,
+    },
+    /// No answer in time; asking again may help.
+    #[error("{peer} did not answer in time")]
+    Timeout {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The answer was no message of ours.
+    #[error("{peer} broke the protocol")]
+    Violation {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The connection failed; asking again may help.
+    #[error("asking {peer} failed: {cause}")]
+    Failed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        cause: String,
+    },
+    /// Too many requests of this kind are under way.
+    #[error("too many requests are under way; try again later")]
+    Busy,
+    /// The address cannot be dialled, or the record not be stored.
+    #[error("{cause}")]
+    Impossible {
+        /// Why.
+        cause: String,
+    },
+    /// The network has ended.
+    #[error("the network has ended")]
+    Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_wire::block::Codec;
+
+    use super::*;
+
+    #[test]
+    fn blocks_are_sorted_into_right_wrong_missing_and_unasked() {
+        let block = |text: &str| Block::new(Codec::Raw, text.as_bytes().to_vec());
+        let (right, wrong, missing, other) = (block("a"), block("b"), block("c"), block("d"));
+        let asked = [&right, &wrong, &missing].map(|block| *block.cid()).into();
+        let claimed =
+            |block: &Block, bytes: &[u8]| ClaimedBlock { cid: *block.cid(), bytes: bytes.to_vec() };
+        let sent = vec![claimed(&right, b"a"), claimed(&wrong, b"x")];
+        let (answer, unasked) = sort_out(&asked, sent.clone(), vec![*missing.cid()]);
+        assert_eq!(answer.blocks, [right.clone()]);
+        assert_eq!((answer.wrong, answer.missing), (vec![*wrong.cid()], vec![*missing.cid()]));
+        assert!(!unasked);
+        for extra in [claimed(&other, b"d"), claimed(&right, b"a")] {
+            let (answer, unasked) =
+                sort_out(&asked, [sent.clone(), vec![extra]].concat(), Vec::new());
+            assert!(unasked);
+            assert_eq!(answer.blocks.len(), 1);
+        }
+        assert!(sort_out(&asked, Vec::new(), vec![*other.cid()]).1);
+    }
+}

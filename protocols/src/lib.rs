@@ -1,0 +1,36 @@
+//! The one libp2p swarm of a Dunlin node: whom it meets, what it says, and what it lets others do.
+//!
+//! [`Network::start`] builds the swarm and its one task; a cheap [`Handle`] talks to it, and a bounded
+//! queue of [`Event`]s tells the shell what peers want and say. The task owns the node's
+//! [`dunlin_trust::Trust`]: every request, in or out, passes its gate, and what peers do becomes evidence
+//! where it is seen.
+//!
+//! - [`messages`]: the bytes, as pure types with strict decoders (`docs/formats/messages.md`).
+//! - [`Config`]: the name of the network, addresses, and the limits of `config.rs`.
+//!
+//! Not here: what the answers are. Segments come from the archive and templates from the shell, which
+//! answers [`Event::SegmentsRequested`] and [`Event::TemplatesRequested`].
+
+#![forbid(unsafe_code)]
+
+mod address_limits;
+mod behaviour;
+mod codec;
+mod config;
+mod counters;
+mod discovery;
+mod event;
+mod handle;
+pub mod messages;
+mod network;
+mod peers;
+mod rate;
+mod requests;
+
+pub use config::{Config, ConfigError, NetworkName, Reach};
+pub use counters::Counters;
+pub use event::{Event, SegmentsReply, TemplatesReply};
+pub use handle::{BlocksAnswer, Handle, NetworkError, SegmentsPage};
+pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
+pub use network::{Network, StartError};
+pub use peers::{Direction, PeerView, Transport};

@@ -1,0 +1,421 @@
+//! The network's one task: it owns the swarm and the trust of the node, and does one thing at a time.
+
+mod announcements;
+mod serving;
+mod swarm_events;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use dunlin_trust::{Evidence, Operation, Record, Trust, UnixMillis};
+use dunlin_wire::Cid;
+use futures::{StreamExt, stream::FuturesUnordered};
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError,
+    identity::Keypair,
+    kad::{QueryId, RecordKey},
+    multiaddr::Protocol,
+    swarm::{
+        SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{announcements::Heard, serving::Serving};
+use crate::{
+    Config, ConfigError, Counters, Event, Handle, NetworkError,
+    behaviour::{self, Behaviour, BehaviourEvent},
+    discovery::Discovery,
+    handle::{COMMANDS_MAX, Command, Reply},
+    messages::{SegmentsResponse, TemplatesResponse},
+    peers::Peers,
+    requests::{Admission, Asked},
+};
+
+/// Events that may wait for the shell. Far more than a moment's; a shell that stands still loses news.
+const EVENTS_MAX: usize = 256;
+
+/// How often housekeeping is done: records handed out, time with peers credited.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Ticks after which a peer's time with us becomes evidence.
+const TICKS_PER_CREDIT: u64 = 60;
+
+/// Questions to the DHT that may be under way.
+const QUERIES_MAX: usize = 64;
+
+/// Longest goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The running network. It ends when it is shut down or dropped.
+#[derive(Debug)]
+pub struct Network {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Network {
+    /// Builds the swarm, listens on all addresses, and begins to look for peers.
+    ///
+    /// # Errors
+    ///
+    /// Fails when an address cannot be listened on, or a setting cannot be used. Nothing runs then.
+    pub async fn start(
+        config: Config,
+        keypair: Keypair,
+        trust: Trust,
+    ) -> Result<(Handle, mpsc::Receiver<Event>, Self), StartError> {
+        let bootstrap = config.bootstrap_peers()?;
+        let mut swarm = behaviour::swarm(keypair.clone(), &config).await?;
+        for address in &config.listen {
+            let listening = swarm.listen_on(address.clone());
+            listening.map_err(|cause| StartError::Listen { address: address.clone(), cause })?;
+        }
+        let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let (events, event_queue) = mpsc::channel(EVENTS_MAX);
+        let me = *swarm.local_peer_id();
+        let now = Instant::now();
+        let actor = Actor {
+            swarm,
+            trust,
+            keypair,
+            bootstrap,
+            commands: command_queue,
+            events,
+            peers: Peers::default(),
+            discovery: Discovery::new(now),
+            next_tick: now + TICK,
+            ticks: 0,
+            rendezvous: None,
+            queries: HashMap::new(),
+            segments_asked: Asked::default(),
+            templates_asked: Asked::default(),
+            admission: Admission::default(),
+            serving: FuturesUnordered::new(),
+            heard: Heard::default(),
+            changed: Vec::new(),
+            counters: Counters::default(),
+            config,
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(actor.run(stop.clone()));
+        Ok((Handle { me, commands }, event_queue, Self { stop, task }))
+    }
+
+    /// Says goodbye to all peers and ends.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        // A task that panicked has ended, too.
+        (&mut self.task).await.ok();
+    }
+
+    /// Waits until the network ends by itself, which it does when it fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn ended(&mut self) {
+        // Only the end matters, not how it came.
+        (&mut self.task).await.ok();
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why the network did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on: it is in use, or not this machine's.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: Multiaddr,
+        /// Why.
+        #[source]
+        cause: TransportError<io::Error>,
+    },
+    /// A transport cannot be built.
+    #[error("cannot build the transports: {cause}")]
+    Transport {
+        /// Why.
+        cause: String,
+    },
+    /// Gossip cannot be built.
+    #[error("cannot build gossip: {cause}")]
+    Gossip {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// The state of the network's task.
+struct Actor {
+    config: Config,
+    swarm: Swarm<Behaviour>,
+    trust: Trust,
+    keypair: Keypair,
+    bootstrap: Vec<(PeerId, Multiaddr)>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    peers: Peers,
+    discovery: Discovery,
+    next_tick: Instant,
+    ticks: u64,
+    /// The question who else is in the network, while it is under way.
+    rendezvous: Option<QueryId>,
+    queries: HashMap<QueryId, Providers>,
+    segments_asked: Asked<SegmentsResponse>,
+    templates_asked: Asked<TemplatesResponse>,
+    admission: Admission,
+    serving: FuturesUnordered<Serving>,
+    heard: Heard,
+    /// Records that changed and that the shell has not been given yet.
+    changed: Vec<Record>,
+    counters: Counters,
+}
+
+/// A question for the providers of a CID.
+struct Providers {
+    found: BTreeSet<PeerId>,
+    reply: Reply<Vec<PeerId>>,
+}
+
+impl Actor {
+    async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let deadline = self.next_tick.min(self.discovery.next_wake());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(served) = self.serving.next() => self.on_served(served),
+                () = sleep_until(deadline.into()) => self.wake(Instant::now()),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+            }
+        }
+        self.hand_out_records();
+        self.say_goodbye().await;
+    }
+
+    async fn say_goodbye(mut self) {
+        let peers: Vec<_> = self.peers.ids().copied().collect();
+        for peer in peers {
+            // It may be gone by now.
+            self.swarm.disconnect_peer_id(peer).ok();
+        }
+        let closed = async {
+            while self.swarm.connected_peers().next().is_some() {
+                if let SwarmEvent::ConnectionClosed { .. } = self.swarm.select_next_some().await {}
+            }
+        };
+        if timeout(GOODBYE, closed).await.is_err() {
+            tracing::debug!("some peers did not take leave in time");
+        }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.tick(now);
+        }
+        if self.discovery.wake(now) {
+            self.look_for_peers();
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(TICKS_PER_CREDIT) {
+            for (peer, seconds) in self.peers.credit(now) {
+                self.observe(peer, Evidence::Session { seconds });
+            }
+        }
+        self.hand_out_records();
+    }
+
+    fn look_for_peers(&mut self) {
+        for (peer, address) in self.bootstrap.clone() {
+            if !self.swarm.is_connected(&peer) {
+                self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
+            }
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if kad.bootstrap().is_err() {
+            // Nobody of the DHT is known yet.
+            return;
+        }
+        let key = RecordKey::new(&self.config.network.rendezvous().to_bytes());
+        if let Err(cause) = kad.start_providing(key.clone()) {
+            tracing::debug!(%cause, "cannot announce this node on the dht");
+        }
+        if self.rendezvous.is_none() {
+            self.rendezvous = Some(kad.get_providers(key));
+        }
+    }
+
+    fn dial(&mut self, opts: libp2p::swarm::dial_opts::WithPeerIdWithAddresses) {
+        let opts = opts.condition(PeerCondition::DisconnectedAndNotDialing).build();
+        if let Err(cause) = self.swarm.dial(opts) {
+            tracing::trace!(%cause, "not dialled");
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Segments { peer, request, reply } => {
+                if let Some(reply) = self.pass_gate(peer, Operation::FetchSegments, reply) {
+                    if !self.segments_asked.has_room() {
+                        return refuse(reply, NetworkError::Busy);
+                    }
+                    let id = self.swarm.behaviour_mut().segments.send_request(&peer, request);
+                    self.segments_asked.insert(id, reply);
+                }
+            }
+            Command::Templates { peer, request, reply } => {
+                if let Some(reply) = self.pass_gate(peer, Operation::FetchTemplates, reply) {
+                    if !self.templates_asked.has_room() {
+                        return refuse(reply, NetworkError::Busy);
+                    }
+                    let id = self.swarm.behaviour_mut().templates.send_request(&peer, request);
+                    self.templates_asked.insert(id, reply);
+                }
+            }
+            Command::AnnounceSegments(announcement) => {
+                self.announce(self.config.network.segments_topic(), announcement);
+            }
+            Command::AnnounceTemplates(announcement) => {
+                self.announce(self.config.network.templates_topic(), announcement);
+            }
+            Command::Dial { address, reply } => {
+                let dialled = self.swarm.dial(address);
+                let dialled =
+                    dialled.map_err(|cause| NetworkError::Impossible { cause: cause.to_string() });
+                reply.send(dialled).ok();
+            }
+            Command::Provide { cid, reply } => {
+                let key = RecordKey::new(&cid.to_bytes());
+                let provided = self.swarm.behaviour_mut().kad.start_providing(key).map(drop);
+                let provided =
+                    provided.map_err(|cause| NetworkError::Impossible { cause: cause.to_string() });
+                reply.send(provided).ok();
+            }
+            Command::Providers { cid, reply } => self.find_providers(cid, reply),
+            Command::Judge { peer, evidence, times } => {
+                if evidence == Evidence::WrongCid {
+                    self.counters.wrong_cids += times as u64;
+                }
+                (0..times).for_each(|_| self.observe(peer, evidence));
+            }
+            Command::May { peer, operation, reply } => {
+                reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
+            }
+            Command::Peers { reply } => {
+                let now = unix_now();
+                let known: BTreeSet<_> =
+                    self.trust.peers().chain(self.peers.ids()).copied().collect();
+                let view = |peer| self.peers.view(self.trust.explain(now, &peer), Instant::now());
+                reply.send(known.into_iter().map(view).collect()).ok();
+            }
+            Command::Listening { reply } => {
+                let me = *self.swarm.local_peer_id();
+                let addresses = self.swarm.listeners().map(|address| with_peer(address, me));
+                reply.send(addresses.collect()).ok();
+            }
+            Command::Counters { reply } => {
+                let connections_refused_by_address =
+                    self.swarm.behaviour().address_limits.refused();
+                reply.send(Counters { connections_refused_by_address, ..self.counters }).ok();
+            }
+            Command::Received { bytes } => self.counters.block_bytes_received += bytes,
+        }
+    }
+
+    /// Asks the gate about an own request; answers the asker when it refuses.
+    fn pass_gate<T>(
+        &mut self,
+        peer: PeerId,
+        operation: Operation,
+        reply: Reply<T>,
+    ) -> Option<Reply<T>> {
+        match self.trust.may(unix_now(), &peer, operation) {
+            Ok(()) => Some(reply),
+            Err(refusal) => {
+                self.counters.asks_denied += 1;
+                refuse(reply, NetworkError::Gate(refusal));
+                None
+            }
+        }
+    }
+
+    fn find_providers(&mut self, cid: Cid, reply: Reply<Vec<PeerId>>) {
+        if self.queries.len() >= QUERIES_MAX {
+            return refuse(reply, NetworkError::Busy);
+        }
+        let id = self.swarm.behaviour_mut().kad.get_providers(RecordKey::new(&cid.to_bytes()));
+        self.queries.insert(id, Providers { found: BTreeSet::new(), reply });
+    }
+
+    /// Takes evidence about a peer; a peer that is revoked loses its connections.
+    fn observe(&mut self, peer: PeerId, evidence: Evidence) {
+        if let Some(change) = self.trust.observe(unix_now(), peer, evidence) {
+            tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
+        }
+    }
+
+    /// Gives the shell the records that changed, to keep. When its queue is full they wait here; there
+    /// are at most as many as peers have records.
+    fn hand_out_records(&mut self) {
+        while let Some(record) = self.trust.next_dirty() {
+            self.changed.retain(|known| known.peer() != record.peer());
+            self.changed.push(record);
+        }
+        if self.changed.is_empty() {
+            return;
+        }
+        if let Ok(room) = self.events.try_reserve() {
+            room.send(Event::TrustChanged(std::mem::take(&mut self.changed)));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.counters.events_dropped += 1;
+        }
+    }
+}
+
+/// Answers that it cannot be done; whoever asked may have given up.
+fn refuse<T>(reply: Reply<T>, error: NetworkError) {
+    reply.send(Err(error)).ok();
+}
+
+/// Returns the time of the wall clock, which dates evidence and orders nothing.
+fn unix_now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Returns an address that ends in the peer's id.
+fn with_peer(address: &Multiaddr, peer: PeerId) -> Multiaddr {
+    match address.iter().last() {
+        Some(Protocol::P2p(_)) => address.clone(),
+        _ => address.clone().with(Protocol::P2p(peer)),
+    }
+}

@@ -1,0 +1,210 @@
+//! What the swarm reports: connections, identities, addresses, and answers of the DHT.
+
+use std::time::Instant;
+
+use dunlin_trust::Operation;
+use libp2p::{
+    Multiaddr, PeerId, identify,
+    kad::{self, GetProvidersOk, InboundRequest, QueryResult, store::RecordStore},
+    mdns,
+    multiaddr::Protocol,
+    swarm::{SwarmEvent, dial_opts::DialOpts},
+};
+
+use super::{Actor, BehaviourEvent, unix_now, with_peer};
+use crate::{Event, Reach, config::ADDRESSES_PER_PEER_MAX, discovery::DIALS_PER_ROUND_MAX};
+
+/// Longest DHT key that is kept for others: a CID has 36 bytes, a multihash 34.
+const KEY_BYTES_MAX: usize = 64;
+
+impl Actor {
+    pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                let me = *self.swarm.local_peer_id();
+                self.tell(Event::Listening(with_peer(&address, me)));
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                if self.trust.may(unix_now(), &peer_id, Operation::Connect).is_err() {
+                    return self.close(peer_id);
+                }
+                self.peers.connect(peer_id, connection_id, endpoint, Instant::now());
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                if self.peers.disconnect(&peer_id, connection_id) {
+                    self.tell(Event::PeerDisconnected(peer_id));
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::debug!(cause = %error, "a listener failed to accept");
+            }
+            SwarmEvent::ListenerClosed { reason: Err(cause), addresses, .. } => {
+                tracing::error!(%cause, ?addresses, "a listener is gone; restart the node to listen again");
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                tracing::trace!(?peer_id, cause = %error, "not connected");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, &info);
+            }
+            BehaviourEvent::Ping(ping) => {
+                if let Ok(rtt) = ping.result {
+                    self.peers.pinged(&ping.peer, rtt);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found.into_iter().take(DIALS_PER_ROUND_MAX) {
+                    self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
+                }
+            }
+            BehaviourEvent::Kad(event) => self.on_kad_event(event),
+            BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
+            BehaviourEvent::Segments(event) => self.on_segments_event(event),
+            BehaviourEvent::Templates(event) => self.on_templates_event(event),
+            _ => {}
+        }
+    }
+
+    /// A peer said what it is. One that does not speak our network's DHT is of another network.
+    fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        if !info.protocols.contains(&self.config.network.kad_protocol()) {
+            return self.close(peer);
+        }
+        let is_new = self.peers.identify(&peer, info);
+        for address in info.listen_addrs.iter().take(ADDRESSES_PER_PEER_MAX) {
+            if is_dialable(address, self.config.reach) {
+                self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+            }
+        }
+        if is_new {
+            self.discovery.on_new_contact(Instant::now());
+            self.tell(Event::PeerConnected(peer));
+        }
+    }
+
+    fn close(&mut self, peer: PeerId) {
+        self.counters.connections_closed += 1;
+        // It may be gone by now.
+        self.swarm.disconnect_peer_id(peer).ok();
+    }
+
+    fn on_kad_event(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest {
+                request: InboundRequest::AddProvider { record: Some(record) },
+            } => {
+                self.on_provider_record(record);
+            }
+            kad::Event::InboundRequest { request: InboundRequest::PutRecord { .. } } => {
+                // Dunlin keeps no values on the DHT, so nobody needs to put one here.
+                self.counters.records_refused += 1;
+            }
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result: QueryResult::GetProviders(result),
+                step,
+                ..
+            } => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    self.on_providers(id, providers);
+                }
+                if step.last {
+                    self.on_providers_done(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_provider_record(&mut self, mut record: kad::ProviderRecord) {
+        let reach = self.config.reach;
+        record.addresses.retain(|address| is_dialable(address, reach));
+        record.addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        let is_fit = record.key.as_ref().len() <= KEY_BYTES_MAX
+            && self.peers.is_identified(&record.provider);
+        let stored =
+            is_fit && self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_ok();
+        if !stored {
+            self.counters.records_refused += 1;
+        }
+    }
+
+    fn on_providers(&mut self, id: kad::QueryId, providers: impl IntoIterator<Item = PeerId>) {
+        let me = *self.swarm.local_peer_id();
+        let found = providers.into_iter().filter(|peer| *peer != me).take(DIALS_PER_ROUND_MAX);
+        if self.rendezvous == Some(id) {
+            for peer in found.collect::<Vec<_>>() {
+                if !self.swarm.is_connected(&peer) {
+                    self.dial(
+                        DialOpts::peer_id(peer)
+                            .addresses(Vec::new())
+                            .extend_addresses_through_behaviour(),
+                    );
+                }
+            }
+        } else if let Some(query) = self.queries.get_mut(&id) {
+            query.found.extend(found);
+        }
+    }
+
+    fn on_providers_done(&mut self, id: kad::QueryId) {
+        if self.rendezvous == Some(id) {
+            self.rendezvous = None;
+        } else if let Some(query) = self.queries.remove(&id) {
+            // Whoever asked may have given up.
+            query.reply.send(Ok(query.found.into_iter().collect())).ok();
+        }
+    }
+}
+
+/// Returns whether an address that somebody told may be kept and dialled.
+fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
+    let Some(host) = address.iter().next() else { return false };
+    match host {
+        Protocol::Ip4(ip) => {
+            let is_private = ip.is_private() || ip.is_loopback() || ip.is_link_local();
+            !ip.is_unspecified()
+                && !ip.is_multicast()
+                && !ip.is_broadcast()
+                && (reach == Reach::Local || !is_private)
+        }
+        Protocol::Ip6(ip) => {
+            let is_private = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
+            !ip.is_unspecified() && !ip.is_multicast() && (reach == Reach::Local || !is_private)
+        }
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_for_local_networks() {
+        let dialable = |text: &str, reach| is_dialable(&text.parse().unwrap(), reach);
+        for private in
+            ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip6/fd00::1/tcp/1"]
+        {
+            assert!(dialable(private, Reach::Local), "{private}");
+            assert!(!dialable(private, Reach::Public), "{private}");
+        }
+        for reach in [Reach::Local, Reach::Public] {
+            assert!(dialable("/ip4/192.0.2.1/udp/1/quic-v1", reach));
+            assert!(dialable("/dns4/boot.example.org/tcp/1", reach));
+            for never in
+                ["/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.251/udp/5353", "/ip6/::/tcp/1", "/memory/1"]
+            {
+                assert!(!dialable(never, reach), "{never}");
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The peers that are connected, and what they told about themselves.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use dunlin_trust::Explanation;
+use libp2p::{
+    Multiaddr, PeerId, core::ConnectedPoint, identify, multiaddr::Protocol, swarm::ConnectionId,
+};
+
+use crate::config::ADDRESSES_PER_PEER_MAX;
+
+/// A connected peer, or one of whom a record is kept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerView {
+    /// Its id.
+    pub peer: PeerId,
+    /// The connection; `None` for a peer that is only remembered.
+    pub link: Option<Link>,
+    /// Addresses that it told, at most 16.
+    pub addresses: Vec<Multiaddr>,
+    /// What it says that it runs.
+    pub agent: Option<String>,
+    /// Why it stands where it stands.
+    pub trust: Explanation,
+}
+
+/// A connection with a peer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Link {
+    /// Its address.
+    pub address: Multiaddr,
+    /// Who opened it.
+    pub direction: Direction,
+    /// Over what it runs.
+    pub transport: Transport,
+    /// How long it has been open.
+    pub age: Duration,
+    /// Round-trip time of the last ping.
+    pub rtt: Option<Duration>,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The peer.
+    Inbound,
+    /// This node.
+    Outbound,
+}
+
+/// Over what a connection runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP with Noise and Yamux.
+    Tcp,
+    /// QUIC.
+    Quic,
+    /// WebSocket with Noise and Yamux.
+    WebSocket,
+}
+
+impl Transport {
+    fn of(address: &Multiaddr) -> Self {
+        let has = |wanted: fn(&Protocol<'_>) -> bool| address.iter().any(|part| wanted(&part));
+        if has(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {
+            Self::Quic
+        } else if has(|part| matches!(part, Protocol::Ws(_) | Protocol::Wss(_))) {
+            Self::WebSocket
+        } else {
+            Self::Tcp
+        }
+    }
+}
+
+/// The connected peers. Bounded by the limit on connections.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    connected: HashMap<PeerId, Connected>,
+}
+
+#[derive(Debug)]
+struct Connected {
+    connections: BTreeMap<ConnectionId, (ConnectedPoint, Instant)>,
+    rtt: Option<Duration>,
+    identity: Option<Identity>,
+    /// Up to when its time with us has become evidence.
+    credited: Instant,
+}
+
+#[derive(Debug)]
+struct Identity {
+    agent: String,
+    addresses: Vec<Multiaddr>,
+}
+
+impl Peers {
+    pub(crate) fn connect(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        point: ConnectedPoint,
+        now: Instant,
+    ) {
+        let new =
+            || Connected { connections: BTreeMap::new(), rtt: None, identity: None, credited: now };
+        self.connected.entry(peer).or_insert_with(new).connections.insert(id, (point, now));
+    }
+
+    /// Forgets a connection; returns whether it was the last one with a peer that had been identified.
+    pub(crate) fn disconnect(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
+        let Some(connected) = self.connected.get_mut(peer) else { return false };
+        connected.connections.remove(&id);
+        if !connected.connections.is_empty() {
+            return false;
+        }
+        self.connected.remove(peer).is_some_and(|gone| gone.identity.is_some())
+    }
+
+    /// Remembers what a peer says about itself; returns whether it is the first time.
+    pub(crate) fn identify(&mut self, peer: &PeerId, info: &identify::Info) -> bool {
+        let Some(connected) = self.connected.get_mut(peer) else { return false };
+        let agent = info.agent_version.chars().take(64).filter(|c| !c.is_control()).collect();
+        let addresses = info.listen_addrs.iter().take(ADDRESSES_PER_PEER_MAX).cloned().collect();
+        connected.identity.replace(Identity { agent, addresses }).is_none()
+    }
+
+    pub(crate) fn pinged(&mut self, peer: &PeerId, rtt: Duration) {
+        if let Some(connected) = self.connected.get_mut(peer) {
+            connected.rtt = Some(rtt);
+        }
+    }
+
+    /// Returns whether a peer is connected and of our network.
+    pub(crate) fn is_identified(&self, peer: &PeerId) -> bool {
+        self.connected.get(peer).is_some_and(|connected| connected.identity.is_some())
+    }
+
+    /// Returns how many whole seconds each peer has been with us since this was asked last.
+    pub(crate) fn credit(&mut self, now: Instant) -> Vec<(PeerId, u32)> {
+        let mut credits = Vec::new();
+        for (peer, connected) in
+            self.connected.iter_mut().filter(|(_, peer)| peer.identity.is_some())
+        {
+            let seconds = now.saturating_duration_since(connected.credited).as_secs();
+            connected.credited += Duration::from_secs(seconds);
+            credits.push((*peer, u32::try_from(seconds).unwrap_or(u32::MAX)));
+        }
+        credits.retain(|(_, seconds)| *seconds > 0);
+        credits.sort_unstable();
+        credits
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &PeerId> {
+        self.connected.keys()
+    }
+
+    /// Returns what is known of a peer, with the explanation of its standing.
+    pub(crate) fn view(&self, trust: Explanation, now: Instant) -> PeerView {
+        let connected = self.connected.get(&trust.peer);
+        let identity = connected.and_then(|connected| connected.identity.as_ref());
+        let link = connected.and_then(|connected| {
+            let (point, since) = connected.connections.values().next()?;
+            let (address, direction) = match point {
+                ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound),
+                ConnectedPoint::Listener { send_back_addr, .. } => {
+                    (send_back_addr, Direction::Inbound)
+                }
+            };
+            let transport = match point {
+                ConnectedPoint::Dialer { address, .. } => Transport::of(address),
+                ConnectedPoint::Listener { local_addr, .. } => Transport::of(local_addr),
+            };
+            let age = now.saturating_duration_since(*since);
+            Some(Link { address: address.clone(), direction, transport, age, rtt: connected.rtt })
+        });
+        PeerView {
+            peer: trust.peer,
+            link,
+            addresses: identity.map(|identity| identity.addresses.clone()).unwrap_or_default(),
+            agent: identity.map(|identity| identity.agent.clone()),
+            trust,
+        }
+    }
+}

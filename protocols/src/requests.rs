@@ -1,0 +1,190 @@
+//! Requests under way: our own until they are answered, and those of peers until we answer.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    PeerId,
+    request_response::{OutboundFailure, OutboundRequestId},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    codec,
+    handle::NetworkError,
+    rate::{Bucket, Rate},
+};
+
+/// Own requests of one protocol that may be under way; more are refused at once.
+const ASKED_MAX: usize = 256;
+
+/// Requests of peers that may be under way in the shell; more are refused as busy.
+const SERVING_MAX: usize = 64;
+
+/// Requests of one peer that may be under way in the shell.
+const SERVING_PER_PEER_MAX: usize = 8;
+
+/// How fast one peer may ask.
+const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(25) };
+
+/// Peers whose rate is remembered: more than can be connected, so none escapes by reconnecting.
+const RATES_MAX: usize = 1024;
+
+/// Where an answer goes.
+type Waiter<R> = oneshot::Sender<Result<R, NetworkError>>;
+
+/// Own requests of one protocol.
+#[derive(Debug)]
+pub(crate) struct Asked<R> {
+    waiting: HashMap<OutboundRequestId, Waiter<R>>,
+}
+
+/// How an own request ended, as far as the peer is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    None,
+    Timeout,
+    Violation,
+}
+
+impl<R> Default for Asked<R> {
+    fn default() -> Self {
+        Self { waiting: HashMap::new() }
+    }
+}
+
+impl<R> Asked<R> {
+    /// Returns whether one more may be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.len() < ASKED_MAX
+    }
+
+    pub(crate) fn insert(&mut self, id: OutboundRequestId, waiter: Waiter<R>) {
+        self.waiting.insert(id, waiter);
+    }
+
+    pub(crate) fn answer(&mut self, id: &OutboundRequestId, response: R) {
+        if let Some(waiter) = self.waiting.remove(id) {
+            // Whoever asked may have given up.
+            waiter.send(Ok(response)).ok();
+        }
+    }
+
+    /// Ends a request without an answer; returns what the peer is to blame for.
+    pub(crate) fn fail(
+        &mut self,
+        id: &OutboundRequestId,
+        peer: PeerId,
+        failure: &OutboundFailure,
+    ) -> Blame {
+        let (blame, error) = match failure {
+            OutboundFailure::Timeout => (Blame::Timeout, NetworkError::Timeout { peer }),
+            OutboundFailure::Io(cause) if codec::is_violation(cause) => {
+                (Blame::Violation, NetworkError::Violation { peer })
+            }
+            other => (Blame::None, NetworkError::Failed { peer, cause: other.to_string() }),
+        };
+        if let Some(waiter) = self.waiting.remove(id) {
+            // Whoever asked may have given up.
+            waiter.send(Err(error)).ok();
+        }
+        blame
+    }
+}
+
+/// Decides whether a request of a peer is taken on now.
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    rates: Bounded<PeerId, Bucket>,
+    serving: HashMap<PeerId, usize>,
+    under_way: usize,
+}
+
+impl Admission {
+    /// Takes a request on, when the peer keeps to its rate and there is room.
+    pub(crate) fn admit(&mut self, peer: PeerId, now: Instant) -> bool {
+        let bucket = self.rates.get_or_insert(peer, || Bucket::full(ASKING, now));
+        if !bucket.take(ASKING, now) || self.under_way == SERVING_MAX {
+            return false;
+        }
+        let serving = self.serving.entry(peer).or_default();
+        if *serving == SERVING_PER_PEER_MAX {
+            return false;
+        }
+        *serving += 1;
+        self.under_way += 1;
+        true
+    }
+
+    /// Ends a request that was taken on.
+    pub(crate) fn done(&mut self, peer: &PeerId) {
+        self.under_way -= 1;
+        if let Some(serving) = self.serving.get_mut(peer) {
+            *serving -= 1;
+            if *serving == 0 {
+                self.serving.remove(peer);
+            }
+        }
+    }
+}
+
+/// A map that forgets its oldest entry when it is full.
+#[derive(Debug)]
+pub(crate) struct Bounded<K, V> {
+    entries: HashMap<K, (u64, V)>,
+    inserted: u64,
+}
+
+impl<K, V> Default for Bounded<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), inserted: 0 }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
+    pub(crate) fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
+        if self.entries.len() >= RATES_MAX && !self.entries.contains_key(&key) {
+            let oldest =
+                self.entries.iter().min_by_key(|(_, (age, _))| *age).map(|(key, _)| key.clone());
+            oldest.and_then(|key| self.entries.remove(&key));
+        }
+        self.inserted += 1;
+        let age = self.inserted;
+        &mut self.entries.entry(key).or_insert_with(|| (age, value())).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_cannot_take_all_the_room() {
+        let mut admission = Admission::default();
+        let now = Instant::now();
+        let (greedy, modest) = (PeerId::random(), PeerId::random());
+        let taken = (0..100).filter(|_| admission.admit(greedy, now)).count();
+        assert_eq!(taken, SERVING_PER_PEER_MAX);
+        assert!(admission.admit(modest, now));
+        admission.done(&modest);
+        for _ in 0..taken {
+            admission.done(&greedy);
+        }
+        // All its room is free, but it asked 100 times within its burst of 64.
+        assert!(!admission.admit(greedy, now));
+        assert!(admission.admit(greedy, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn all_peers_together_are_bounded_and_so_is_the_memory() {
+        let mut admission = Admission::default();
+        let now = Instant::now();
+        let taken = (0..2_000).filter(|_| admission.admit(PeerId::random(), now)).count();
+        assert_eq!(taken, SERVING_MAX);
+        assert_eq!(admission.rates.entries.len(), RATES_MAX);
+        assert_eq!(admission.serving.len(), SERVING_MAX);
+    }
+}
