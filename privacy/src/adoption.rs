@@ -112,8 +112,11 @@ pub fn judge(history: History<'_>, centroids: &[f32], bounds: &Bounds, config: &
     let own_q90 = distance_q90(&rows, history.regimes, &scale);
     let foreign_q90 = distance_q90(&rows, centroids, &scale);
     let verdict = |reason, control_q90| Verdict { reason, own_q90, foreign_q90, control_q90 };
-    // A negated comparison, so that a distance that is no number is too far.
-    if !(foreign_q90 <= config.ratio_max * own_q90 + config.slack) {
+    // Values that are not finite make infinite distances, never NaN: see `distance_q90`.
+    if own_q90.is_infinite() {
+        return verdict(Reason::NoHistory, None);
+    }
+    if foreign_q90 > config.ratio_max * own_q90 + config.slack {
         return verdict(Reason::TooFar, None);
     }
     if dim < CONTROL_DIM_MIN || config.control_ratio_max >= 1.0 {
@@ -168,7 +171,8 @@ fn sample(rows: &[f32], dim: usize) -> Vec<&[f32]> {
     rows.chunks_exact(dim).step_by(step).collect()
 }
 
-/// The 90 % quantile over rows of the distance to the nearest centroid.
+/// The 90 % quantile over rows of the distance to the nearest centroid. A distance that is no number
+/// is never the nearest, so a row without any other is infinitely far.
 fn distance_q90(rows: &[&[f32]], centroids: &[f32], scale: &[f64]) -> f64 {
     let dim = scale.len();
     let nearest = |row: &&[f32]| {
@@ -259,6 +263,9 @@ mod tests {
         assert_eq!(judged(&[f32::NAN; DIM]).reason, Reason::TooFar);
         let none = History { regimes: &[], second_half: &[] };
         let verdict = judge(none, &[0.5; DIM], &bounds(), &Config::default());
+        assert_eq!(verdict.reason, Reason::NoHistory);
+        let odd = History { regimes: &[f32::NAN; DIM], second_half: &[0.5; DIM] };
+        let verdict = judge(odd, &[0.5; DIM], &bounds(), &Config::default());
         assert_eq!(verdict.reason, Reason::NoHistory);
     }
 

@@ -112,7 +112,7 @@ impl Bounds {
     }
 
     /// Returns the value at `steps` (which need not be whole), clipped to the bounds.
-    pub(crate) fn from_grid(&self, channel: usize, steps: f64) -> f32 {
+    pub(crate) fn value_at(&self, channel: usize, steps: f64) -> f32 {
         let (middle, range) = self.middle_and_range(channel);
         let value = middle + steps / STEPS as f64 * range;
         (value as f32).clamp(self.lower[channel], self.upper[channel])
@@ -150,7 +150,7 @@ mod tests {
             let bounds = Bounds::new(vec![low], vec![low + width]).unwrap();
             let steps = bounds.to_grid(0, value);
             prop_assert!(i64::from(steps).abs() <= STEP_MAX);
-            let back = f64::from(bounds.from_grid(0, f64::from(steps)));
+            let back = f64::from(bounds.value_at(0, f64::from(steps)));
             let range = f64::from(low + width) - f64::from(low);
             let clipped = f64::from(value.clamp(low, low + width));
             // Half a step, and the rounding of the result to f32.

@@ -94,6 +94,6 @@ mod tests {
     fn loss_is_sensitivity_over_scale() {
         assert_eq!(loss(10, 20).unwrap(), 0.5);
         let third = loss(1, 3).unwrap();
-        assert!(third >= 1.0 / 3.0 && third < 0.333_333_4);
+        assert!((1.0 / 3.0..0.333_333_4).contains(&third));
     }
 }

@@ -158,9 +158,12 @@ fn centroids(
         .iter()
         .map(|cell| ReleasedCentroid {
             centroid: (cell.mean().iter().enumerate())
-                .map(|(channel, &steps)| bounds.from_grid(channel, steps))
+                .map(|(channel, &steps)| bounds.value_at(channel, steps))
                 .collect(),
             noised_support: cell.count.round() as u64,
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
