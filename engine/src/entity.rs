@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(admit(&mut entity, &[100, 95, 95, 90, 89]), [Accepted, Accepted, Duplicate, Accepted, Late]);
         // 90 was at the edge of the window and is released; so it is a duplicate there.
         assert_eq!((entity.regime.open_count(), entity.waiting()), (1, 2));
-        assert_eq!(admit(&mut entity, &[90, 106, 95]), [Duplicate, Accepted, Late]);
+        assert_eq!(admit(&mut entity, &[90, 106, 95, 90]), [Duplicate, Accepted, Duplicate, Late]);
         assert_eq!((entity.regime.newest(), entity.first), (95, 90));
         entity.seal(|sealed| assert_eq!((sealed.count, sealed.end), (4, 106)));
         assert_eq!(admit(&mut entity, &[106, 105]), [Duplicate, Late]);

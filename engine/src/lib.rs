@@ -58,11 +58,15 @@ mod question;
 mod listing;
 mod knn;
 mod history;
+mod score;
+mod anomaly;
+mod quality;
 mod distance;
 
 mod counters;
 pub mod storage;
 
+pub use anomaly::{AnomaliesAnswer, AnomaliesQuery, Anomaly, Level};
 pub use collection::{
     COLLECTION_NAME_BYTES_MAX, CollectionName, CollectionNameError, CollectionSpec, DIM_MAX, Dim,
     DimError, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX, SegmentPolicy, SpecError,
@@ -82,8 +86,12 @@ pub use observation::{
     MetadataError, Observation, Timestamp,
 };
 pub use payload::{PayloadError, decode as decode_payload};
+pub use quality::{Quality, Window, WindowMissing};
 pub use question::{Coverage, Source, TimeRange};
 pub use rows::Rows;
+pub use score::{
+    Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoresAnswer, ScoresQuery,
+};
 pub use segment::{
     DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment,
 };

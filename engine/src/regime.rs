@@ -223,33 +223,19 @@ impl Regime {
         if self.state.count == 0 {
             return (0.0, 0.0);
         }
-        let keep = self.policy.decay;
-        let add = 1.0 - keep;
-        let mut sums = [[0.0_f64; LANES]; 2];
-        let dim = values.len();
-        let mean = &self.state.mean[..dim];
-        let inverse = &self.inverse_unit[..dim];
-        let slow = &mut self.state.slow[..dim];
-        let whole = dim - dim % LANES;
-        for base in (0..whole).step_by(LANES) {
-            let (x, m) = (&values[base..base + LANES], &mean[base..base + LANES]);
-            let (u, s) = (&inverse[base..base + LANES], &mut slow[base..base + LANES]);
-            for lane in 0..LANES {
-                let residual = (f64::from(x[lane]) - m[lane]) * u[lane];
-                s[lane] = keep * s[lane] + add * residual;
-                sums[0][lane] += residual * residual;
-                sums[1][lane] += s[lane] * s[lane];
-            }
-        }
-        for channel in whole..dim {
-            let residual = (f64::from(values[channel]) - mean[channel]) * inverse[channel];
+        let (mean, inverse) = (&self.state.mean, &self.inverse_unit);
+        let drift = root_mean_square(values, mean, inverse, |_, residual| residual);
+        // An outlier counts no more than the threshold here, or two of them would end the regime by
+        // themselves while the decaying mean forgets them.
+        let clip = (self.policy.threshold / drift).min(1.0);
+        let (keep, add) = (self.policy.decay, (1.0 - self.policy.decay) * clip);
+        let slow = &mut self.state.slow[..values.len()];
+        let slow_drift = root_mean_square(values, mean, inverse, |channel, residual| {
             slow[channel] = keep * slow[channel] + add * residual;
-            sums[0][0] += residual * residual;
-            sums[1][0] += slow[channel] * slow[channel];
-        }
-        let [drift, slow] = sums.map(|lanes| (lanes.iter().sum::<f64>() / dim as f64).sqrt());
+            slow[channel]
+        });
         self.state.drift_now = drift;
-        (drift, slow)
+        (drift, slow_drift)
     }
 
     fn absorb(&mut self, time: i64, values: &[f32], metadata: Option<Metadata>, drift: f64) {
@@ -409,6 +395,31 @@ impl Noise {
     }
 }
 
+/// Returns the root mean square over channels of what `term` makes of (x - mean) / unit.
+fn root_mean_square(
+    values: &[f32],
+    mean: &[f64],
+    inverse_unit: &[f64],
+    mut term: impl FnMut(usize, f64) -> f64,
+) -> f64 {
+    let dim = values.len();
+    let (mean, inverse_unit) = (&mean[..dim], &inverse_unit[..dim]);
+    let mut residual = |channel: usize| {
+        let value = (f64::from(values[channel]) - mean[channel]) * inverse_unit[channel];
+        let term = term(channel, value);
+        term * term
+    };
+    let mut lanes = [0.0_f64; LANES];
+    let whole = dim - dim % LANES;
+    for base in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += residual(base + lane);
+        }
+    }
+    let rest: f64 = (whole..dim).map(residual).sum();
+    ((lanes.iter().sum::<f64>() + rest) / dim as f64).sqrt()
+}
+
 /// Returns one over the width of each range.
 fn inverse_of(lower: &[f32], upper: &[f32]) -> Vec<f64> {
     let inverse = |(lower, upper): (&f32, &f32)| 1.0 / (f64::from(*upper) - f64::from(*lower));
@@ -455,13 +466,13 @@ mod tests {
     #[test]
     fn a_slow_move_below_the_threshold_is_seen() {
         let mut regime = Regime::new(&spec(1, None));
-        feed(&mut regime, [0.5; 100]);
-        // 0.07 away is below the threshold of 0.08, and above the slow one of 0.06.
+        feed(&mut regime, [0.5; 1000]);
+        // 0.07 away is below the threshold of 0.08, and above the slow one.
         assert_eq!(feed(&mut regime, [0.57; 40]).len(), 1);
         let mut fast_only = spec(1, None);
         fast_only.policy.slow_threshold = 1e9;
         let mut regime = Regime::new(&fast_only);
-        feed(&mut regime, [0.5; 100]);
+        feed(&mut regime, [0.5; 1000]);
         assert!(feed(&mut regime, [0.57; 40]).is_empty());
     }
 
