@@ -1,0 +1,102 @@
+//! A bootstrap operator's node: a first address for newcomers, and nothing else.
+//!
+//! It runs the same swarm as every node (`dunlin_protocols`), keeps a place on the DHT, and introduces
+//! peers to each other. It has no engine and no archive. Segments it denies, as it has no peers of its
+//! own to give them to; templates it denies because it releases none.
+//!
+//! **Invariant**: it keeps nothing on disk. What it learns about peers ends with the process.
+
+#![forbid(unsafe_code)]
+
+use anyhow::Context;
+use dunlin_protocols::{Event, Keypair, Multiaddr, Network, NetworkName, Reach, messages::RefusalReason};
+use dunlin_trust::Trust;
+use tokio_util::sync::CancellationToken;
+
+/// How a bootstrap node takes part in its network.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The network that it serves.
+    pub network: NetworkName,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Other bootstrap nodes of the network, each with its `/p2p` part. Default none.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether it is found on the local network, too. Default false.
+    pub mdns: bool,
+    /// Whether strangers reach it. Default local.
+    pub reach: Reach,
+    /// Whether the peers live on this machine: loopback is then exempt from the limit for one address.
+    /// Default false.
+    pub one_machine: bool,
+}
+
+impl Config {
+    /// Returns a bootstrap node of `network` that listens on `listen`.
+    #[must_use]
+    pub fn new(network: NetworkName, listen: Vec<Multiaddr>) -> Self {
+        let bootstrap = Vec::new();
+        Self { network, listen, bootstrap, mdns: false, reach: Reach::Local, one_machine: false }
+    }
+}
+
+impl From<Config> for dunlin_protocols::Config {
+    fn from(config: Config) -> Self {
+        let mut network = Self::new(config.network);
+        network.listen = config.listen;
+        network.bootstrap = config.bootstrap;
+        network.mdns = config.mdns;
+        network.reach = config.reach;
+        network.one_machine = config.one_machine;
+        network
+    }
+}
+
+/// Runs a bootstrap node until `stop` is cancelled, and then takes leave of its peers. `on_listening` is
+/// given every address that it listens on, with its peer id, as soon as it does.
+///
+/// # Errors
+///
+/// Fails when it cannot start, or when the network ends by itself.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the node without a goodbye.
+pub async fn run(
+    config: Config,
+    keypair: Keypair,
+    stop: CancellationToken,
+    mut on_listening: impl FnMut(&Multiaddr) + Send,
+) -> anyhow::Result<()> {
+    let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
+    let (_handle, mut events, network) =
+        Network::start(config.into(), keypair, trust).await.context("the bootstrap node cannot start")?;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            event = events.recv() => match event {
+                Some(event) => on_event(event, &mut on_listening),
+                None => anyhow::bail!("the network ended by itself; restart the bootstrap node"),
+            },
+        }
+    }
+    network.shutdown().await;
+    Ok(())
+}
+
+fn on_event(event: Event, on_listening: &mut (impl FnMut(&Multiaddr) + Send)) {
+    match event {
+        Event::Listening(address) => {
+            tracing::info!(%address, "listening");
+            on_listening(&address);
+        }
+        Event::PeerConnected(peer) => tracing::debug!(%peer, "peer connected"),
+        Event::PeerDisconnected(peer) => tracing::debug!(%peer, "peer disconnected"),
+        Event::SegmentsRequested { reply, .. } => reply.refuse(RefusalReason::Denied),
+        Event::TemplatesRequested { reply, .. } => reply.refuse(RefusalReason::Denied),
+        // Announcements are passed on by gossip; records of peers are for this run alone.
+        _ => {}
+    }
+}
