@@ -4,9 +4,11 @@
 //!   SIGKILL and a liar, and writes a report. Everything is done and asked through the peers' own
 //!   commands and HTTP API.
 //! - [`up`], [`status`], [`down`]: a network to play with, which lives until it is stopped.
+//! - [`liar`]: a peer that serves one block with a flipped byte.
 //! - [`vts1`]: the telemetry format that the demo reads.
 //!
-//! This room is a shell. It never links the engine: what it knows of a peer, it learned by asking it.
+//! This room is a shell. It never links the engine: what it
+//! knows of a peer, it learned by asking it.
 
 #![deny(unsafe_code)]
 
@@ -14,6 +16,7 @@ mod average_precision;
 pub mod demo;
 mod fleet;
 mod interrupt;
+pub mod liar;
 mod peer;
 mod process;
 mod report;

@@ -10,7 +10,7 @@ use dunlin_client::Client;
 use serde::Deserialize;
 
 /// File in the data folder with one full multiaddr per line, there once the process listens.
-const NETWORK_ADDRESS_FILE: &str = "network.address";
+pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
 
 /// All listen on loopback, on whatever port is free.
 const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
@@ -55,11 +55,18 @@ impl Program {
         command
     }
 
-    /// Runs a stranger that serves one block with a flipped byte.
-    pub(crate) fn liar(&self, home: &Home, bootstrap: &str, block: &Path, cid: &str) -> Command {
+    /// Runs a stranger that serves one block to `victim`, with a flipped byte.
+    pub(crate) fn liar(
+        &self,
+        home: &Home,
+        bootstrap: &str,
+        victim: &str,
+        block: &Path,
+        cid: &str,
+    ) -> Command {
         let mut command = self.command(&["testnet", "liar"], home);
         command.args(["--listen", LISTEN, "--one-machine", "--bootstrap", bootstrap]);
-        command.arg("--block").arg(block).args(["--cid", cid]);
+        command.args(["--victim", victim]).arg("--block").arg(block).args(["--cid", cid]);
         command
     }
 

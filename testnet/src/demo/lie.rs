@@ -34,7 +34,8 @@ pub(super) fn be_lied_to(
     fs::write(&block, bytes).with_context(|| format!("cannot write {}", block.display()))?;
 
     let home = Home::new(&stage.folder, LIAR);
-    let command = stage.program.liar(&home, &stage.bootstrap, &block, cid);
+    let victim = stage.newcomer().id.as_str();
+    let command = stage.program.liar(&home, &stage.bootstrap, victim, &block, cid);
     let process = stage.supervisor.spawn("the liar", command, &home.log)?;
     let address = stage.await_address(&home, &process)?;
     let liar = peer_of(&address).context("the liar's address has no peer id")?.to_owned();
