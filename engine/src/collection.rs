@@ -14,7 +14,7 @@ pub const COLLECTION_NAME_BYTES_MAX: usize = 64;
 pub const DIM_MAX: u16 = 4096;
 
 /// Longest channel name, in bytes.
-pub const CHANNEL_NAME_BYTES_MAX: usize = 64;
+pub(crate) const CHANNEL_NAME_BYTES_MAX: usize = 64;
 
 /// Most observations in one segment, whatever a policy says: it bounds what an open regime of a
 /// lossless collection keeps in memory.

@@ -1,0 +1,232 @@
+//! Acknowledged is durable: whatever the disk does, nothing acknowledged is lost and nothing doubled.
+
+use std::sync::Arc;
+
+use dunlin_engine::{
+    Config, Engine, OpenError, Recovery, Stored, TimeRange, WriteError, storage::Simulated,
+};
+
+use crate::support::{course, engine_with, entity, name, open, sealed, spec};
+
+/// Checkpoints follow every few batches, so that crashes hit them too.
+fn busy() -> Config {
+    Config { checkpoint_log_bytes: 2000, ..Config::default() }
+}
+
+fn try_open(disk: &Simulated) -> Result<Engine, OpenError> {
+    Engine::open_storage(Arc::new(disk.clone()), busy())
+}
+
+const BATCHES: i64 = 12;
+
+fn batch(index: i64) -> Vec<dunlin_engine::Observation> {
+    let mut batch = course("a", index * 20..index * 20 + 20, 15);
+    batch.extend(course("b", index * 20..index * 20 + 20, 33));
+    batch
+}
+
+/// Runs the workload until something fails; returns how many batches were acknowledged, if the
+/// collection was.
+fn run(disk: &Simulated) -> Option<i64> {
+    let engine = try_open(disk).ok()?;
+    engine.create_collection(spec(2)).ok()?;
+    for index in 0..BATCHES {
+        if engine.ingest(&name(), batch(index)).is_err() {
+            return Some(index);
+        }
+    }
+    engine.close().ok().map(|()| BATCHES)
+}
+
+/// What a run that nothing disturbs leaves.
+fn undisturbed() -> (Vec<Stored>, u64) {
+    let disk = Simulated::new();
+    assert_eq!(run(&disk), Some(BATCHES));
+    (sealed(&open(&disk)), disk.steps())
+}
+
+/// Opens what a crash left and checks it against what was acknowledged; then sends everything again.
+#[track_caller]
+fn recover(left: &Simulated, acknowledged: Option<i64>, expected: &[Stored], what: &str) {
+    let engine = try_open(left).unwrap_or_else(|error| panic!("{what}: {error}"));
+    if let Some(batches) = acknowledged {
+        for id in ["a", "b"] {
+            let found = engine.observations(&name(), &entity(id), TimeRange::ALL, usize::MAX);
+            let times = found.map(|answer| answer.rows.count()).unwrap_or_default();
+            // One more batch may have reached the disk without its acknowledgement.
+            let range = batches * 20..=(batches + 1) * 20;
+            assert!(range.contains(&(times as i64)), "{what}: {times} of {batches} batches");
+        }
+    }
+    engine.create_collection(spec(2)).unwrap();
+    let mut accepted = 0;
+    for index in 0..BATCHES {
+        accepted += engine.ingest(&name(), batch(index)).unwrap().accepted;
+    }
+    assert!(accepted <= (BATCHES - acknowledged.unwrap_or(0)) as u64 * 40, "{what}");
+    assert_eq!(sealed(&engine), expected, "{what}");
+    engine.close().unwrap();
+    drop(engine);
+    assert_eq!(sealed(&try_open(&left.crash()).unwrap()), expected, "{what}");
+}
+
+#[test]
+fn a_crash_at_any_write_loses_nothing_acknowledged() {
+    let (expected, steps) = undisturbed();
+    assert!(expected.len() > 10 && steps > 100, "{} segments, {steps} steps", expected.len());
+    for step in 0..steps {
+        let disk = Simulated::new();
+        disk.fail_after(step);
+        let acknowledged = run(&disk);
+        recover(&disk.crash(), acknowledged, &expected, &format!("step {step}"));
+    }
+}
+
+#[test]
+fn a_crash_that_keeps_some_of_the_unsynced_writes_loses_nothing_either() {
+    let (expected, steps) = undisturbed();
+    let mut state = 7_u64;
+    let mut coin = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 63 == 1
+    };
+    for step in 0..steps {
+        let disk = Simulated::new();
+        disk.fail_after(step);
+        let acknowledged = run(&disk);
+        let left = disk.crash_keeping(&mut coin);
+        recover(&left, acknowledged, &expected, &format!("step {step}"));
+    }
+}
+
+#[test]
+fn a_process_that_dies_between_writes_loses_nothing() {
+    let (expected, _) = undisturbed();
+    for batches in 0..=BATCHES {
+        let disk = Simulated::new();
+        let engine = try_open(&disk).unwrap();
+        engine.create_collection(spec(2)).unwrap();
+        for index in 0..batches {
+            engine.ingest(&name(), batch(index)).unwrap();
+        }
+        // The machine lives on, so everything written is there, synced or not.
+        recover(&disk.crash_keeping(|| true), Some(batches), &expected, "killed");
+    }
+}
+
+#[test]
+fn an_open_regime_goes_on_where_it_was() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    engine.ingest(&name(), course("a", 0..100, 1000)).unwrap();
+    let before = engine.entity(&name(), &entity("a")).unwrap();
+    engine.checkpoint().unwrap();
+    engine.ingest(&name(), course("a", 100..150, 1000)).unwrap();
+    let engine = open(&disk.crash());
+    assert_eq!(engine.recovery(), Recovery { replayed_records: 1, torn_bytes: 0 });
+    let after = engine.entity(&name(), &entity("a")).unwrap();
+    assert_eq!((before.observations, after.observations), (100, 150));
+    assert_eq!(after.open.unwrap().count, 150);
+}
+
+#[test]
+fn a_regime_that_was_sealed_on_demand_is_sealed_there_again() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    engine.ingest(&name(), course("a", 0..30, 1000)).unwrap();
+    let cid = engine.seal(&name(), &entity("a")).unwrap().unwrap();
+    assert_eq!(engine.seal(&name(), &entity("a")).unwrap(), None);
+    engine.ingest(&name(), course("a", 30..60, 1000)).unwrap();
+    let again = open(&disk.crash());
+    assert_eq!(sealed(&again), sealed(&engine));
+    assert_eq!(again.segment(&cid).unwrap().unwrap().segment.count(), 30);
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_the_restart() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    engine.ingest(&name(), course("a", 0..50, 10)).unwrap();
+    disk.fail_after(0);
+    let refused = engine.ingest(&name(), course("a", 50..60, 10)).unwrap_err();
+    assert!(matches!(refused, WriteError::Poisoned { .. }), "{refused}");
+    assert!(refused.to_string().contains("restart"), "{refused}");
+    // Room alone is not enough: nobody knows what the failed write left behind.
+    disk.heal();
+    assert!(matches!(
+        engine.ingest(&name(), course("a", 50..60, 10)),
+        Err(WriteError::Poisoned { .. })
+    ));
+    assert!(engine.close().is_err());
+    assert_eq!(engine.counters().writes_refused, 2);
+    // Questions are still answered, and a restart goes on.
+    assert_eq!(engine.entity(&name(), &entity("a")).unwrap().observations, 50);
+    drop(engine);
+    let engine = open(&disk);
+    assert_eq!(engine.ingest(&name(), course("a", 50..60, 10)).unwrap().accepted, 10);
+}
+
+#[test]
+fn a_closed_engine_answers_but_takes_nothing_in() {
+    let engine = engine_with(&spec(2));
+    engine.ingest(&name(), course("a", 0..50, 10)).unwrap();
+    engine.close().unwrap();
+    engine.close().unwrap();
+    let refused = engine.ingest(&name(), course("a", 50..60, 10));
+    assert!(matches!(refused, Err(WriteError::Closed)));
+    assert!(!sealed(&engine).is_empty());
+}
+
+#[test]
+fn after_a_clean_close_nothing_is_replayed() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    engine.ingest(&name(), course("a", 0..50, 10)).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    assert_eq!(open(&disk).recovery(), Recovery::default());
+}
+
+#[test]
+fn writers_in_many_threads_share_syncs_and_lose_nothing() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for index in 0..25 {
+                    let batch = course(&format!("w{writer}"), index * 10..index * 10 + 10, 15);
+                    assert_eq!(engine.ingest(&name(), batch).unwrap().accepted, 10);
+                }
+            });
+        }
+    });
+    assert!(engine.counters().log_records <= 201);
+    let again = open(&disk.crash());
+    assert_eq!(sealed(&again), sealed(&engine));
+    assert!((0..8).all(|w| again.entity(&name(), &entity(&format!("w{w}"))).unwrap().observations == 250));
+}
+
+#[test]
+fn a_log_damaged_behind_the_checkpoint_refuses_to_open() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    for index in 0..3 {
+        engine.ingest(&name(), batch(index)).unwrap();
+    }
+    let left = disk.crash();
+    let file = "log/00000000000000000001.log";
+    let mut content = left.content(file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    left.put(file, content);
+    let refused = try_open(&left).unwrap_err();
+    assert!(matches!(refused, OpenError::LogDamaged { .. }), "{refused}");
+}

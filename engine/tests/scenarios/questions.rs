@@ -1,0 +1,315 @@
+//! Questions and their answers.
+
+use dunlin_engine::{
+    AnomaliesQuery, CollectionSpec, Fidelity, HistoryQuery, Include, KnnQuery, Level, Metric, Nearest,
+    ReadError, Reference, ScoresQuery, SegmentQuery, Source, TimeRange, Timestamp, WindowMissing,
+    decode_payload, distance, knn_over,
+};
+
+use crate::support::{course, engine_with, entity, name, observation, sealed, spec};
+
+fn seconds(from: i64, to: i64) -> TimeRange {
+    TimeRange::between(Timestamp(from * 1_000_000), Timestamp(to * 1_000_000))
+}
+
+fn knn(vector: &[f32], k: usize) -> KnnQuery {
+    KnnQuery {
+        collection: name(),
+        vector: vector.to_vec(),
+        k,
+        range: TimeRange::ALL,
+        entity: None,
+        include: Include::All,
+    }
+}
+
+fn scores(range: TimeRange) -> ScoresQuery {
+    ScoresQuery {
+        collection: name(),
+        entity: entity("a"),
+        range,
+        known_until: None,
+        references: Vec::new(),
+        window: 1,
+    }
+}
+
+#[test]
+fn knn_agrees_with_brute_force_for_every_metric() {
+    for metric in [Metric::Cosine, Metric::Euclidean, Metric::Dot] {
+        let engine = engine_with(&CollectionSpec { metric, ..spec(2) });
+        for (id, dwell) in [("a", 12), ("b", 19), ("zero", 23)] {
+            engine.ingest(&name(), course(id, 0..600, dwell)).unwrap();
+        }
+        let stored = sealed(&engine);
+        assert!(stored.len() > 50);
+        for vector in [[0.3, 0.5], [0.0, 0.0], [-1.0, 2.0]] {
+            let sealed_only = KnnQuery { include: Include::Sealed, ..knn(&vector, 7) };
+            let answer = engine.knn(&sealed_only).unwrap();
+            let mut expected: Vec<(f64, &str, Timestamp)> = stored
+                .iter()
+                .map(|s| (distance(metric, &vector, s.segment.mean()), s.segment.entity().as_str(), s.segment.start()))
+                .collect();
+            expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)).then(a.2.cmp(&b.2)));
+            let found: Vec<_> =
+                answer.neighbors.iter().map(|n| (n.distance, n.entity.as_str(), n.start)).collect();
+            assert_eq!(found, expected[..7], "{metric:?} {vector:?}");
+            assert_eq!(answer.coverage.segments_scanned, stored.len() as u64);
+            // The same over segments from anywhere, which may be of another dimension too.
+            let segments: Vec<_> = stored.iter().map(|s| s.segment.clone()).collect();
+            assert_eq!(knn_over(metric, &vector, 7, &segments), answer.neighbors);
+            assert!(knn_over(metric, &[0.0], 7, &segments).is_empty());
+        }
+    }
+}
+
+#[test]
+fn knn_respects_its_filters() {
+    let engine = engine_with(&spec(2));
+    engine.ingest(&name(), course("a", 0..100, 20)).unwrap();
+    engine.ingest(&name(), course("b", 0..100, 20)).unwrap();
+    let all = engine.knn(&knn(&[0.0, 0.5], 100)).unwrap();
+    assert_eq!((all.neighbors.len(), all.coverage.hot_regimes), (10, 2));
+    let open = engine.knn(&KnnQuery { include: Include::Open, ..knn(&[0.0, 0.5], 100) }).unwrap();
+    assert!(open.neighbors.iter().all(|n| n.source == Source::Open) && open.neighbors.len() == 2);
+    let of_a = KnnQuery { entity: Some(entity("a")), range: seconds(25, 45), ..knn(&[0.0, 0.5], 100) };
+    let of_a = engine.knn(&of_a).unwrap();
+    let starts: Vec<i64> = of_a.neighbors.iter().map(|n| n.start.0 / 1_000_000).collect();
+    assert_eq!((starts.len(), starts.contains(&20), starts.contains(&40)), (2, true, true));
+    assert!(matches!(
+        engine.knn(&knn(&[0.0], 1)),
+        Err(ReadError::Dim { expected: 2, found: 1 })
+    ));
+    assert!(matches!(
+        engine.knn(&knn(&[0.0, f32::NAN], 1)),
+        Err(ReadError::NotFinite { channel: 1 })
+    ));
+    let backwards = KnnQuery { range: seconds(2, 1), ..knn(&[0.0, 0.5], 1) };
+    assert!(matches!(engine.knn(&backwards), Err(ReadError::Range { .. })));
+    let missing = KnnQuery { entity: Some(entity("x")), ..knn(&[0.0, 0.5], 1) };
+    assert!(matches!(engine.knn(&missing), Err(ReadError::UnknownEntity { .. })));
+}
+
+#[test]
+fn segments_are_listed_in_pages_and_found_by_cid() {
+    let engine = engine_with(&spec(2));
+    engine.ingest(&name(), course("a", 0..200, 20)).unwrap();
+    engine.ingest(&name(), course("b", 0..200, 20)).unwrap();
+    let all = sealed(&engine);
+    assert_eq!(all.iter().map(|s| s.number).collect::<Vec<_>>(), (1..=18).collect::<Vec<_>>());
+    let mut query = SegmentQuery {
+        collection: name(),
+        entity: None,
+        range: TimeRange::ALL,
+        after: 0,
+        limit: 5,
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = engine.segments(&query).unwrap();
+        query.after = page.segments.last().map_or(query.after, |s| s.number);
+        seen.extend(page.segments);
+        if page.coverage.complete {
+            break;
+        }
+    }
+    assert_eq!(seen, all);
+    query = SegmentQuery { entity: Some(entity("b")), range: seconds(50, 70), after: 0, ..query };
+    let page = engine.segments(&query).unwrap();
+    let starts: Vec<i64> = page.segments.iter().map(|s| s.segment.start().0 / 1_000_000).collect();
+    assert_eq!(starts, [40, 60]);
+    let blocks = engine.segment_blocks(&all[3].cid).unwrap().unwrap();
+    assert_eq!(blocks.summary.cid(), &all[3].cid);
+    let rows = decode_payload(&all[3].segment, &blocks.payload).unwrap();
+    assert_eq!(rows.count(), all[3].segment.count() as usize);
+    assert_eq!(engine.block(blocks.payload[0].cid()).unwrap().as_ref(), Some(&blocks.payload[0]));
+    assert!(decode_payload(&all[4].segment, &blocks.payload).is_err());
+    assert_eq!(engine.segment(blocks.payload[0].cid()).unwrap(), None);
+}
+
+#[test]
+fn entities_say_what_they_do_now() {
+    let engine = engine_with(&spec(2));
+    for id in ["c", "a", "b"] {
+        engine.ingest(&name(), course(id, 0..50, 20)).unwrap();
+    }
+    let ids = |after: Option<&str>, limit| {
+        let after = after.map(entity);
+        let page = engine.entities(&name(), after.as_ref(), limit).unwrap();
+        page.into_iter().map(|view| view.entity.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!((ids(None, 2), ids(Some("b"), 2)), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
+    let view = engine.entity(&name(), &entity("a")).unwrap();
+    assert_eq!(view, engine.entities(&name(), None, 1).unwrap()[0]);
+    assert_eq!((view.observations, view.segments), (50, 2));
+    assert_eq!((view.first, view.last), (Timestamp(0), Timestamp(49_000_000)));
+    let open = view.open.unwrap();
+    assert_eq!((open.start, open.count), (Timestamp(40_000_000), 10));
+    assert!(open.score > 0.5 && open.drift < 0.05);
+}
+
+#[test]
+fn history_is_exact_or_the_mean_as_the_collection_chose() {
+    let lossless = engine_with(&spec(2));
+    let sent = course("a", 0..100, 20);
+    lossless.ingest(&name(), sent.clone()).unwrap();
+    let query = HistoryQuery {
+        collection: name(),
+        entity: entity("a"),
+        range: seconds(30, 59),
+        resolution_us: None,
+    };
+    let answer = lossless.history(&query).unwrap();
+    let expected = sent[30..60].iter().map(|o| (o.timestamp, o.vector.as_slice()));
+    assert!(answer.points.iter().eq(expected) && answer.fidelity == Fidelity::Lossless);
+
+    let summary = engine_with(&CollectionSpec { fidelity: Fidelity::Summary, ..spec(2) });
+    summary.ingest(&name(), sent).unwrap();
+    let stored = sealed(&summary);
+    let coarse = HistoryQuery { range: seconds(0, 99), resolution_us: Some(10_000_000), ..query };
+    let answer = summary.history(&coarse).unwrap();
+    assert_eq!((answer.points.count(), answer.fidelity), (10, Fidelity::Summary));
+    assert_eq!(answer.points.row(3), stored[1].segment.mean());
+    assert_eq!((answer.coverage.segments_scanned, answer.coverage.hot_regimes), (4, 1));
+    let native = summary.history(&HistoryQuery { resolution_us: None, ..coarse.clone() }).unwrap();
+    assert_eq!(native.points.count(), 10);
+    let fine = HistoryQuery { resolution_us: Some(1), ..coarse };
+    assert!(matches!(summary.history(&fine), Err(ReadError::TooManyRows { .. })));
+    let refused = summary.observations(&name(), &entity("a"), TimeRange::ALL, 10);
+    assert!(matches!(refused, Err(ReadError::NotLossless { .. })));
+}
+
+#[test]
+fn observations_are_limited_and_say_so() {
+    let engine = engine_with(&spec(2));
+    engine.ingest(&name(), course("a", 0..100, 20)).unwrap();
+    let part = engine.observations(&name(), &entity("a"), seconds(10, 90), 50).unwrap();
+    assert_eq!((part.rows.count(), part.coverage.complete), (50, false));
+    assert_eq!(part.rows.time(0), Some(Timestamp(10_000_000)));
+    let rest = engine.observations(&name(), &entity("a"), seconds(60, 90), 50).unwrap();
+    assert_eq!((rest.rows.count(), rest.coverage.complete), (31, true));
+}
+
+#[test]
+fn what_was_never_seen_scores_high_and_what_was_seen_scores_low() {
+    let engine = engine_with(&spec(1));
+    let level = |s: i64| if s < 100 { 0.2 } else if s < 200 { 0.6 } else if s < 300 { 0.2 } else { 0.95 };
+    let batch = (0..330).map(|s| observation("a", s, &[level(s)])).collect();
+    engine.ingest(&name(), batch).unwrap();
+    let answer = engine.scores(&scores(TimeRange::ALL)).unwrap();
+    let at = |second: usize| &answer.scores[second];
+    assert_eq!(answer.scores.len(), 330);
+    // Nothing is known in the first regime.
+    assert_eq!((at(50).score, &at(50).factors.nearest), (0.0, &Nearest::None));
+    assert!(at(150).score > 0.8 && at(250).score < 1e-6 && at(320).score > 0.8);
+    let first = sealed(&engine)[0].cid;
+    assert_eq!(at(250).factors.nearest, Nearest::Own(first));
+    // At the step the observation is far from the baseline before it, later it is not.
+    assert!(at(100).factors.drift > 0.8 && at(150).factors.drift < 0.1);
+
+    // A reference that looks like the last regime explains it.
+    let template = Reference { id: "t".to_owned(), centroid: vec![0.95] };
+    let with = ScoresQuery { references: vec![template], ..scores(seconds(300, 329)) };
+    let explained = engine.scores(&with).unwrap();
+    assert_eq!(explained.scores.len(), 30);
+    assert!(explained.scores.iter().all(|s| s.score < 1e-6));
+    assert_eq!(explained.scores[0].factors.nearest, Nearest::Reference("t".to_owned()));
+    let bad = Reference { id: "bad".to_owned(), centroid: vec![0.5, 0.5] };
+    let bad = ScoresQuery { references: vec![bad], ..scores(TimeRange::ALL) };
+    assert!(matches!(engine.scores(&bad), Err(ReadError::Dim { .. })));
+}
+
+#[test]
+fn known_until_stops_what_counts_as_known() {
+    let engine = engine_with(&spec(1));
+    let level = |s: i64| if s < 100 { 0.2 } else if s < 200 { 0.6 } else { 0.2 };
+    let batch = (0..300).map(|s| observation("a", s, &[level(s)])).collect();
+    engine.ingest(&name(), batch).unwrap();
+    let until = |second: i64| ScoresQuery {
+        known_until: Some(Timestamp(second * 1_000_000)),
+        ..scores(TimeRange::ALL)
+    };
+    // At 50 s only the regime that was open then is known.
+    let early = engine.scores(&until(50)).unwrap().scores;
+    assert_eq!(early[10].factors.nearest, Nearest::Open);
+    assert!(early[10].score < 1e-6 && early[150].score > 0.8 && early[250].score < 1e-6);
+    // At 150 s the second one is known too, from its first half.
+    let late = engine.scores(&until(150)).unwrap().scores;
+    assert!(late.iter().all(|score| score.score < 1e-6));
+    assert_eq!(late[199].factors.nearest, Nearest::Open);
+    assert_eq!(late[250].factors.nearest, Nearest::Own(sealed(&engine)[0].cid));
+}
+
+#[test]
+fn a_window_averages_the_newest_distances() {
+    let engine = engine_with(&spec(1));
+    let level = |s: i64| if s < 100 { 0.2 } else { 0.7 };
+    let batch = (0..150).map(|s| observation("a", s, &[level(s)])).collect();
+    engine.ingest(&name(), batch).unwrap();
+    let windowed = ScoresQuery { window: 10, ..scores(TimeRange::ALL) };
+    let whole = engine.scores(&windowed).unwrap().scores;
+    // 99 s is still known (from the first regime on nothing is), 100 s is the first distance of 0.5.
+    assert!((whole[104].distance - 0.25).abs() < 1e-6, "{}", whole[104].distance);
+    assert!((whole[140].distance - 0.5).abs() < 1e-6);
+    // A range that begins later looks back over the same window.
+    let part = engine.scores(&ScoresQuery { range: seconds(103, 120), ..windowed }).unwrap().scores;
+    assert_eq!(part, whole[103..=120]);
+}
+
+#[test]
+fn anomalies_are_the_newest_kind_of_regime() {
+    let engine = engine_with(&spec(1));
+    let level = |s: i64| if (500..550).contains(&s) { 0.97 } else { [0.2, 0.4][(s / 50 % 2) as usize] };
+    let batch = (0..1000).map(|s| observation("a", s, &[level(s)])).collect();
+    engine.ingest(&name(), batch).unwrap();
+    let query = AnomaliesQuery {
+        collection: name(),
+        entity: None,
+        range: TimeRange::ALL,
+        k: 3,
+        references: Vec::new(),
+        level: Level::Regimes,
+    };
+    let answer = engine.anomalies(&query).unwrap();
+    let top = &answer.anomalies[0];
+    assert_eq!((top.start, top.end), (Timestamp(500_000_000), Timestamp(549_000_000)));
+    let Some(Source::Sealed(cid)) = top.source else { panic!("{:?}", top.source) };
+    let segment = engine.segment(&cid).unwrap().unwrap().segment;
+    assert!((f64::from(segment.score()) - top.score).abs() < 1e-6);
+    assert_eq!(answer.anomalies.len(), 3);
+    assert!(answer.anomalies.is_sorted_by(|a, b| a.score >= b.score));
+
+    let observed = AnomaliesQuery { level: Level::Observations { window: 1 }, ..query.clone() };
+    let observed = engine.anomalies(&observed).unwrap();
+    assert!(observed.anomalies.iter().all(|a| (500..550).contains(&(a.start.0 / 1_000_000))));
+    let template = Reference { id: "t".to_owned(), centroid: vec![0.97] };
+    let explained = AnomaliesQuery { references: vec![template], range: seconds(400, 999), ..query };
+    assert!(engine.anomalies(&explained).unwrap().anomalies.iter().all(|a| a.score < 0.1));
+}
+
+#[test]
+fn quality_is_measured_where_observations_are_kept_and_estimated_elsewhere() {
+    let lossless = engine_with(&spec(2));
+    let summary = engine_with(&CollectionSpec { fidelity: Fidelity::Summary, ..spec(2) });
+    for engine in [&lossless, &summary] {
+        for id in ["a", "b"] {
+            engine.ingest(&name(), course(id, 0..1000, 25)).unwrap();
+        }
+    }
+    let exact = lossless.quality(&name(), None).unwrap();
+    let estimate = summary.quality(&name(), None).unwrap();
+    // The mean absolute noise of the course is a few thousandths of the range.
+    assert!((0.002..0.01).contains(&exact.nrmse), "{exact:?}");
+    assert!((exact.nrmse - estimate.nrmse).abs() < 1e-5 && (exact.r2 - estimate.r2).abs() < 1e-4);
+    assert_eq!((exact.observations, exact.raw_bytes), (estimate.observations, exact.observations * 8));
+    assert_eq!((exact.stored_bytes, exact.segments), (estimate.stored_bytes, 78));
+    assert!(exact.payload_bytes > 0 && estimate.payload_bytes == 0);
+    assert_eq!(estimate.window, Err(WindowMissing::NotLossless));
+    // Windows that do not know where the regimes end must be shorter for the same error.
+    let window = exact.window.unwrap();
+    assert!(window.ratio < exact.ratio && window.observations < 25.0, "{window:?}");
+    let of_a = lossless.quality(&name(), Some(&entity("a"))).unwrap();
+    assert_eq!(of_a.segments, 39);
+    let empty = engine_with(&spec(2)).quality(&name(), None).unwrap();
+    assert_eq!((empty.ratio, empty.nrmse, empty.window), (0.0, 0.0, Err(WindowMissing::OutOfReach)));
+}
