@@ -3,7 +3,7 @@
 //! A node splits its own history in two. If another's templates explain the second half almost as
 //! well as the regimes of the first half do, the two live similar lives and the templates help; if
 //! not, they would call the node's anomalies normal. A second condition guards against templates that
-//! explain anything: they must do clearly better than themselves with shuffled channels.
+//! explain anything: they must do clearly better than themselves with shifted channels.
 //!
 //! Pure: no noise and no network. The history is the node's own, and the verdict stays with it.
 
@@ -18,31 +18,38 @@ pub struct Config {
     /// How much wider the foreign 90 % distance may be than one's own. Default 1.25. Higher adopts
     /// more sets, and worse ones.
     pub ratio_max: f64,
-    /// Added to it, in parts of the channels' ranges. Default 0.08: with a few hours of history one's
-    /// own distance is mostly chance.
+    /// Added to it, in parts of the channels' ranges. Default 0.04, half of the threshold at which
+    /// regimes are sealed: with a few hours of history one's own distance is partly chance.
     pub slack: f64,
-    /// How much of the distance of the shuffled set the true one may have. Default 0.75. 1 or more
-    /// turns the control off. It is off below 4 channels, where a shuffle changes too little.
-    pub control_ratio_max: f64,
+    /// How much of the distance of the shifted set the true one may have. Default 0.75. 1 or more
+    /// turns the control off, for channels that are all alike. It is off below 3 channels, where
+    /// there is nothing to shift.
+    pub shift_ratio_max: f64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { ratio_max: 1.25, slack: 0.08, control_ratio_max: 0.75 }
+        Self { ratio_max: 1.25, slack: 0.04, shift_ratio_max: 0.75 }
     }
 }
 
 /// The part of one's own observations that must be explained.
 const QUANTILE: f64 = 0.9;
 
-/// Shuffles that the control takes the median of.
-const CONTROLS: u64 = 19;
+/// Fewer channels than this have no usable shift.
+const SHIFT_DIM_MIN: usize = 3;
 
-/// Fewer channels than this have too few shuffles.
-const CONTROL_DIM_MIN: usize = 4;
+/// Most shifts that are compared; of more, evenly spaced ones. Bounds the time at large dimensions.
+const SHIFTS_MAX: usize = 64;
+
+/// Fewer observations than this say nothing about one's own life.
+const ROWS_MIN: usize = 10;
 
 /// Most rows of history that are looked at; of a longer history, rows evenly spaced.
 const ROWS_MAX: usize = 2_048;
+
+/// Most values of history that are looked at, which lowers the number of rows at large dimensions.
+const VALUES_MAX: usize = 1 << 18;
 
 /// One's own history.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +70,9 @@ pub struct Verdict {
     pub own_q90: f64,
     /// The same for the nearest foreign template.
     pub foreign_q90: f64,
-    /// The same for the shuffled templates, the median of 19 shuffles; `None` if it was not needed.
-    pub control_q90: Option<f64>,
+    /// The same for the templates with their channels cyclically shifted, the median over shifts;
+    /// `None` if it was not needed.
+    pub shifted_q90: Option<f64>,
 }
 
 /// Why a set was adopted or not.
@@ -73,14 +81,14 @@ pub struct Verdict {
 pub enum Reason {
     /// It explains one's own life.
     Explains,
-    /// There is no history to judge by.
+    /// There is too little history to judge by: no regimes, or fewer than 10 observations.
     NoHistory,
     /// The templates have another number of channels, or there are none.
     Shape,
     /// It is too far from one's own life.
     TooFar,
-    /// Shuffled, it would do about as well.
-    NoBetterThanShuffled,
+    /// With its channels shifted, it would do about as well.
+    NoBetterThanShifted,
 }
 
 impl Verdict {
@@ -91,7 +99,7 @@ impl Verdict {
     }
 
     fn unknown(reason: Reason) -> Self {
-        Self { reason, own_q90: f64::INFINITY, foreign_q90: f64::INFINITY, control_q90: None }
+        Self { reason, own_q90: f64::INFINITY, foreign_q90: f64::INFINITY, shifted_q90: None }
     }
 }
 
@@ -104,14 +112,14 @@ pub fn judge(history: History<'_>, centroids: &[f32], bounds: &Bounds, config: &
     if centroids.is_empty() || shapes.iter().any(|values| !values.is_multiple_of(dim)) {
         return Verdict::unknown(Reason::Shape);
     }
-    if history.regimes.is_empty() || history.second_half.is_empty() {
+    if history.regimes.is_empty() || history.second_half.len() / dim < ROWS_MIN {
         return Verdict::unknown(Reason::NoHistory);
     }
     let scale = inverse_ranges(bounds);
     let rows = sample(history.second_half, dim);
     let own_q90 = distance_q90(&rows, history.regimes, &scale);
     let foreign_q90 = distance_q90(&rows, centroids, &scale);
-    let verdict = |reason, control_q90| Verdict { reason, own_q90, foreign_q90, control_q90 };
+    let verdict = |reason, shifted_q90| Verdict { reason, own_q90, foreign_q90, shifted_q90 };
     // Values that are not finite make infinite distances, never NaN: see `distance_q90`.
     if own_q90.is_infinite() {
         return verdict(Reason::NoHistory, None);
@@ -119,20 +127,35 @@ pub fn judge(history: History<'_>, centroids: &[f32], bounds: &Bounds, config: &
     if foreign_q90 > config.ratio_max * own_q90 + config.slack {
         return verdict(Reason::TooFar, None);
     }
-    if dim < CONTROL_DIM_MIN || config.control_ratio_max >= 1.0 {
+    if dim < SHIFT_DIM_MIN || config.shift_ratio_max >= 1.0 {
         return verdict(Reason::Explains, None);
     }
-    let mut controls: Vec<f64> = (0..CONTROLS)
-        .map(|seed| distance_q90(&rows, &permuted(centroids, dim, seed), &scale))
+    let shifted_q90 = shifted_median(&rows, centroids, &scale);
+    let is_better = foreign_q90 <= config.shift_ratio_max * shifted_q90;
+    let reason = if is_better { Reason::Explains } else { Reason::NoBetterThanShifted };
+    verdict(reason, Some(shifted_q90))
+}
+
+/// The median over cyclic shifts of the channels of what the 90 % distance would be. When one's own
+/// first half does not explain the second, the first condition alone lets nearly anything pass; this
+/// one does not.
+fn shifted_median(rows: &[&[f32]], centroids: &[f32], scale: &[f64]) -> f64 {
+    let dim = scale.len();
+    let mut distances: Vec<f64> = (1..dim)
+        .step_by((dim - 1).div_ceil(SHIFTS_MAX))
+        .map(|by| {
+            let shift = |row: &[f32]| [&row[by..], &row[..by]].concat();
+            let shifted: Vec<f32> = centroids.chunks_exact(dim).flat_map(shift).collect();
+            distance_q90(rows, &shifted, scale)
+        })
         .collect();
-    controls.sort_by(f64::total_cmp);
-    let control_q90 = controls[controls.len() / 2];
-    let reason = if foreign_q90 <= config.control_ratio_max * control_q90 {
-        Reason::Explains
+    distances.sort_by(f64::total_cmp);
+    let middle = distances.len() / 2;
+    if distances.len().is_multiple_of(2) {
+        distances[middle - 1].midpoint(distances[middle])
     } else {
-        Reason::NoBetterThanShuffled
-    };
-    verdict(reason, Some(control_q90))
+        distances[middle]
+    }
 }
 
 /// Returns `rows` (row-major `[n, dim]`) with their channels in another order, the same for every
@@ -167,7 +190,8 @@ fn inverse_ranges(bounds: &Bounds) -> Vec<f64> {
 
 fn sample(rows: &[f32], dim: usize) -> Vec<&[f32]> {
     let count = rows.len() / dim;
-    let step = count.div_ceil(ROWS_MAX).max(1);
+    let rows_max = (VALUES_MAX / dim).clamp(ROWS_MIN, ROWS_MAX);
+    let step = count.div_ceil(rows_max).max(1);
     rows.chunks_exact(dim).step_by(step).collect()
 }
 
@@ -227,7 +251,7 @@ mod tests {
         let verdict = judged(&life(2, 0.03));
         assert_eq!(verdict.reason, Reason::Explains);
         assert!(verdict.foreign_q90 > verdict.own_q90 && verdict.foreign_q90 < 0.1);
-        assert!(verdict.control_q90.unwrap() > 0.3);
+        assert!(verdict.shifted_q90.unwrap() > 0.3);
     }
 
     #[test]
@@ -241,13 +265,37 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_fit_no_better_than_shuffled_are_refused() {
+    fn templates_that_fit_no_better_than_shifted_are_refused() {
         let centroids = [[0.5f32; DIM], [0.45; DIM]].concat();
         let config = Config { slack: 1.0, ..Config::default() };
         let (regimes, second_half) = (life(2, 0.0), life(100, 0.0));
         let history = History { regimes: &regimes, second_half: &second_half };
         let verdict = judge(history, &centroids, &bounds(), &config);
-        assert_eq!(verdict.reason, Reason::NoBetterThanShuffled);
+        assert_eq!(verdict.reason, Reason::NoBetterThanShifted);
+    }
+
+    #[test]
+    fn without_the_control_or_enough_channels_distance_decides_alone() {
+        let centroids = [[0.5f32; DIM], [0.45; DIM]].concat();
+        let config = Config { slack: 1.0, shift_ratio_max: 1.0, ..Config::default() };
+        let (regimes, second_half) = (life(2, 0.0), life(100, 0.0));
+        let history = History { regimes: &regimes, second_half: &second_half };
+        assert!(judge(history, &centroids, &bounds(), &config).is_adopted());
+        let history = History { regimes: &[0.2, 0.8], second_half: &[0.2, 0.8].repeat(10) };
+        let pair = Bounds::uniform(2, 0.0, 1.0).unwrap();
+        let verdict = judge(history, &[0.21, 0.79], &pair, &Config::default());
+        assert_eq!((verdict.reason, verdict.shifted_q90), (Reason::Explains, None));
+    }
+
+    #[test]
+    fn median_of_an_even_number_of_shifts_is_their_midpoint() {
+        let rows: Vec<&[f32]> = vec![&[0.0, 0.0, 0.0]];
+        let median = shifted_median(&rows, &[0.0, 0.3, 0.6], &[1.0, 10.0, 100.0]);
+        let distance = |row: [f64; 3]| {
+            ((row[0].powi(2) + (10.0 * row[1]).powi(2) + (100.0 * row[2]).powi(2)) / 3.0).sqrt()
+        };
+        let expected = distance([0.3, 0.6, 0.0]).midpoint(distance([0.6, 0.0, 0.3]));
+        assert!((median - expected).abs() < 1e-5, "{median} {expected}");
     }
 
     #[test]
@@ -264,7 +312,10 @@ mod tests {
         let none = History { regimes: &[], second_half: &[] };
         let verdict = judge(none, &[0.5; DIM], &bounds(), &Config::default());
         assert_eq!(verdict.reason, Reason::NoHistory);
-        let odd = History { regimes: &[f32::NAN; DIM], second_half: &[0.5; DIM] };
+        let few = History { regimes: &[0.5; DIM], second_half: &[0.5; 9 * DIM] };
+        let verdict = judge(few, &[0.5; DIM], &bounds(), &Config::default());
+        assert_eq!(verdict.reason, Reason::NoHistory);
+        let odd = History { regimes: &[f32::NAN; DIM], second_half: &[0.5; 10 * DIM] };
         let verdict = judge(odd, &[0.5; DIM], &bounds(), &Config::default());
         assert_eq!(verdict.reason, Reason::NoHistory);
     }

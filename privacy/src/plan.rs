@@ -29,10 +29,6 @@ const COUNT_SHARE: f64 = 0.05;
 /// Kept unspent, a billionth, so that rounding in the split can never pass the whole.
 const SLACK: f64 = 1e-9;
 
-/// The widest standard deviation of a released centroid's channel, as a part of the channel's range.
-/// A cell whose noisy count is too small for that says nothing and is dropped.
-const CENTROID_NOISE_MAX: f64 = 0.08;
-
 /// The probability that an empty cell's noisy count passes the threshold by noise alone.
 const FALSE_CELL: f64 = 1e-3;
 
@@ -52,15 +48,17 @@ pub(crate) struct StageNoise {
 }
 
 impl Plan {
-    /// Splits `epsilon` for vectors of `dim` channels.
-    pub(crate) fn new(epsilon: Epsilon, dim: usize) -> Self {
+    /// Splits `epsilon` for vectors of `dim` channels. `centroid_noise_max` is the widest standard
+    /// deviation of a released centroid's channel, in parts of its range: a cell whose noisy count is
+    /// too small for that says nothing and is dropped.
+    pub(crate) fn new(epsilon: Epsilon, dim: usize, centroid_noise_max: f64) -> Self {
         let epsilon = epsilon.as_f64() * (1.0 - SLACK);
         let shares = stage_shares();
         let stages = shares.map(|share| StageNoise {
             count_scale: scale(COUNT_SENSITIVITY, share * COUNT_SHARE * epsilon),
             sum_scale: scale(sum_sensitivity(dim), share * (1.0 - COUNT_SHARE) * epsilon),
         });
-        Self { stages, count_min: stages[DEPTH].count_min() }
+        Self { stages, count_min: stages[DEPTH].count_min(centroid_noise_max) }
     }
 
     /// Returns OpenDP's upper bound on the privacy loss of all stages together.
@@ -74,10 +72,10 @@ impl Plan {
 
 impl StageNoise {
     /// The least noisy count at which a cell's centroid is exact enough, and the cell likely real.
-    fn count_min(&self) -> f64 {
+    fn count_min(&self, centroid_noise_max: f64) -> f64 {
         let sum_deviation = std::f64::consts::SQRT_2 * self.sum_scale as f64 / STEPS as f64;
         let count_scale = self.count_scale as f64 / COUNT_STEPS as f64;
-        (sum_deviation / CENTROID_NOISE_MAX).max(-FALSE_CELL.ln() * count_scale)
+        (sum_deviation / centroid_noise_max).max(-FALSE_CELL.ln() * count_scale)
     }
 }
 
@@ -113,7 +111,7 @@ mod tests {
         #[test]
         fn stages_never_cost_more_than_the_whole(nanos in 1_000_000u64..=100_000_000_000, dim in 1usize..=4096) {
             let epsilon = Epsilon::from_nanos(nanos);
-            let loss = Plan::new(epsilon, dim).loss(dim).unwrap();
+            let loss = Plan::new(epsilon, dim, 0.08).loss(dim).unwrap();
             prop_assert!(loss <= epsilon.as_f64(), "{loss}");
             // Nor do they waste more than rounding a scale up to the next step wastes.
             prop_assert!(loss >= epsilon.as_f64() * 0.9, "{loss}");
@@ -122,7 +120,7 @@ mod tests {
 
     #[test]
     fn plan_agrees_with_the_closed_form() {
-        let plan = Plan::new(Epsilon::new(1.0).unwrap(), 19);
+        let plan = Plan::new(Epsilon::new(1.0).unwrap(), 19, 0.08);
         let leaf = 0.95 * 16.0 / 30.0;
         let sum_scale = 19.0 / 2.0 / (0.95 * leaf);
         let found = plan.stages[DEPTH].sum_scale as f64 / STEPS as f64;

@@ -33,16 +33,20 @@ pub enum Unit {
 }
 
 /// How much to release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReleaseConfig {
     /// Most centroids, from 1 to 16; the ones with the largest noisy support are kept. Default 16.
     /// Fewer cost the same: the choice is made after the noise.
     pub templates_max: usize,
+    /// The widest standard deviation of a released centroid's channel, as a part of its range, above
+    /// 0 and at most 1. Default 0.08, the drift at which a regime ends. Smaller drops more centroids
+    /// and leaves more exact ones.
+    pub centroid_noise_max: f64,
 }
 
 impl Default for ReleaseConfig {
     fn default() -> Self {
-        Self { templates_max: TEMPLATES_MAX }
+        Self { templates_max: TEMPLATES_MAX, centroid_noise_max: 0.08 }
     }
 }
 
@@ -85,6 +89,12 @@ pub enum ReleaseError {
         /// What was asked for.
         templates_max: usize,
     },
+    /// The centroids' widest noise is out of range.
+    #[error("centroid_noise_max is {centroid_noise_max}, expected above 0 and at most 1")]
+    CentroidNoiseMax {
+        /// What was asked for.
+        centroid_noise_max: f64,
+    },
     /// The noise could not be drawn.
     #[error(transparent)]
     Noise(#[from] NoiseError),
@@ -121,8 +131,12 @@ pub(crate) fn release_with(
     data: &Dataset,
     config: &ReleaseConfig,
 ) -> Result<Release, ReleaseError> {
-    if !(1..=TEMPLATES_MAX).contains(&config.templates_max) {
-        return Err(ReleaseError::TemplatesMax { templates_max: config.templates_max });
+    let ReleaseConfig { templates_max, centroid_noise_max } = *config;
+    if !(1..=TEMPLATES_MAX).contains(&templates_max) {
+        return Err(ReleaseError::TemplatesMax { templates_max });
+    }
+    if !(f64::MIN_POSITIVE..=1.0).contains(&centroid_noise_max) {
+        return Err(ReleaseError::CentroidNoiseMax { centroid_noise_max });
     }
     if receipt.data() != data.digest() {
         return Err(ReleaseError::OtherData);
@@ -130,13 +144,13 @@ pub(crate) fn release_with(
     if !ledger.has_issued(&receipt) {
         return Err(ReleaseError::OtherLedger);
     }
-    let plan = Plan::new(receipt.epsilon(), data.dim());
+    let plan = Plan::new(receipt.epsilon(), data.dim(), centroid_noise_max);
     assert!(
         data.dim() <= DIM_MAX && plan.loss(data.dim())? <= receipt.epsilon().as_f64(),
         "the plan costs more than the receipt"
     );
     let cells = leaves(data, &plan, noise)?;
-    let centroids = centroids(cells, &plan, data.bounds(), config.templates_max);
+    let centroids = centroids(cells, &plan, data.bounds(), templates_max);
     let (cost, unit) = (receipt.epsilon(), receipt.unit());
     ledger.note_released(receipt).map_err(ReleaseError::Ledger)?;
     Ok(Release { centroids, bounds: data.bounds().clone(), cost, unit })

@@ -215,12 +215,18 @@ fn number_of_templates_is_limited_after_the_noise() {
     let data = unit_data(&behaviours(2_000), 6);
     for templates_max in [0, 17] {
         let receipt = receipt(&mut ledger, &data, 1.0);
-        let config = ReleaseConfig { templates_max };
+        let config = ReleaseConfig { templates_max, ..ReleaseConfig::default() };
         let refused = release(&mut ledger, receipt, &data, &config);
         assert!(matches!(refused, Err(ReleaseError::TemplatesMax { .. })));
     }
+    for centroid_noise_max in [0.0, -1.0, f64::NAN, 1.1] {
+        let receipt = receipt(&mut ledger, &data, 1.0);
+        let config = ReleaseConfig { centroid_noise_max, ..ReleaseConfig::default() };
+        let refused = release(&mut ledger, receipt, &data, &config);
+        assert!(matches!(refused, Err(ReleaseError::CentroidNoiseMax { .. })));
+    }
     let receipt = receipt(&mut ledger, &data, 1.0);
-    let config = ReleaseConfig { templates_max: 2 };
+    let config = ReleaseConfig { templates_max: 2, ..ReleaseConfig::default() };
     let release = release_with(&mut Silent, &mut ledger, receipt, &data, &config).unwrap();
     assert_eq!(release.centroids.len(), 2);
 }
