@@ -7,13 +7,15 @@ use super::{
     markup::{Markup, count, escape},
 };
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 430.0;
-const CENTER: (f64, f64) = (270.0, 215.0);
-const RADIUS: f64 = 160.0;
-const NODE_RADIUS: f64 = 27.0;
-/// The liar stands apart, on the newcomer's side.
-const LIAR: (f64, f64) = (580.0, 215.0);
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 370.0;
+const CENTER: (f64, f64) = (360.0, 185.0);
+const RADIUS: f64 = 162.0;
+const NODE_RADIUS: f64 = 29.0;
+/// The bootstrap node stands apart: it introduces and serves nothing.
+const BOOTSTRAP: (f64, f64) = (70.0, 185.0);
+/// So does the liar, on the newcomer's side.
+const LIAR: (f64, f64) = (660.0, 185.0);
 
 /// Returns the graph.
 pub(super) fn graph(report: &Report) -> String {
@@ -42,13 +44,14 @@ pub(super) fn graph(report: &Report) -> String {
             ));
         }
     }
+    let newcomer = report.per_peer.last().map_or("", |peer| peer.name.as_str());
     // What matters most is drawn last, on top.
     for kind in [EdgeKind::Templates, EdgeKind::Segments, EdgeKind::Refused] {
         for edge in report.edges.iter().filter(|edge| edge.kind == kind) {
             if let (Some(from), Some(to)) =
                 (places.get(edge.from.as_str()), places.get(edge.to.as_str()))
             {
-                arrow(&mut svg, *from, *to, edge);
+                arrow(&mut svg, *from, *to, edge, newcomer);
             }
         }
     }
@@ -61,7 +64,7 @@ pub(super) fn graph(report: &Report) -> String {
     svg.into_string()
 }
 
-/// Peers on a circle with the last one on the right, the bootstrap node in the middle.
+/// Peers on a circle with the last one on the right, the others beside it.
 fn places(nodes: &[NodeReport]) -> BTreeMap<&str, (f64, f64)> {
     let peers = nodes.iter().filter(|node| node.role == Role::Peer).count().max(1);
     let mut index = 0;
@@ -69,7 +72,7 @@ fn places(nodes: &[NodeReport]) -> BTreeMap<&str, (f64, f64)> {
         .iter()
         .map(|node| {
             let place = match node.role {
-                Role::Bootstrap => CENTER,
+                Role::Bootstrap => BOOTSTRAP,
                 Role::Liar => LIAR,
                 Role::Peer => {
                     index += 1;
@@ -99,8 +102,9 @@ fn in_words(edge: &Edge) -> String {
     format!("{} {what}", count(edge.count))
 }
 
-/// Draws a bent arrow: each kind bends by another amount, so that none hides another.
-fn arrow(svg: &mut Markup, from: (f64, f64), to: (f64, f64), edge: &Edge) {
+/// Draws a bent arrow: each kind bends by another amount, so that none hides another. What does not lead to the
+/// newcomer is drawn faintly: the story is about what it fetched.
+fn arrow(svg: &mut Markup, from: (f64, f64), to: (f64, f64), edge: &Edge, newcomer: &str) {
     let kind = kind_name(edge.kind);
     let bend = match edge.kind {
         EdgeKind::Segments => 26.0,
@@ -118,7 +122,8 @@ fn arrow(svg: &mut Markup, from: (f64, f64), to: (f64, f64), edge: &Edge) {
     let control = (middle.0 - uy * bend * 2.0, middle.1 + ux * bend * 2.0);
     let label = (middle.0 - uy * bend, middle.1 + ux * bend);
     svg.add(format_args!(
-        r##"<g><title>{} to {}: {}</title><path d="M{:.1} {:.1}Q{:.1} {:.1} {:.1} {:.1}" class="{kind}-edge" marker-end="url(#arrow-{kind})"/>"##,
+        r##"<g{}><title>{} to {}: {}</title><path d="M{:.1} {:.1}Q{:.1} {:.1} {:.1} {:.1}" class="{kind}-edge" marker-end="url(#arrow-{kind})"/>"##,
+        if edge.to == newcomer { "" } else { r#" class="aside""# },
         escape(&edge.from),
         escape(&edge.to),
         in_words(edge),
@@ -176,19 +181,25 @@ fn shortened(text: &str) -> String {
     text.chars().take(8).chain(['…']).collect()
 }
 
-/// Returns the same as a table, arrow by arrow.
+/// Returns the same as a table: one line for each two processes, in the order of who fetched.
 pub(super) fn edges(report: &Report) -> String {
+    let mut pairs: BTreeMap<(&str, &str), Vec<&Edge>> = BTreeMap::new();
+    for edge in &report.edges {
+        pairs.entry((&edge.to, &edge.from)).or_default().push(edge);
+    }
     let mut table = Markup::default();
     table.add(format_args!(
-        r#"<table><caption>Every arrow of the graph</caption><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">what</th></tr></thead><tbody>"#
+        r#"<table><caption>Every arrow of the graph</caption><thead><tr><th scope="col">who fetched</th><th scope="col">from whom</th><th scope="col">what</th></tr></thead><tbody>"#
     ));
-    for edge in &report.edges {
+    for ((to, from), edges) in pairs {
+        let refused = edges.iter().any(|edge| edge.kind == EdgeKind::Refused);
+        let class = if refused { r#" class="refused-row""# } else { "" };
+        let what: Vec<_> = edges.into_iter().map(in_words).collect();
         table.add(format_args!(
-            r#"<tr class="{}-row"><td>{}</td><td>{}</td><td>{}</td></tr>"#,
-            kind_name(edge.kind),
-            escape(&edge.from),
-            escape(&edge.to),
-            in_words(edge)
+            r#"<tr{class}><td>{}</td><td>{}</td><td>{}</td></tr>"#,
+            escape(to),
+            escape(from),
+            what.join("; ")
         ));
     }
     table.add(format_args!("</tbody></table>"));

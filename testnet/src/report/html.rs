@@ -164,9 +164,9 @@ fn network(page: &mut Markup, report: &Report) {
     page.add(format_args!(
         r#"<section aria-labelledby="network"><h2 id="network">Who fetched what from whom</h2>
 <p>The peers knew the bootstrap node's address and nothing else. {}</p>
-<div class="columns"><div>{}
-<ul class="legend"><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="segments-edge"/></svg>segments by CID</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="templates-edge"/></svg>templates</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="refused-edge"/></svg>refused</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="connection"/></svg>connected at the end</li></ul></div>
-<div><details open="open"><summary>The arrows as a table</summary><div class="scroll" tabindex="0" role="region" aria-label="Arrows">{}</div></details></div></div></section>"#,
+<div class="wide-graph">{}</div>
+<ul class="legend"><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="segments-edge"/></svg>segments by CID</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="templates-edge"/></svg>templates</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="refused-edge"/></svg>refused</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="connection"/></svg>connected at the end</li></ul>
+<details><summary>The arrows as a table</summary><div class="scroll" tabindex="0" role="region" aria-label="Arrows">{}</div></details></section>"#,
         lie(report),
         graph::graph(report),
         graph::edges(report),
@@ -272,7 +272,9 @@ fn figures(page: &mut Markup, report: &Report) {
         "template_bytes" => "bytes of all released sets, signatures included",
         "ap_random" => "average precision of a random score",
         "ap_alone_online" => "average precision alone, when the newcomer goes on learning",
-        "ap_with_templates_online" => "the same with the adopted templates",
+        "ap_with_templates_online" => {
+            "average precision with the adopted templates, when the newcomer goes on learning"
+        }
         "discovery_s" => "seconds until every peer had met every other",
         "ingest_per_s" => "durable observations a second, the kill and the restart included",
         _ => "",
