@@ -471,7 +471,9 @@ mod tests {
             "trap '' TERM; echo up; while :; do sleep 1; done",
         );
         let log = Home::new(&dir, "stubborn").log;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !fs::read_to_string(&log).unwrap().contains("up") {
+            assert!(Instant::now() < deadline, "the child does not speak");
             thread::sleep(POLL);
         }
         // What another process would read.

@@ -62,32 +62,35 @@ pub(super) fn trade(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()
 /// Scores the newcomer's test half alone, with adopted templates, and with shuffled ones.
 pub(super) fn score(stage: &Stage<'_>, series: &Series, report: &mut Report) -> anyhow::Result<()> {
     let step = stage.progress.step("score the test half", 4 + CONTROL_SEEDS);
+    let labels = series.labels();
     let ask = |templates, seed, known| {
-        let scores = scores(stage, series, templates, seed, known)?;
+        let run = scores(stage, series, templates, seed, known)?;
         step.inc(1);
-        anyhow::Ok(scores)
+        anyhow::Ok((average_precision(&run.scores, labels), run))
     };
     // Judged by what was known when the six hours ended: what follows is not learned from.
-    let frozen = Known::Past;
-    let alone = ask(TemplateUse::None, 0, frozen)?;
-    let with = ask(TemplateUse::Adopted, 0, frozen)?;
-    let labels = series.labels();
-    report.ap_alone = average_precision(&alone, labels);
-    report.ap_with_templates = average_precision(&with, labels);
+    let (ap_alone, alone) = ask(TemplateUse::None, 0, Known::Past)?;
+    let (ap_with_templates, with) = ask(TemplateUse::Adopted, 0, Known::Past)?;
     let mut runs = Vec::new();
     for seed in 1..=CONTROL_SEEDS {
-        let control = ask(TemplateUse::Control, seed, frozen)?;
-        runs.extend(average_precision(&control, labels));
+        runs.extend(ask(TemplateUse::Control, seed, Known::Past)?.0);
     }
+    report.ap_alone = ap_alone;
+    report.ap_with_templates = ap_with_templates;
     report.ap_control = (!runs.is_empty()).then(|| runs.iter().sum::<f64>() / runs.len() as f64);
     report.ap_control_runs = runs;
-    let online = ask(TemplateUse::None, 0, Known::Online)?;
-    report.ap_alone_online = average_precision(&online, labels);
-    let online = ask(TemplateUse::Adopted, 0, Known::Online)?;
-    report.ap_with_templates_online = average_precision(&online, labels);
+    report.ap_alone_online = ask(TemplateUse::None, 0, Known::Online)?.0;
+    report.ap_with_templates_online = ask(TemplateUse::Adopted, 0, Known::Online)?.0;
+    if (alone.templates, with.templates) != (0, report.templates_adopted) {
+        // The gate has judged again, or scores use what they should not.
+        report.problems.push(format!(
+            "{} templates were adopted, but {} counted alone and {} with templates",
+            report.templates_adopted, alone.templates, with.templates
+        ));
+    }
     let labelled = labels.iter().filter(|label| **label).count();
     report.ap_random = labelled as f64 / labels.len() as f64;
-    report.timeline = Timeline::new(series, &alone, &with);
+    report.timeline = Timeline::new(series, &alone.scores, &with.scores);
     let shown = |ap: Option<f64>| ap.map_or("-".to_owned(), |ap| format!("{ap:.3}"));
     step.done(&format!(
         "average precision {} alone, {} with templates, {} shuffled",
@@ -114,7 +117,7 @@ fn scores(
     templates: TemplateUse,
     seed: u64,
     known: Known,
-) -> anyhow::Result<Vec<f64>> {
+) -> anyhow::Result<Run> {
     stage.interrupt.check()?;
     let newcomer = stage.newcomer();
     let last_known = series.timestamp_us(past_rows(series) - 1);
@@ -128,7 +131,15 @@ fn scores(
         seed,
     };
     let answer = newcomer.client.scores(&query).with_context(|| newcomer.says("scores"))?;
-    in_row_order(series, &answer.scores)
+    Ok(Run { scores: in_row_order(series, &answer.scores)?, templates: answer.templates })
+}
+
+/// One pass over the test half.
+struct Run {
+    /// In the order of the test rows.
+    scores: Vec<f64>,
+    /// Templates that counted as known behaviour.
+    templates: u64,
 }
 
 /// Returns the scores in the order of the test rows: each row has to have exactly one.
