@@ -5,8 +5,8 @@
 use std::{error::Error, path::PathBuf, time::Instant};
 
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, Observation, Timestamp,
-    Units, storage::Simulated,
+    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, Observation,
+    Timestamp, Units, storage::Simulated,
 };
 
 /// Telemetry that stays calm for a while and then moves on, with a little noise on top.
@@ -26,7 +26,13 @@ impl Telemetry {
         (self.state >> 40) as f32 / (1_u64 << 24) as f32
     }
 
-    fn batch(&mut self, entity: &EntityId, from: usize, count: usize, dwell: usize) -> Vec<Observation> {
+    fn batch(
+        &mut self,
+        entity: &EntityId,
+        from: usize,
+        count: usize,
+        dwell: usize,
+    ) -> Vec<Observation> {
         let observation = |index: usize| {
             if index.is_multiple_of(dwell) {
                 self.level = (0..self.dim).map(|_| self.next()).collect();
@@ -111,7 +117,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     ] {
         let folder = base.join(format!("dunlin-ingest-rate-{}", std::process::id()));
         let rate = durable(&folder, fidelity, writers, dwell)?;
-        println!("durable, 38 channels, {fidelity:?}, {writers} writers, regimes of {dwell}: {rate:.0}/s");
+        println!(
+            "durable, 38 channels, {fidelity:?}, {writers} writers, regimes of {dwell}: {rate:.0}/s"
+        );
         std::fs::remove_dir_all(&folder)?;
     }
     Ok(())

@@ -9,9 +9,7 @@ use crate::{
     error::ReadError,
     observation::{EntityId, Timestamp},
     question::{Asked, Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
-    score::{
-        Factors, Nearest, Reference, ScoresQuery, check_references, scores_of,
-    },
+    score::{Factors, Nearest, Reference, ScoresQuery, check_references, scores_of},
 };
 
 /// What is scored.
@@ -189,7 +187,8 @@ impl Past<'_> {
     fn factors(&self, mean: &[f64], drift: f64, rows_max: usize) -> Factors {
         let forgotten = self.rows.len().saturating_sub(rows_max);
         let own = nearest(&self.rows[forgotten..], mean);
-        let own = own.map(|(index, d)| (Nearest::Own(self.cids[index + forgotten / mean.len()]), d));
+        let own =
+            own.map(|(index, d)| (Nearest::Own(self.cids[index + forgotten / mean.len()]), d));
         let foreign = nearest(&self.foreign, mean);
         let foreign = foreign.map(|(i, d)| (Nearest::Reference(self.references[i].id.clone()), d));
         let (nearest, distance) = match (own, foreign) {

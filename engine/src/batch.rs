@@ -195,7 +195,8 @@ fn take_rows(input: &mut &[u8]) -> Option<Rows> {
         [] => Vec::new(),
         some => cbor::decode(some, some.len()).ok()?,
     };
-    let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let values: Vec<f32> =
+        values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let mut metadata = metadata.into_iter().peekable();
     let mut rows = Rows::new(dim);
     for (index, time) in times.as_chunks::<8>().0.iter().enumerate() {

@@ -200,9 +200,7 @@ impl Queue {
         match &self.end {
             None => Ok(()),
             Some(End::Closed) => Err(WriteError::Closed),
-            Some(End::Poisoned(cause)) => {
-                Err(WriteError::Poisoned { cause: Arc::clone(cause) })
-            }
+            Some(End::Poisoned(cause)) => Err(WriteError::Poisoned { cause: Arc::clone(cause) }),
         }
     }
 }

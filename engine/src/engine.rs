@@ -166,7 +166,8 @@ impl Engine {
     /// Fails when a write failed earlier or the checkpoint fails; what was acknowledged is safe anyway.
     pub fn close(&self) -> Result<(), WriteError> {
         if self.commit.close()? {
-            self.write_checkpoint().map_err(|cause| WriteError::Poisoned { cause: Arc::new(cause) })?;
+            self.write_checkpoint()
+                .map_err(|cause| WriteError::Poisoned { cause: Arc::new(cause) })?;
         }
         Ok(())
     }
@@ -257,11 +258,7 @@ impl Engine {
     }
 
     /// Writes, syncs and applies one group of entries. Only one thread does this at a time.
-    fn write_group(
-        &self,
-        entries: Vec<Entry>,
-        record: &[u8],
-    ) -> Result<Vec<Outcome>, PoisonCause> {
+    fn write_group(&self, entries: Vec<Entry>, record: &[u8]) -> Result<Vec<Outcome>, PoisonCause> {
         let mut log = self.log.lock().map_err(|_| PoisonCause::Panicked)?;
         log.append(record)?;
         let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;

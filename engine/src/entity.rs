@@ -236,7 +236,10 @@ mod tests {
     fn entity(lateness_us: u64) -> Entity {
         let dim = Dim::new(1).unwrap();
         let name = CollectionName::new("c").unwrap();
-        let spec = CollectionSpec { lateness_us, ..CollectionSpec::new(name, dim, Units::unit_range(dim)) };
+        let spec = CollectionSpec {
+            lateness_us,
+            ..CollectionSpec::new(name, dim, Units::unit_range(dim))
+        };
         Entity::new(&spec)
     }
 
@@ -257,7 +260,10 @@ mod tests {
     fn within_the_lateness_order_does_not_matter() {
         use Admission::{Accepted, Duplicate, Late};
         let mut entity = entity(10);
-        assert_eq!(admit(&mut entity, &[100, 95, 95, 90, 89]), [Accepted, Accepted, Duplicate, Accepted, Late]);
+        assert_eq!(
+            admit(&mut entity, &[100, 95, 95, 90, 89]),
+            [Accepted, Accepted, Duplicate, Accepted, Late]
+        );
         // 90 was at the edge of the window and is released; so it is a duplicate there.
         assert_eq!((entity.regime.open_count(), entity.waiting()), (1, 2));
         assert_eq!(admit(&mut entity, &[90, 106, 95, 90]), [Duplicate, Accepted, Duplicate, Late]);
@@ -269,7 +275,8 @@ mod tests {
     #[test]
     fn a_full_window_releases_its_oldest() {
         let mut entity = entity(86_400_000_000);
-        let times: Vec<i64> = (0..=Config::REORDER_OBSERVATIONS_MAX as i64).map(|t| 10 + t).collect();
+        let times: Vec<i64> =
+            (0..=Config::REORDER_OBSERVATIONS_MAX as i64).map(|t| 10 + t).collect();
         admit(&mut entity, &times);
         assert_eq!((entity.regime.open_count(), entity.waiting()), (1, times.len() - 1));
         assert_eq!(admit(&mut entity, &[9, 10]), [Admission::Late, Admission::Duplicate]);

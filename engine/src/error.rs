@@ -258,7 +258,7 @@ pub enum StoreError {
     #[error("payload block {cid} is missing")]
     BlockMissing {
         /// Its CID.
-        cid: Cid,
+        cid: Box<Cid>,
     },
 }
 

@@ -74,8 +74,9 @@ impl Engine {
             Fidelity::Summary | Fidelity::Bounded => means(&question, asked, from, to)?,
         };
         let pieces = rows.iter().zip(&ends);
-        let pieces: Vec<Piece<'_>> =
-            pieces.map(|((start, vector), end)| Piece { start: start.0, end: *end, vector }).collect();
+        let pieces: Vec<Piece<'_>> = pieces
+            .map(|((start, vector), end)| Piece { start: start.0, end: *end, vector })
+            .collect();
         let points = match query.resolution_us {
             None => native(&pieces, rows.dim(), from, to),
             Some(resolution) => sampled(&pieces, rows.dim(), query.range, resolution)?,

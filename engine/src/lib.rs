@@ -34,34 +34,34 @@
 
 #![forbid(unsafe_code)]
 
-mod observation;
 mod collection;
 mod config;
 mod error;
+mod observation;
 
-mod engine;
-mod commit;
 mod batch;
-mod log;
-mod state;
+mod commit;
+mod engine;
 mod entity;
+mod log;
 mod regime;
+mod state;
 mod store;
 
-mod segment;
+mod bytes;
 mod payload;
 mod rows;
 mod scaled;
-mod bytes;
+mod segment;
 
-mod question;
-mod listing;
-mod knn;
-mod history;
-mod score;
 mod anomaly;
-mod quality;
 mod distance;
+mod history;
+mod knn;
+mod listing;
+mod quality;
+mod question;
+mod score;
 
 mod counters;
 pub mod storage;
@@ -69,8 +69,8 @@ pub mod storage;
 pub use anomaly::{AnomaliesAnswer, AnomaliesQuery, Anomaly, Level};
 pub use collection::{
     COLLECTION_NAME_BYTES_MAX, CollectionName, CollectionNameError, CollectionSpec, DIM_MAX, Dim,
-    DimError, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX, SegmentPolicy, SpecError,
-    Units,
+    DimError, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX, SegmentPolicy,
+    SpecError, Units,
 };
 pub use config::Config;
 pub use counters::Counters;
@@ -92,8 +92,6 @@ pub use rows::Rows;
 pub use score::{
     Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoresAnswer, ScoresQuery,
 };
-pub use segment::{
-    DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment,
-};
+pub use segment::{DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment};
 pub use state::Ack;
 pub use store::Stored;

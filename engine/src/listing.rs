@@ -233,8 +233,7 @@ impl Engine {
         collection: &CollectionName,
         entity: &EntityId,
     ) -> Result<EntityView, ReadError> {
-        let question =
-            self.question(collection, Some(entity), crate::question::Detail::Means)?;
+        let question = self.question(collection, Some(entity), crate::question::Detail::Means)?;
         let (reader, number) = (&question.reader, question.number);
         let rows_max = question.spec.policy.novelty_regimes_max as usize;
         let past = reader.of_entity(number, entity, i64::MIN, i64::MAX)?.rev().take(rows_max);
@@ -252,10 +251,8 @@ fn known<'a>(
     entities: &'a std::collections::BTreeMap<EntityId, Entity>,
     entity: &EntityId,
 ) -> Result<&'a Entity, ReadError> {
-    let missing = || ReadError::UnknownEntity {
-        collection: collection.clone(),
-        entity: entity.clone(),
-    };
+    let missing =
+        || ReadError::UnknownEntity { collection: collection.clone(), entity: entity.clone() };
     entities.get(entity).ok_or_else(missing)
 }
 

@@ -277,7 +277,9 @@ fn scan(
 fn record_at(content: &[u8], at: usize, accept: impl Fn(u64) -> bool) -> Option<&[u8]> {
     let rest = content.get(at..)?;
     let (head, rest) = rest.split_at_checked(RECORD_HEADER_BYTES)?;
-    let word = |from: usize| u32::from_le_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]);
+    let word = |from: usize| {
+        u32::from_le_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]])
+    };
     let number = u64::from(word(8)) | u64::from(word(12)) << 32;
     let payload = rest.get(..word(0) as usize)?;
     let whole = accept(number) && checksum(word(0), number, payload) == word(4);
@@ -302,7 +304,7 @@ mod tests {
         Log::create(&disk).unwrap();
         let (mut log, _) = open(&disk, 0);
         for record in 1..=records {
-            log.append(&vec![record; 40]).unwrap();
+            log.append(&[record; 40]).unwrap();
         }
         disk
     }

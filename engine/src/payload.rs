@@ -65,7 +65,8 @@ pub fn decode(segment: &Segment, blocks: &[Block]) -> Result<Rows, PayloadError>
     let mut rows = Rows::new(segment.dim());
     for (block, cid) in blocks.iter().zip(segment.payload()) {
         if block.cid() != cid {
-            return Err(PayloadError::OtherBlock { expected: *cid, found: *block.cid() });
+            let (expected, found) = (Box::new(*cid), Box::new(*block.cid()));
+            return Err(PayloadError::OtherBlock { expected, found });
         }
         decode_block(block.bytes(), &mut rows)?;
     }
@@ -89,9 +90,9 @@ pub enum PayloadError {
     #[error("expected payload block {expected}, found {found}")]
     OtherBlock {
         /// What the segment links to.
-        expected: Cid,
+        expected: Box<Cid>,
         /// What was given.
-        found: Cid,
+        found: Box<Cid>,
     },
     /// A version that this build does not know.
     #[error("payload version {version}, but only {VERSION} is known")]
@@ -198,14 +199,14 @@ fn push_block(
     for (channel, planes) in columns.chunks_exact(count * 4).enumerate() {
         let mut bits = 0_u32;
         for row in 0..count {
-            bits ^= (0..4).fold(0, |word, plane| word << 8 | u32::from(planes[plane * count + row]));
+            bits ^=
+                (0..4).fold(0, |word, plane| word << 8 | u32::from(planes[plane * count + row]));
             values[row * dim + channel] = f32::from_bits(bits);
         }
     }
     let mut carried = metadata.iter().peekable();
     for row in 0..count {
-        let delta =
-            (0..8).fold(0, |word, plane| word << 8 | u64::from(times[plane * count + row]));
+        let delta = (0..8).fold(0, |word, plane| word << 8 | u64::from(times[plane * count + row]));
         time = time.wrapping_add(delta.cast_signed());
         let here = carried.next_if(|(index, _)| *index as usize == row);
         let values = &values[row * dim..(row + 1) * dim];
@@ -225,8 +226,7 @@ fn check_fits(segment: &Segment, rows: &Rows) -> Result<(), PayloadError> {
         return misfit("count");
     }
     let ends = (times.first().copied(), times.last().copied());
-    if ends != (Some(segment.start().0), Some(segment.end().0))
-        || !times.is_sorted_by(|a, b| a < b)
+    if ends != (Some(segment.start().0), Some(segment.end().0)) || !times.is_sorted_by(|a, b| a < b)
     {
         return misfit("times");
     }

@@ -211,7 +211,8 @@ impl Total {
     fn quality(&self, units: &Units) -> Quality {
         let raw_bytes = self.observations * (self.dim * size_of::<f32>()) as u64;
         let ranges = self.ranges(units);
-        let (error, deviation) = (in_ranges(&self.error, &ranges), in_ranges(&self.deviation, &ranges));
+        let (error, deviation) =
+            (in_ranges(&self.error, &ranges), in_ranges(&self.deviation, &ranges));
         let values = (self.observations * self.dim as u64).max(1) as f64;
         let nrmse = (error / values).sqrt();
         Quality {
@@ -220,7 +221,11 @@ impl Total {
             raw_bytes,
             stored_bytes: self.stored_bytes,
             payload_bytes: self.payload_bytes,
-            ratio: if self.segments == 0 { 0.0 } else { raw_bytes as f64 / self.stored_bytes as f64 },
+            ratio: if self.segments == 0 {
+                0.0
+            } else {
+                raw_bytes as f64 / self.stored_bytes as f64
+            },
             nrmse,
             // Observations that never move are told completely by their mean.
             r2: if deviation > 0.0 { 1.0 - error / deviation } else { 1.0 },
@@ -251,7 +256,11 @@ impl Total {
         // Ratios grow over orders of magnitude, so lengths and ratios are interpolated by logarithm.
         let point = |windows: &Windows| {
             let ratio = raw_bytes / (windows.count as f64 * bytes_each);
-            ((in_ranges(&windows.error, ranges) / values).sqrt(), ratio.ln(), (windows.length as f64).ln())
+            (
+                (in_ranges(&windows.error, ranges) / values).sqrt(),
+                ratio.ln(),
+                (windows.length as f64).ln(),
+            )
         };
         let points: Vec<_> = self.windows.iter().map(point).collect();
         let reach = |pair: &&[(f64, f64, f64)]| pair[0].0 <= nrmse && nrmse <= pair[1].0;
@@ -270,8 +279,7 @@ impl Total {
 fn longest(question: &Question) -> Result<u64, ReadError> {
     let mut longest = 0;
     for asked in &question.entities {
-        let stored =
-            question.reader.of_entity(question.number, &asked.id, i64::MIN, i64::MAX)?;
+        let stored = question.reader.of_entity(question.number, &asked.id, i64::MIN, i64::MAX)?;
         let counts = stored.map(|stored| Ok(u64::from(stored?.segment.count())));
         longest = longest.max(counts.sum::<Result<u64, ReadError>>()?);
     }
@@ -322,7 +330,8 @@ impl Run {
         for (channel, spread) in segment.spread().into_iter().map(f64::from).enumerate() {
             let apart = f64::from(segment.mean()[channel]) - self.mean[channel];
             self.mean[channel] += apart * count / total;
-            self.m2[channel] += spread * spread * count + apart * apart * self.count * count / total;
+            self.m2[channel] +=
+                spread * spread * count + apart * apart * self.count * count / total;
         }
         self.count = total;
     }

@@ -272,7 +272,8 @@ impl Regime {
     }
 
     fn is_full(&self) -> bool {
-        let kept = self.kept.as_ref().map_or(0, |kept| kept.byte_count() + self.waiting.byte_count());
+        let kept =
+            self.kept.as_ref().map_or(0, |kept| kept.byte_count() + self.waiting.byte_count());
         self.open_count() >= u64::from(self.policy.observations_max) || kept >= REGIME_BYTES_MAX
     }
 
@@ -361,12 +362,7 @@ impl State {
 
 impl Noise {
     fn new(dim: usize) -> Self {
-        Self {
-            seen: 0,
-            step: vec![0.0; dim],
-            magnitude: vec![0.0; dim],
-            before: vec![0.0; dim],
-        }
+        Self { seen: 0, step: vec![0.0; dim], magnitude: vec![0.0; dim], before: vec![0.0; dim] }
     }
 
     fn fits(&self, dim: usize) -> bool {

@@ -20,13 +20,7 @@ impl Rows {
     /// Returns no rows of `dim` values.
     #[must_use]
     pub const fn new(dim: usize) -> Self {
-        Self {
-            dim,
-            times: Vec::new(),
-            values: Vec::new(),
-            metadata: Vec::new(),
-            metadata_bytes: 0,
-        }
+        Self { dim, times: Vec::new(), values: Vec::new(), metadata: Vec::new(), metadata_bytes: 0 }
     }
 
     /// Appends a row of `dim` values.

@@ -145,11 +145,8 @@ pub(crate) fn scores_of(
             let mean = causal.next_mean(distance);
             if time.0 >= from {
                 let novelty = squash(distance, threshold);
-                let factors = Factors {
-                    novelty,
-                    drift: squash(drift, threshold),
-                    nearest: known.name(near),
-                };
+                let factors =
+                    Factors { novelty, drift: squash(drift, threshold), nearest: known.name(near) };
                 let score = squash(mean, threshold);
                 scores.push(Score { timestamp: time, score, distance: mean, factors });
             }

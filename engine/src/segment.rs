@@ -71,7 +71,8 @@ impl Segment {
     /// Returns the canonical bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(&Encoded::from(self)).expect("a segment holds integers, strings and bytes only")
+        cbor::encode(&Encoded::from(self))
+            .expect("a segment holds integers, strings and bytes only")
     }
 
     /// Returns the block that other nodes fetch, named by its CID.
@@ -459,11 +460,7 @@ mod tests {
             Segment { payload: vec![good.cid()], ..good.clone() },
             Segment { fidelity: Fidelity::Lossless, ..good.clone() },
             Segment { fidelity: Fidelity::Bounded, ..good.clone() },
-            Segment {
-                fidelity: Fidelity::Lossless,
-                payload: vec![good.cid()],
-                ..good.clone()
-            },
+            Segment { fidelity: Fidelity::Lossless, payload: vec![good.cid()], ..good.clone() },
         ];
         for (index, segment) in broken.iter().enumerate() {
             assert!(Segment::decode(&segment.encode()).is_err(), "case {index}");

@@ -18,12 +18,8 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collection::CollectionSpec,
-    entity::EntityRecord,
-    error::StoreError,
-    observation::EntityId,
-    segment::Segment,
-    storage::StorageFile,
+    collection::CollectionSpec, entity::EntityRecord, error::StoreError, observation::EntityId,
+    segment::Segment, storage::StorageFile,
 };
 
 /// The file's name in the data folder.
@@ -168,10 +164,11 @@ impl Store {
     /// Returns the collections of the checkpoint by their numbers.
     pub(crate) fn collections(&self) -> Result<Vec<(u32, CollectionSpec)>, StoreError> {
         let table = self.0.begin_read()?.open_table(COLLECTIONS)?;
-        let spec = |entry: Result<(redb::AccessGuard<'_, u32>, redb::AccessGuard<'_, &[u8]>), _>| {
-            let (number, record) = entry?;
-            Ok((number.value(), decode(record.value(), COLLECTION_BYTES_MAX, "a collection")?))
-        };
+        let spec =
+            |entry: Result<(redb::AccessGuard<'_, u32>, redb::AccessGuard<'_, &[u8]>), _>| {
+                let (number, record) = entry?;
+                Ok((number.value(), decode(record.value(), COLLECTION_BYTES_MAX, "a collection")?))
+            };
         table.range::<u32>(..)?.map(spec).collect()
     }
 
@@ -184,7 +181,8 @@ impl Store {
         for entry in table.range::<(u32, &str)>(..)? {
             let (key, record) = entry?;
             let (collection, entity) = key.value();
-            let entity = EntityId::new(entity).map_err(|_| StoreError::Damaged { what: "entity" })?;
+            let entity =
+                EntityId::new(entity).map_err(|_| StoreError::Damaged { what: "entity" })?;
             let record = decode(record.value(), ENTITY_BYTES_MAX, "an entity")?;
             on_entity(collection, entity, record)?;
         }
@@ -241,10 +239,11 @@ impl Reader {
         after: u64,
     ) -> Result<impl Iterator<Item = Result<Stored, StoreError>> + '_, StoreError> {
         let range = (collection, after.saturating_add(1))..=(collection, u64::MAX);
-        let stored = |entry: Result<(redb::AccessGuard<'_, Place>, redb::AccessGuard<'_, &[u8]>), _>| {
-            let (place, bytes) = entry?;
-            stored(place.value().1, bytes.value())
-        };
+        let stored =
+            |entry: Result<(redb::AccessGuard<'_, Place>, redb::AccessGuard<'_, &[u8]>), _>| {
+                let (place, bytes) = entry?;
+                stored(place.value().1, bytes.value())
+            };
         Ok(self.segments.range(range)?.map(stored))
     }
 
@@ -258,7 +257,8 @@ impl Reader {
     ) -> Result<impl DoubleEndedIterator<Item = Result<Stored, StoreError>> + '_, StoreError> {
         let name = entity.as_str();
         // Segments of one entity do not overlap: only the last that starts before may reach into it.
-        let mut before = self.by_time.range((collection, name, i64::MIN)..=(collection, name, from))?;
+        let mut before =
+            self.by_time.range((collection, name, i64::MIN)..=(collection, name, from))?;
         let start = match before.next_back().transpose()? {
             Some((key, ends)) if ends.value().0 >= from => key.value().2,
             _ => from,
@@ -270,9 +270,7 @@ impl Reader {
         let inside = move |start: i64| start <= to;
         Ok(entries.filter_map(move |entry| match entry {
             Err(error) => Some(Err(error.into())),
-            Ok((key, ends)) if inside(key.value().2) => {
-                Some(self.at((collection, ends.value().1)))
-            }
+            Ok((key, ends)) if inside(key.value().2) => Some(self.at((collection, ends.value().1))),
             Ok(_) => None,
         }))
     }
@@ -309,8 +307,9 @@ impl Reader {
 
     /// Returns the payload blocks of a segment in order.
     pub(crate) fn payload_of(&self, segment: &Segment) -> Result<Vec<Block>, StoreError> {
-        let block =
-            |cid: &Cid| self.payload(cid)?.ok_or(StoreError::BlockMissing { cid: *cid });
+        let block = |cid: &Cid| {
+            self.payload(cid)?.ok_or_else(|| StoreError::BlockMissing { cid: Box::new(*cid) })
+        };
         segment.payload().iter().map(block).collect()
     }
 

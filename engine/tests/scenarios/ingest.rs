@@ -22,7 +22,10 @@ fn a_bad_observation_refuses_its_whole_batch() {
     for (bad, expected) in [
         (observation("a", 9, &[0.5]), ObservationError::Dim { expected: 2, found: 1 }),
         (observation("a", 9, &[0.5, f32::NAN]), ObservationError::NotFinite { channel: 1 }),
-        (observation("a", 9, &[f32::NEG_INFINITY, 0.5]), ObservationError::NotFinite { channel: 0 }),
+        (
+            observation("a", 9, &[f32::NEG_INFINITY, 0.5]),
+            ObservationError::NotFinite { channel: 0 },
+        ),
     ] {
         let mut batch = good();
         batch.push(bad);
@@ -119,7 +122,10 @@ fn lossless_collections_keep_every_bit() {
     for (index, sent) in batch.iter().enumerate() {
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(rows.row(index)), bits(&sent.vector), "row {index}");
-        assert_eq!((rows.time(index), rows.metadata(index)), (Some(sent.timestamp), sent.metadata.as_ref()));
+        assert_eq!(
+            (rows.time(index), rows.metadata(index)),
+            (Some(sent.timestamp), sent.metadata.as_ref())
+        );
     }
 }
 

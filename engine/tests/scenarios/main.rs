@@ -1,5 +1,7 @@
 //! Scenarios through the engine's public API, one family per module.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail by panicking, as tests do")]
+
 mod durability;
 mod folder;
 mod golden;

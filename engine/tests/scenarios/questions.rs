@@ -1,9 +1,9 @@
 //! Questions and their answers.
 
 use dunlin_engine::{
-    AnomaliesQuery, CollectionSpec, Fidelity, HistoryQuery, Include, KnnQuery, Level, Metric, Nearest,
-    ReadError, Reference, ScoresQuery, SegmentQuery, Source, TimeRange, Timestamp, WindowMissing,
-    decode_payload, distance, knn_over,
+    AnomaliesQuery, CollectionSpec, Fidelity, HistoryQuery, Include, KnnQuery, Level, Metric,
+    Nearest, ReadError, Reference, ScoresQuery, SegmentQuery, Source, TimeRange, Timestamp,
+    WindowMissing, decode_payload, distance, knn_over,
 };
 
 use crate::support::{course, engine_with, entity, name, observation, sealed, spec};
@@ -48,7 +48,13 @@ fn knn_agrees_with_brute_force_for_every_metric() {
             let answer = engine.knn(&sealed_only).unwrap();
             let mut expected: Vec<(f64, &str, Timestamp)> = stored
                 .iter()
-                .map(|s| (distance(metric, &vector, s.segment.mean()), s.segment.entity().as_str(), s.segment.start()))
+                .map(|s| {
+                    (
+                        distance(metric, &vector, s.segment.mean()),
+                        s.segment.entity().as_str(),
+                        s.segment.start(),
+                    )
+                })
                 .collect();
             expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)).then(a.2.cmp(&b.2)));
             let found: Vec<_> =
@@ -72,14 +78,12 @@ fn knn_respects_its_filters() {
     assert_eq!((all.neighbors.len(), all.coverage.hot_regimes), (10, 2));
     let open = engine.knn(&KnnQuery { include: Include::Open, ..knn(&[0.0, 0.5], 100) }).unwrap();
     assert!(open.neighbors.iter().all(|n| n.source == Source::Open) && open.neighbors.len() == 2);
-    let of_a = KnnQuery { entity: Some(entity("a")), range: seconds(25, 45), ..knn(&[0.0, 0.5], 100) };
+    let of_a =
+        KnnQuery { entity: Some(entity("a")), range: seconds(25, 45), ..knn(&[0.0, 0.5], 100) };
     let of_a = engine.knn(&of_a).unwrap();
     let starts: Vec<i64> = of_a.neighbors.iter().map(|n| n.start.0 / 1_000_000).collect();
     assert_eq!((starts.len(), starts.contains(&20), starts.contains(&40)), (2, true, true));
-    assert!(matches!(
-        engine.knn(&knn(&[0.0], 1)),
-        Err(ReadError::Dim { expected: 2, found: 1 })
-    ));
+    assert!(matches!(engine.knn(&knn(&[0.0], 1)), Err(ReadError::Dim { expected: 2, found: 1 })));
     assert!(matches!(
         engine.knn(&knn(&[0.0, f32::NAN], 1)),
         Err(ReadError::NotFinite { channel: 1 })
@@ -138,7 +142,10 @@ fn entities_say_what_they_do_now() {
         let page = engine.entities(&name(), after.as_ref(), limit).unwrap();
         page.into_iter().map(|view| view.entity.as_str().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!((ids(None, 2), ids(Some("b"), 2)), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
+    assert_eq!(
+        (ids(None, 2), ids(Some("b"), 2)),
+        (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()])
+    );
     let view = engine.entity(&name(), &entity("a")).unwrap();
     assert_eq!(view, engine.entities(&name(), None, 1).unwrap()[0]);
     assert_eq!((view.observations, view.segments), (50, 2));
@@ -193,7 +200,17 @@ fn observations_are_limited_and_say_so() {
 #[test]
 fn what_was_never_seen_scores_high_and_what_was_seen_scores_low() {
     let engine = engine_with(&spec(1));
-    let level = |s: i64| if s < 100 { 0.2 } else if s < 200 { 0.6 } else if s < 300 { 0.2 } else { 0.95 };
+    let level = |s: i64| {
+        if s < 100 {
+            0.2
+        } else if s < 200 {
+            0.6
+        } else if s < 300 {
+            0.2
+        } else {
+            0.95
+        }
+    };
     let batch = (0..330).map(|s| observation("a", s, &[level(s)])).collect();
     engine.ingest(&name(), batch).unwrap();
     let answer = engine.scores(&scores(TimeRange::ALL)).unwrap();
@@ -222,7 +239,15 @@ fn what_was_never_seen_scores_high_and_what_was_seen_scores_low() {
 #[test]
 fn known_until_stops_what_counts_as_known() {
     let engine = engine_with(&spec(1));
-    let level = |s: i64| if s < 100 { 0.2 } else if s < 200 { 0.6 } else { 0.2 };
+    let level = |s: i64| {
+        if s < 100 {
+            0.2
+        } else if s < 200 {
+            0.6
+        } else {
+            0.2
+        }
+    };
     let batch = (0..300).map(|s| observation("a", s, &[level(s)])).collect();
     engine.ingest(&name(), batch).unwrap();
     let until = |second: i64| ScoresQuery {
@@ -259,7 +284,8 @@ fn a_window_averages_the_newest_distances() {
 #[test]
 fn anomalies_are_the_newest_kind_of_regime() {
     let engine = engine_with(&spec(1));
-    let level = |s: i64| if (500..550).contains(&s) { 0.97 } else { [0.2, 0.4][(s / 50 % 2) as usize] };
+    let level =
+        |s: i64| if (500..550).contains(&s) { 0.97 } else { [0.2, 0.4][(s / 50 % 2) as usize] };
     let batch = (0..1000).map(|s| observation("a", s, &[level(s)])).collect();
     engine.ingest(&name(), batch).unwrap();
     let query = AnomaliesQuery {
@@ -283,7 +309,8 @@ fn anomalies_are_the_newest_kind_of_regime() {
     let observed = engine.anomalies(&observed).unwrap();
     assert!(observed.anomalies.iter().all(|a| (500..550).contains(&(a.start.0 / 1_000_000))));
     let template = Reference { id: "t".to_owned(), centroid: vec![0.97] };
-    let explained = AnomaliesQuery { references: vec![template], range: seconds(400, 999), ..query };
+    let explained =
+        AnomaliesQuery { references: vec![template], range: seconds(400, 999), ..query };
     assert!(engine.anomalies(&explained).unwrap().anomalies.iter().all(|a| a.score < 0.1));
 }
 
@@ -301,7 +328,10 @@ fn quality_is_measured_where_observations_are_kept_and_estimated_elsewhere() {
     // The mean absolute noise of the course is a few thousandths of the range.
     assert!((0.002..0.01).contains(&exact.nrmse), "{exact:?}");
     assert!((exact.nrmse - estimate.nrmse).abs() < 1e-5 && (exact.r2 - estimate.r2).abs() < 1e-4);
-    assert_eq!((exact.observations, exact.raw_bytes), (estimate.observations, exact.observations * 8));
+    assert_eq!(
+        (exact.observations, exact.raw_bytes),
+        (estimate.observations, exact.observations * 8)
+    );
     assert_eq!((exact.stored_bytes, exact.segments), (estimate.stored_bytes, 78));
     assert!(exact.payload_bytes > 0 && estimate.payload_bytes == 0);
     assert_eq!(estimate.window, Err(WindowMissing::NotLossless));
@@ -311,5 +341,8 @@ fn quality_is_measured_where_observations_are_kept_and_estimated_elsewhere() {
     let of_a = lossless.quality(&name(), Some(&entity("a"))).unwrap();
     assert_eq!(of_a.segments, 39);
     let empty = engine_with(&spec(2)).quality(&name(), None).unwrap();
-    assert_eq!((empty.ratio, empty.nrmse, empty.window), (0.0, 0.0, Err(WindowMissing::OutOfReach)));
+    assert_eq!(
+        (empty.ratio, empty.nrmse, empty.window),
+        (0.0, 0.0, Err(WindowMissing::OutOfReach))
+    );
 }
