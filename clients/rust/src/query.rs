@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Fidelity;
+
 /// Which segments a question looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,7 +92,7 @@ pub enum TemplateUse {
     Control,
 }
 
-/// The most anomalous stretches.
+/// The most anomalous regimes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnomaliesQuery {
@@ -112,14 +114,13 @@ pub struct AnomaliesQuery {
     pub templates: TemplateUse,
 }
 
-/// What an anomaly score is made of.
+/// What an anomaly score is made of, each from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Factors {
-    /// Distance to the nearest known regime, in the collection's units.
+    /// How far the nearest known behaviour is.
     pub novelty: f64,
-    /// Drift from the regime it belongs to, in the collection's units; absent where it is not kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drift: Option<f64>,
+    /// How far the baseline of its own regime is.
+    pub drift: f64,
     /// The nearest known behaviour; absent when nothing was known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
@@ -137,11 +138,11 @@ pub enum Nearest {
     Template(String),
 }
 
-/// One anomalous segment.
+/// One anomalous regime.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
-    /// The segment.
-    pub cid: String,
+    /// Its segment; absent while the regime is open.
+    pub cid: Option<String>,
     /// Its entity.
     pub entity: String,
     /// First observation.
@@ -230,21 +231,19 @@ pub struct HistoryQuery {
 /// One point of a history, at the fidelity that was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryPoint {
-    /// When; for a summary, the start of the regime.
+    /// When.
     pub timestamp_us: i64,
-    /// The end of the stretch that this point stands for; the same as its start for one observation.
-    pub until_us: i64,
-    /// The observation, or the regime's mean.
+    /// The observation, bit for bit; of a summary, the mean of the regime that began or ended here.
     pub vector: Vec<f32>,
-    /// The segment it comes from; absent for the open regime.
-    pub cid: Option<String>,
 }
 
 /// Answer to a [`HistoryQuery`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryAnswer {
-    /// In order of time.
+    /// In order of time: every observation, or the start and the end of every regime.
     pub points: Vec<HistoryPoint>,
+    /// Which of the two.
+    pub fidelity: Fidelity,
     /// What was looked at.
     pub coverage: Coverage,
 }

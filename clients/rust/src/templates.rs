@@ -118,4 +118,6 @@ pub struct LedgerEntry {
     pub time_ms: u64,
     /// What for.
     pub purpose: String,
+    /// Whether the release was made; one that a crash prevented costs all the same.
+    pub released: bool,
 }

@@ -261,7 +261,6 @@ mod tests {
     fn point(series: &Series, row: usize) -> HistoryPoint {
         HistoryPoint {
             timestamp_us: series.timestamp_us(row),
-            until_us: series.timestamp_us(row),
             vector: series.row(row).to_vec(),
             cid: None,
         }

@@ -1,0 +1,93 @@
+//! The local HTTP API: `docs/api.md` lists the calls, `dunlin-client` has the shapes.
+
+mod auth;
+mod collections;
+mod convert;
+mod error;
+mod metrics;
+mod query;
+mod segments;
+mod status;
+mod templates;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, FromRequest, Request, rejection::JsonRejection},
+    middleware,
+    routing::{get, post},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::{auth::Token, error::ApiError};
+use crate::daemon::Shared;
+
+/// Largest request body: 10,000 observations of 128 channels as JSON fit.
+const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Serves the API until `stop`; requests under way are finished.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let token = Token::new(&shared.dir.token()?);
+    axum::serve(listener, router(shared, token))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .context("the API failed")
+}
+
+fn router(shared: Arc<Shared>, token: Token) -> Router {
+    let private = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/status", get(status::status))
+        .route("/v1/cluster/status", get(status::cluster))
+        .route("/v1/peers", get(status::peers))
+        .route("/v1/collections", get(collections::list).post(collections::create))
+        .route("/v1/collections/{name}/observations", post(collections::ingest))
+        .route("/v1/collections/{name}/entities", get(collections::entities))
+        .route("/v1/collections/{name}/seal", post(collections::seal))
+        .route("/v1/collections/{name}/quality", get(collections::quality))
+        .route("/v1/query/segments", post(segments::list))
+        .route("/v1/query/knn", post(query::knn))
+        .route("/v1/query/anomalies", post(query::anomalies))
+        .route("/v1/query/scores", post(query::scores))
+        .route("/v1/query/history", post(query::history))
+        .route("/v1/segments/fetch", post(segments::fetch))
+        .route("/v1/segments/{cid}", get(segments::show))
+        .route("/v1/blocks/{cid}", get(segments::block))
+        .route("/v1/archive", get(segments::archive))
+        .route("/v1/templates", get(templates::list))
+        .route("/v1/templates/publish", post(templates::publish))
+        .route("/v1/templates/adopt", post(templates::adopt))
+        .route("/v1/privacy/ledger", get(templates::ledger))
+        .fallback(async || ApiError::not_found("no such call; docs/api.md lists them"))
+        .layer(middleware::from_fn_with_state(token, auth::require_token));
+    Router::new()
+        .route("/healthz", get(status::health))
+        .merge(private)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(shared)
+}
+
+/// A JSON body whose refusal looks like every other refusal of the API.
+struct Body<T>(T);
+
+impl<S, T> FromRequest<S> for Body<T>
+where
+    S: Send + Sync,
+    Json<T>: FromRequest<S, Rejection = JsonRejection>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(ApiError::bad_request("bad_json", rejection.body_text())),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Collections: create them, give them observations, ask what they hold.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use dunlin_client as json;
+
+use super::{Body, convert, error::ApiError};
+use crate::daemon::Shared;
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Answer<json::Collections> {
+    let specs = shared.blocking(|shared| shared.engine.collections()).await?;
+    let collections = specs.iter().map(|spec| convert::collection_json(spec)).collect();
+    Ok(Json(json::Collections { collections }))
+}
+
+pub(super) async fn create(
+    State(shared): State<Arc<Shared>>,
+    Body(spec): Body<json::CollectionSpec>,
+) -> Answer<json::CollectionSpec> {
+    let spec = convert::collection_spec(spec)?;
+    let made = convert::collection_json(&spec);
+    shared.blocking(move |shared| shared.engine.create_collection(spec)).await?;
+    Ok(Json(made))
+}
+
+pub(super) async fn ingest(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Body(batch): Body<json::IngestRequest>,
+) -> Answer<json::IngestAck> {
+    let name = convert::collection_name(&name)?;
+    let observations = convert::observations(batch.observations)?;
+    let taken = shared.blocking(move |shared| shared.engine.ingest(&name, observations)).await;
+    let ack = watch_store(&shared, taken)?;
+    if ack.sealed > 0 {
+        shared.sealed.notify_one();
+    }
+    Ok(Json(json::IngestAck {
+        accepted: ack.accepted,
+        duplicate: ack.duplicate,
+        late: ack.late,
+        sealed: ack.sealed,
+    }))
+}
+
+pub(super) async fn seal(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Body(request): Body<json::SealRequest>,
+) -> Answer<json::SealResponse> {
+    let name = convert::collection_name(&name)?;
+    let entity = convert::entity_id(request.entity)?;
+    let sealed = shared.blocking(move |shared| shared.engine.seal(&name, &entity)).await;
+    let cid = watch_store(&shared, sealed)?;
+    shared.sealed.notify_one();
+    Ok(Json(json::SealResponse { cid: cid.map(|cid| cid.to_string()) }))
+}
+
+/// A store that refuses writes stays so until a restart: the node says so wherever it is asked.
+fn watch_store<T>(
+    shared: &Shared,
+    written: Result<T, dunlin_engine::WriteError>,
+) -> Result<T, ApiError> {
+    written.map_err(|error| {
+        if let dunlin_engine::WriteError::Poisoned { .. } = error {
+            shared.report("engine", error.to_string());
+        }
+        error.into()
+    })
+}
+
+pub(super) async fn entities(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Answer<json::Entities> {
+    let name = convert::collection_name(&name)?;
+    let views =
+        shared.blocking(move |shared| shared.engine.entities(&name, None, usize::MAX)).await?;
+    let entity = |view: dunlin_engine::EntityView| json::Entity {
+        entity: view.entity.to_string(),
+        first_us: view.first.0,
+        last_us: view.last.0,
+        observations: view.observations,
+        segments: view.segments,
+        open_observations: view.open.as_ref().map_or(0, |open| open.count),
+        drift: view.open.as_ref().map_or(0.0, |open| open.drift),
+    };
+    Ok(Json(json::Entities { entities: views.into_iter().map(entity).collect() }))
+}
+
+pub(super) async fn quality(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Answer<json::Quality> {
+    let name = convert::collection_name(&name)?;
+    let quality = shared.blocking(move |shared| shared.engine.quality(&name, None)).await?;
+    Ok(Json(json::Quality {
+        observations: quality.observations,
+        segments: quality.segments,
+        raw_bytes: quality.raw_bytes,
+        stored_bytes: quality.stored_bytes,
+        ratio: quality.ratio,
+        nrmse: quality.nrmse,
+        r2: quality.r2,
+        window_ratio: quality.window.ok().map(|window| window.ratio),
+        window_observations: quality.window.ok().map(|window| window.observations),
+    }))
+}

@@ -1,0 +1,119 @@
+//! Failures as the API tells them: a status, a stable code, a public message. Internals are logged.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use dunlin_archive as archive;
+use dunlin_client::ErrorBody;
+use dunlin_engine::{ReadError, WriteError};
+
+/// A refusal or failure of one request.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    /// The request itself is wrong; asking again the same way cannot help.
+    pub(crate) fn bad_request(code: &'static str, message: impl ToString) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code, message: message.to_string() }
+    }
+
+    /// What was asked about is not here.
+    pub(crate) fn not_found(message: impl ToString) -> Self {
+        Self { status: StatusCode::NOT_FOUND, code: "not_found", message: message.to_string() }
+    }
+
+    /// The request contradicts what is there.
+    pub(crate) fn conflict(code: &'static str, message: impl ToString) -> Self {
+        Self { status: StatusCode::CONFLICT, code, message: message.to_string() }
+    }
+
+    /// A limit is reached or a store refuses: the request is right, but cannot be carried out now.
+    pub(crate) fn unavailable(code: &'static str, message: impl ToString) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message: message.to_string() }
+    }
+
+    /// Something failed here that the caller cannot mend. The cause goes to the log alone.
+    pub(crate) fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        tracing::error!(cause = format!("{:#}", cause.into()), "request failed");
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "internal",
+            message: "the node failed to answer; its log says why".to_owned(),
+        }
+    }
+
+    /// The caller has no token, or another one.
+    pub(super) fn unauthorized() -> Self {
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            code: "unauthorized",
+            message:
+                "send `Authorization: Bearer <token>` with the token in the data folder's api.token"
+                    .to_owned(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody { code: self.code.to_owned(), message: self.message };
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::UnknownCollection { .. } | WriteError::UnknownEntity { .. } => {
+                Self::not_found(error)
+            }
+            WriteError::BadObservation { .. } | WriteError::BatchTooLarge { .. } => {
+                Self::bad_request("bad_observation", chain(&error))
+            }
+            WriteError::Spec(_) => Self::bad_request("bad_collection", error),
+            WriteError::OtherSpec { .. } => Self::conflict("collection_differs", error),
+            WriteError::TooManyEntities { .. } | WriteError::TooManyCollections => {
+                Self::unavailable("full", error)
+            }
+            _ => Self::unavailable("store_failed", chain(&error)),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::UnknownCollection { .. } | ReadError::UnknownEntity { .. } => {
+                Self::not_found(error)
+            }
+            ReadError::Store(_) => Self::internal(error),
+            _ => Self::bad_request("bad_query", chain(&error)),
+        }
+    }
+}
+
+impl From<archive::ReadError> for ApiError {
+    fn from(error: archive::ReadError) -> Self {
+        Self::internal(error)
+    }
+}
+
+/// Returns an error with its causes on one line; a cause that its effect repeats is left out.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

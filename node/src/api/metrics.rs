@@ -1,0 +1,228 @@
+//! Metrics for Prometheus, made from the rooms' plain counters when they are asked for.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use super::{
+    error::ApiError,
+    segments::archive_status,
+    status::{Totals, resident_bytes},
+};
+use crate::daemon::Shared;
+
+pub(super) async fn metrics(
+    State(shared): State<Arc<Shared>>,
+) -> Result<impl IntoResponse, ApiError> {
+    let sample = Sample::take(&shared).await?;
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(sample));
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(ApiError::internal)?;
+    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+}
+
+/// All numbers at one moment.
+#[derive(Debug)]
+struct Sample {
+    counters: Vec<(&'static str, &'static str, u64)>,
+    gauges: Vec<(&'static str, &'static str, f64)>,
+}
+
+impl Sample {
+    async fn take(shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let network = shared.network.counters().await;
+        let connected =
+            shared.network.peers().await.iter().filter(|peer| peer.link.is_some()).count();
+        let (engine, totals, archive) = shared
+            .blocking(|shared| {
+                let archive = archive_status(shared, 0, None)?;
+                Ok::<_, ApiError>((shared.engine.counters(), Totals::of(shared)?, archive))
+            })
+            .await?;
+        let epsilon_spent = {
+            let ledger = shared.sharing.ledger();
+            ledger.entries().iter().map(|entry| entry.epsilon.as_f64()).sum()
+        };
+        #[expect(clippy::cast_precision_loss, reason = "gauges are for graphs")]
+        let gauge = |count: u64| count as f64;
+        Ok(Self {
+            counters: vec![
+                (
+                    "engine_observations_accepted",
+                    "Observations taken in and durable",
+                    engine.observations_accepted,
+                ),
+                (
+                    "engine_observations_duplicate",
+                    "Observations that were known already",
+                    engine.observations_duplicate,
+                ),
+                (
+                    "engine_observations_late",
+                    "Observations that came too late",
+                    engine.observations_late,
+                ),
+                (
+                    "engine_writes_refused",
+                    "Writes refused for whatever reason",
+                    engine.writes_refused,
+                ),
+                ("engine_segments_sealed", "Segments sealed", engine.segments_sealed),
+                (
+                    "engine_segment_bytes",
+                    "Bytes of sealed segments' own blocks",
+                    engine.segment_bytes,
+                ),
+                (
+                    "engine_payload_bytes",
+                    "Bytes of sealed segments' payload blocks",
+                    engine.payload_bytes,
+                ),
+                ("engine_log_records", "Records appended to the log", engine.log_records),
+                ("engine_log_bytes", "Bytes appended to the log", engine.log_bytes),
+                ("engine_checkpoints", "Checkpoints written", engine.checkpoints),
+                (
+                    "engine_queue_full",
+                    "Waits because too much waited for the log",
+                    engine.queue_full,
+                ),
+                (
+                    "engine_baseline_cache_drops",
+                    "Times the baseline cache was dropped",
+                    engine.baseline_cache_drops,
+                ),
+                (
+                    "protocols_requests_served",
+                    "Requests of peers answered",
+                    network.requests_served,
+                ),
+                (
+                    "protocols_requests_denied",
+                    "Requests of peers that the gate refused",
+                    network.requests_denied,
+                ),
+                (
+                    "protocols_requests_busy",
+                    "Requests of peers refused by rate or room",
+                    network.requests_busy,
+                ),
+                (
+                    "protocols_requests_failed",
+                    "Requests of peers that this node failed to answer",
+                    network.requests_failed,
+                ),
+                ("protocols_answers_received", "Own requests answered", network.answers_received),
+                ("protocols_timeouts", "Own requests that timed out", network.timeouts),
+                ("protocols_failures", "Own requests that failed otherwise", network.failures),
+                (
+                    "protocols_asks_denied",
+                    "Own requests that the gate did not allow",
+                    network.asks_denied,
+                ),
+                ("protocols_violations", "Streams that broke a protocol", network.violations),
+                (
+                    "protocols_wrong_cids",
+                    "Blocks that did not hash to their CID",
+                    network.wrong_cids,
+                ),
+                (
+                    "protocols_block_received_bytes",
+                    "Bytes of blocks received and verified",
+                    network.block_bytes_received,
+                ),
+                (
+                    "protocols_block_served_bytes",
+                    "Bytes of blocks served",
+                    network.block_bytes_served,
+                ),
+                (
+                    "protocols_announcements_accepted",
+                    "Announcements heard and passed on",
+                    network.announcements_accepted,
+                ),
+                (
+                    "protocols_announcements_ignored",
+                    "Announcements that were old or too frequent",
+                    network.announcements_ignored,
+                ),
+                (
+                    "protocols_announcements_rejected",
+                    "Announcements that were malformed or forged",
+                    network.announcements_rejected,
+                ),
+                (
+                    "protocols_events_dropped",
+                    "Events dropped because the node did not keep up",
+                    network.events_dropped,
+                ),
+                (
+                    "protocols_connections_refused",
+                    "Connections refused by address",
+                    network.connections_refused_by_address,
+                ),
+                (
+                    "protocols_connections_closed",
+                    "Connections closed: revoked, or of another network",
+                    network.connections_closed,
+                ),
+                ("protocols_records_refused", "DHT records refused", network.records_refused),
+            ],
+            gauges: vec![
+                ("node_uptime_seconds", "Seconds since the start", shared.uptime().as_secs_f64()),
+                ("node_resident_bytes", "Resident memory", gauge(resident_bytes().unwrap_or(0))),
+                (
+                    "node_problems",
+                    "Parts that are degraded",
+                    gauge(shared.observed().problems.len() as u64),
+                ),
+                ("engine_collections", "Collections", gauge(totals.collections)),
+                ("engine_entities", "Entities", gauge(totals.entities)),
+                ("engine_observations", "Acknowledged observations", gauge(totals.observations)),
+                ("engine_segments", "Sealed segments", gauge(totals.segments)),
+                ("archive_segments", "Archived segments", gauge(archive.archived)),
+                (
+                    "archive_due_segments",
+                    "Sealed segments that are not archived yet",
+                    gauge(archive.due),
+                ),
+                ("archive_fetched_segments", "Segments fetched from peers", gauge(archive.fetched)),
+                ("archive_blocks", "Blocks in the store", gauge(archive.blocks)),
+                ("archive_bytes", "Bytes in the store", gauge(archive.bytes)),
+                ("protocols_peers_connected", "Connected peers", gauge(connected as u64)),
+                (
+                    "privacy_epsilon_spent",
+                    "Privacy loss of all releases, summed over collections",
+                    epsilon_spent,
+                ),
+            ],
+        })
+    }
+}
+
+impl Collector for Sample {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, value) in &self.counters {
+            let counter = ConstCounter::new(*value);
+            let name = format!("dunlin_{name}");
+            counter.encode(encoder.encode_descriptor(
+                &name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
+        }
+        for (name, help, value) in &self.gauges {
+            let gauge = ConstGauge::new(*value);
+            let name = format!("dunlin_{name}");
+            gauge.encode(encoder.encode_descriptor(&name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

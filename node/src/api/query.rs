@@ -1,0 +1,249 @@
+//! Questions: near regimes, anomalies, scores, history.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Json, extract::State};
+use dunlin_archive::Pin;
+use dunlin_client as json;
+use dunlin_engine::{
+    AnomaliesQuery, CollectionName, Coverage, Factors, HistoryQuery, Include, KnnQuery, Level,
+    Nearest, Reference, ScoresQuery, Segment, Source, TimeRange, Timestamp, knn_over,
+};
+
+use super::{Body, convert, error::ApiError};
+use crate::daemon::Shared;
+
+/// Over how many observations a score is the mean: what FACTS found to work on server telemetry.
+const SCORE_WINDOW: usize = 10;
+
+/// Most neighbours or anomalies of one answer.
+const K_MAX: u32 = 10_000;
+
+/// Fetched segments that one knn looks at; more make the answer incomplete, and it says so.
+const FETCHED_MAX: usize = 100_000;
+
+/// Most points of one history.
+const POINTS_MAX: u32 = 100_000;
+
+/// Points of a history when nobody says how many.
+const POINTS_DEFAULT: u32 = 1_000;
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+pub(super) async fn knn(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::KnnQuery>,
+) -> Answer<json::KnnAnswer> {
+    let collection = convert::collection_name(&query.collection)?;
+    let k = checked_k(query.k)?;
+    let started = Instant::now();
+    let answer = match query.scope {
+        json::Scope::Local => {
+            let question = KnnQuery {
+                collection,
+                vector: query.vector,
+                k,
+                range: range(query.from_us, query.to_us),
+                entity: query.entity.map(convert::entity_id).transpose()?,
+                include: Include::All,
+            };
+            shared.blocking(move |shared| shared.engine.knn(&question)).await?
+        }
+        json::Scope::Fetched => {
+            shared.blocking(move |shared| knn_fetched(shared, &collection, &query, k)).await?
+        }
+    };
+    let hit = |neighbor: dunlin_engine::Neighbor| json::KnnHit {
+        cid: sealed_cid(neighbor.source),
+        entity: neighbor.entity.to_string(),
+        start_us: neighbor.start.0,
+        end_us: neighbor.end.0,
+        distance: neighbor.distance,
+    };
+    let coverage = coverage(&answer.coverage, started.elapsed());
+    Ok(Json(json::KnnAnswer { hits: answer.neighbors.into_iter().map(hit).collect(), coverage }))
+}
+
+/// Searches the segments that were fetched from peers.
+fn knn_fetched(
+    shared: &Shared,
+    collection: &CollectionName,
+    query: &json::KnnQuery,
+    k: usize,
+) -> Result<dunlin_engine::KnnAnswer, ApiError> {
+    let metric = shared.engine.collection(collection)?.metric;
+    if query.vector.iter().any(|value| !value.is_finite()) {
+        return Err(ApiError::bad_request("bad_query", "a value of the vector is not finite"));
+    }
+    let cids = shared.archive.roots(&Pin::fetched(collection.as_str()), None, FETCHED_MAX)?;
+    let (from, to) = (query.from_us.unwrap_or(i64::MIN), query.to_us.unwrap_or(i64::MAX));
+    let mut segments = Vec::with_capacity(cids.len());
+    for cid in &cids {
+        let block = shared.archive.get(cid)?.unwrap_or_default();
+        // Only what decodes was stored under this pin.
+        if let Ok(segment) = Segment::decode(&block) {
+            let overlaps = segment.start().0 <= to && segment.end().0 >= from;
+            let is_of =
+                query.entity.as_ref().is_none_or(|entity| entity == segment.entity().as_str());
+            if overlaps && is_of {
+                segments.push(segment);
+            }
+        }
+    }
+    let coverage = Coverage {
+        segments_scanned: segments.len() as u64,
+        hot_regimes: 0,
+        range: range(query.from_us, query.to_us),
+        complete: cids.len() < FETCHED_MAX,
+    };
+    let neighbors = knn_over(metric, &query.vector, k, &segments);
+    Ok(dunlin_engine::KnnAnswer { neighbors, coverage })
+}
+
+pub(super) async fn anomalies(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::AnomaliesQuery>,
+) -> Answer<json::AnomaliesAnswer> {
+    let collection = convert::collection_name(&query.collection)?;
+    let started = Instant::now();
+    let question = AnomaliesQuery {
+        references: references(&shared, &collection, query.templates, 0),
+        collection,
+        entity: query.entity.map(convert::entity_id).transpose()?,
+        range: range(query.from_us, query.to_us),
+        k: checked_k(query.k)?,
+        level: Level::Regimes,
+    };
+    let answer = shared.blocking(move |shared| shared.engine.anomalies(&question)).await?;
+    let anomaly = |anomaly: dunlin_engine::Anomaly| json::Anomaly {
+        cid: anomaly.source.and_then(sealed_cid),
+        entity: anomaly.entity.to_string(),
+        start_us: anomaly.start.0,
+        end_us: anomaly.end.0,
+        score: anomaly.score,
+        factors: factors(anomaly.factors),
+    };
+    let coverage = coverage(&answer.coverage, started.elapsed());
+    Ok(Json(json::AnomaliesAnswer {
+        anomalies: answer.anomalies.into_iter().map(anomaly).collect(),
+        coverage,
+    }))
+}
+
+pub(super) async fn scores(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::ScoresQuery>,
+) -> Answer<json::ScoresAnswer> {
+    let collection = convert::collection_name(&query.collection)?;
+    let references = references(&shared, &collection, query.templates, query.seed);
+    let templates = references.len() as u64;
+    let started = Instant::now();
+    let question = ScoresQuery {
+        collection,
+        entity: convert::entity_id(query.entity)?,
+        range: range(Some(query.from_us), Some(query.to_us)),
+        known_until: query.known_until_us.map(Timestamp),
+        references,
+        window: SCORE_WINDOW,
+    };
+    let answer = shared.blocking(move |shared| shared.engine.scores(&question)).await?;
+    let score = |score: dunlin_engine::Score| json::Score {
+        timestamp_us: score.timestamp.0,
+        score: score.score,
+        factors: factors(score.factors),
+    };
+    let coverage = coverage(&answer.coverage, started.elapsed());
+    Ok(Json(json::ScoresAnswer {
+        scores: answer.scores.into_iter().map(score).collect(),
+        templates,
+        coverage,
+    }))
+}
+
+pub(super) async fn history(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::HistoryQuery>,
+) -> Answer<json::HistoryAnswer> {
+    let started = Instant::now();
+    let limit = query.limit.unwrap_or(POINTS_DEFAULT).min(POINTS_MAX) as usize;
+    let question = HistoryQuery {
+        collection: convert::collection_name(&query.collection)?,
+        entity: convert::entity_id(query.entity)?,
+        range: range(query.from_us, query.to_us),
+        resolution_us: None,
+    };
+    let answer = shared.blocking(move |shared| shared.engine.history(&question)).await?;
+    let mut coverage = coverage(&answer.coverage, started.elapsed());
+    if answer.points.count() > limit {
+        coverage.complete = false;
+        coverage.missing = Some(format!("{} more points", answer.points.count() - limit));
+    }
+    let point = |(time, vector): (Timestamp, &[f32])| json::HistoryPoint {
+        timestamp_us: time.0,
+        vector: vector.to_vec(),
+    };
+    let points = answer.points.iter().take(limit).map(point).collect();
+    Ok(Json(json::HistoryAnswer {
+        points,
+        fidelity: convert::fidelity_json(answer.fidelity),
+        coverage,
+    }))
+}
+
+fn references(
+    shared: &Shared,
+    collection: &CollectionName,
+    templates: json::TemplateUse,
+    seed: u64,
+) -> Vec<Reference> {
+    match templates {
+        json::TemplateUse::None => Vec::new(),
+        json::TemplateUse::Adopted => shared.sharing.adopted(collection),
+        json::TemplateUse::Control => shared.sharing.control(collection, seed),
+    }
+}
+
+fn checked_k(k: u32) -> Result<usize, ApiError> {
+    match k {
+        1..=K_MAX => Ok(k as usize),
+        _ => Err(ApiError::bad_request("bad_query", format!("k is {k}; it must be 1 to {K_MAX}"))),
+    }
+}
+
+fn range(from_us: Option<i64>, to_us: Option<i64>) -> TimeRange {
+    TimeRange { from: from_us.map(Timestamp), to: to_us.map(Timestamp) }
+}
+
+fn sealed_cid(source: Source) -> Option<String> {
+    match source {
+        Source::Sealed(cid) => Some(cid.to_string()),
+        Source::Open => None,
+    }
+}
+
+fn factors(factors: Factors) -> json::Factors {
+    json::Factors {
+        novelty: factors.novelty,
+        drift: factors.drift,
+        nearest: match factors.nearest {
+            Nearest::Own(cid) => Some(json::Nearest::Segment(cid.to_string())),
+            Nearest::Reference(id) => Some(json::Nearest::Template(id)),
+            Nearest::Open => Some(json::Nearest::OpenRegime),
+            Nearest::None => None,
+        },
+    }
+}
+
+fn coverage(coverage: &Coverage, elapsed: Duration) -> json::Coverage {
+    json::Coverage {
+        segments: coverage.segments_scanned,
+        open_regimes: coverage.hot_regimes,
+        complete: coverage.complete,
+        missing: (!coverage.complete)
+            .then(|| "a limit cut it off; ask for a shorter range".to_owned()),
+        elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+    }
+}

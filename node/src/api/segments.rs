@@ -1,0 +1,197 @@
+//! Segments, their blocks, the archive, and retrieval from peers.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::header::CONTENT_TYPE,
+    response::IntoResponse,
+};
+use dunlin_archive::{Attempt, AttemptOutcome, Pin};
+use dunlin_client as json;
+use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
+use dunlin_wire::Cid;
+use tokio::time::Instant;
+
+use super::{Body, convert, error::ApiError};
+use crate::daemon::{FetchWish, Fetched, Shared};
+
+/// Most segments of one page or one retrieval.
+const SEGMENTS_MAX: usize = 1_000;
+
+/// Segments of a page when nobody says how many.
+const SEGMENTS_DEFAULT: u32 = 100;
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::SegmentsQuery>,
+) -> Answer<json::SegmentPage> {
+    let question = SegmentQuery {
+        collection: convert::collection_name(&query.collection)?,
+        entity: query.entity.map(convert::entity_id).transpose()?,
+        range: TimeRange { from: query.from_us.map(Timestamp), to: query.to_us.map(Timestamp) },
+        after: query.after.unwrap_or(0),
+        limit: (query.limit.unwrap_or(SEGMENTS_DEFAULT) as usize).clamp(1, SEGMENTS_MAX),
+    };
+    let (page, archived) = shared
+        .blocking(move |shared| {
+            let page = shared.engine.segments(&question)?;
+            let position = shared.archive.position()?.unwrap_or(0);
+            Ok::<_, ApiError>((page, position))
+        })
+        .await?;
+    let next = page.segments.last().filter(|_| !page.coverage.complete).map(|stored| stored.number);
+    let segment = |stored: &dunlin_engine::Stored| {
+        segment_json(
+            &stored.cid,
+            &stored.segment,
+            stored.segment.encode().len(),
+            stored.number <= archived,
+        )
+    };
+    Ok(Json(json::SegmentPage { segments: page.segments.iter().map(segment).collect(), next }))
+}
+
+pub(super) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Path(cid): Path<String>,
+) -> Answer<json::Segment> {
+    let cid = parse_cid(&cid)?;
+    let block = shared.blocking(move |shared| find_block(shared, &cid)).await?;
+    let segment = Segment::decode(&block).map_err(|problem| {
+        ApiError::bad_request("bad_query", format!("{cid} is no segment: {problem}"))
+    })?;
+    let collection = segment.collection().clone();
+    let is_archived = shared
+        .blocking(move |shared| shared.archive.is_pinned(&Pin::own(collection.as_str()), &cid))
+        .await?;
+    Ok(Json(segment_json(&cid, &segment, block.len(), is_archived)))
+}
+
+pub(super) async fn block(
+    State(shared): State<Arc<Shared>>,
+    Path(cid): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    let cid = parse_cid(&cid)?;
+    let block = shared.blocking(move |shared| find_block(shared, &cid)).await?;
+    Ok(([(CONTENT_TYPE, "application/vnd.ipld.raw")], block))
+}
+
+/// Returns a block's bytes from the engine or the archive.
+fn find_block(shared: &Shared, cid: &Cid) -> Result<Vec<u8>, ApiError> {
+    if let Some(block) = shared.engine.block(cid)? {
+        return Ok(block.into_bytes());
+    }
+    let missing = || {
+        ApiError::not_found(format!("{cid} is not here; `dunlin segments fetch` asks the network"))
+    };
+    shared.archive.get(cid)?.ok_or_else(missing)
+}
+
+pub(super) async fn fetch(
+    State(shared): State<Arc<Shared>>,
+    Body(request): Body<json::FetchRequest>,
+) -> Answer<json::FetchResponse> {
+    let bad = |problem: String| ApiError::bad_request("bad_query", problem);
+    if request.cids.len() > SEGMENTS_MAX {
+        return Err(bad(format!("{} CIDs; at most {SEGMENTS_MAX} at once", request.cids.len())));
+    }
+    let mut seen = BTreeSet::new();
+    let mut cids = Vec::with_capacity(request.cids.len());
+    for text in &request.cids {
+        let cid = parse_cid(text)?;
+        if seen.insert(cid) {
+            cids.push(cid);
+        }
+    }
+    let peer = |text: &String| text.parse().map_err(|_| bad(format!("{text} is no peer id")));
+    let first = request.peers.iter().map(peer).collect::<Result<_, _>>()?;
+    let started = Instant::now();
+    let wish = FetchWish { cids, first, payload: request.payload };
+    let fetched = shared.fetch(wish).await.map_err(ApiError::internal)?;
+    let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok(Json(json::FetchResponse {
+        segments: fetched.iter().map(fetched_json).collect(),
+        elapsed_us,
+    }))
+}
+
+fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
+    let Fetched { cid, segment, block_bytes, is_local, attempts } = fetched;
+    json::FetchedSegment {
+        cid: cid.to_string(),
+        segment: segment.as_ref().map(|segment| segment_json(cid, segment, *block_bytes, false)),
+        local: *is_local,
+        attempts: attempts.iter().map(attempt_json).collect(),
+    }
+}
+
+fn attempt_json(attempt: &Attempt) -> json::Attempt {
+    json::Attempt {
+        peer: attempt.peer.to_string(),
+        outcome: match attempt.outcome {
+            AttemptOutcome::Verified => json::AttemptOutcome::Verified,
+            AttemptOutcome::Wrong => json::AttemptOutcome::Corrupt,
+            AttemptOutcome::Missing => json::AttemptOutcome::Missing,
+            AttemptOutcome::Refused => json::AttemptOutcome::Refused,
+            AttemptOutcome::Failed => json::AttemptOutcome::Failed,
+        },
+    }
+}
+
+pub(super) async fn archive(State(shared): State<Arc<Shared>>) -> Answer<json::ArchiveStatus> {
+    let corrupt_refused = shared.network.counters().await.wrong_cids;
+    let last_archive_ms = shared.observed().last_archive_ms;
+    let status =
+        shared.blocking(move |shared| archive_status(shared, corrupt_refused, last_archive_ms));
+    Ok(Json(status.await?))
+}
+
+pub(super) fn archive_status(
+    shared: &Shared,
+    corrupt_refused: u64,
+    last_archive_ms: Option<u64>,
+) -> Result<json::ArchiveStatus, ApiError> {
+    let count = |prefix| Ok::<u64, ApiError>(shared.archive.pins(prefix)?.values().sum());
+    let stats = shared.archive.stats()?;
+    let position = shared.archive.position()?.unwrap_or(0);
+    let due = shared.engine.sealed_after(position, usize::MAX)?.len() as u64;
+    Ok(json::ArchiveStatus {
+        archived: count("own/")?,
+        due,
+        fetched: count("fetched/")?,
+        blocks: stats.blocks,
+        bytes: stats.bytes,
+        corrupt_refused,
+        last_archive_ms,
+    })
+}
+
+fn parse_cid(text: &str) -> Result<Cid, ApiError> {
+    text.parse().map_err(|problem| {
+        ApiError::bad_request("bad_query", format!("{text} is no CID: {problem}"))
+    })
+}
+
+fn segment_json(cid: &Cid, segment: &Segment, block_bytes: usize, archived: bool) -> json::Segment {
+    json::Segment {
+        cid: cid.to_string(),
+        collection: segment.collection().to_string(),
+        entity: segment.entity().to_string(),
+        start_us: segment.start().0,
+        end_us: segment.end().0,
+        count: segment.count().into(),
+        mean: segment.mean().to_vec(),
+        spread: segment.spread(),
+        drift_mean: segment.drift_mean().into(),
+        drift_max: segment.drift_max().into(),
+        anomaly_score: segment.score().into(),
+        fidelity: convert::fidelity_json(segment.fidelity()),
+        payload: segment.payload().iter().map(ToString::to_string).collect(),
+        block_bytes: block_bytes as u64,
+        archived,
+    }
+}

@@ -1,0 +1,481 @@
+//! The command line: what `dunlin --help` teaches.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use dunlin_client::{Fidelity, Metric, Scope, TemplateUse};
+use dunlin_protocols::{Multiaddr, NetworkName};
+use libp2p_identity::PeerId;
+
+use crate::{data_dir::DataDir, input::TimeUnit};
+
+/// A peer-to-peer database for behaviour over time.
+///
+/// A node takes in vectors that describe what things do, folds each stable stretch into one small
+/// segment, answers similarity and anomaly questions, archives segments by content address, and
+/// trades noised templates with other peers. Nobody is in charge, and every node works alone.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dunlin",
+    version,
+    after_help = "Start here:\n  dunlin demo                     see a network of six peers at work\n  dunlin run                      run a node\n  dunlin ingest metrics.csv       give it something to remember\n  dunlin anomalies -c default     ask what was unusual"
+)]
+pub(crate) struct Cli {
+    /// The node's data folder.
+    #[arg(long, global = true, env = "DUNLIN_DATA_DIR", value_name = "DIR", default_value_os_t = DataDir::default_path())]
+    pub(crate) data_dir: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a data folder: identity, token, configuration.
+    Init(InitArgs),
+    /// Run a node until Ctrl-C.
+    Run(RunArgs),
+    /// Run a bootstrap node: it introduces peers to each other and stores nothing.
+    Bootstrap(NetworkArgs),
+    /// Give observations to a running node, from CSV or NDJSON.
+    Ingest(IngestArgs),
+    /// Show a running node's state.
+    Status(StatusArgs),
+    /// List the peers that the node is connected to or remembers.
+    Peers,
+    /// List or create collections.
+    #[command(subcommand)]
+    Collections(CollectionsCommand),
+    /// List, show, seal or fetch segments.
+    #[command(subcommand)]
+    Segments(SegmentsCommand),
+    /// Find the regimes nearest to a vector.
+    Knn(KnnArgs),
+    /// Show what was unusual, most unusual first.
+    Anomalies(AnomaliesArgs),
+    /// Show the anomaly score of every observation of one entity.
+    Scores(ScoresArgs),
+    /// Show how one entity behaved over time.
+    History(HistoryArgs),
+    /// List, release or adopt templates.
+    #[command(subcommand)]
+    Templates(TemplatesCommand),
+    /// Show what sharing has cost.
+    #[command(subcommand)]
+    Privacy(PrivacyCommand),
+    /// See a network of peers at work on real telemetry, on this machine.
+    Demo(DemoArgs),
+    /// Run a network of peers on this machine.
+    #[command(subcommand)]
+    Testnet(TestnetCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Settings that win over the configuration file.
+#[derive(Debug, Default, Args)]
+pub(crate) struct NetworkArgs {
+    /// Name of the network; networks of different names never meet.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<NetworkName>,
+    /// Address to listen on; may be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Peer to dial first, with its /p2p part; may be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    /// Several nodes share this machine: do not limit connections from loopback.
+    #[arg(long)]
+    pub(crate) one_machine: bool,
+    /// Write the log to this file instead of the terminal.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Name of the network to write into the configuration.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<NetworkName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// Peer of the same operator, who may fetch this node's segments; may be repeated.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) own_peer: Vec<PeerId>,
+    /// Address of the local API; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) api: Option<SocketAddr>,
+}
+
+/// How input is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// A header line, then one observation a line.
+    Csv,
+    /// One JSON object a line: {"entity": …, "timestamp_us": …, "vector": […]}.
+    Ndjson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IngestArgs {
+    /// The file, or `-` for standard input.
+    pub(crate) file: PathBuf,
+    /// The collection; it is created when it does not exist.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    /// The format; guessed from the file's name when absent.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+    /// CSV: all rows are observations of this entity.
+    #[arg(long, value_name = "ID", conflicts_with = "entity_column")]
+    pub(crate) entity: Option<String>,
+    /// CSV: the column that names the entity.
+    #[arg(long, value_name = "COLUMN", default_value = "entity")]
+    pub(crate) entity_column: String,
+    /// CSV: the column that holds the time.
+    #[arg(long, value_name = "COLUMN", default_value = "t")]
+    pub(crate) time_column: String,
+    /// CSV: what the time column counts, since the epoch; RFC 3339 times need no unit.
+    #[arg(long, value_enum, default_value = "s")]
+    pub(crate) time_unit: TimeUnit,
+    /// CSV: the channel columns, in order; all other numeric columns when absent.
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) channels: Vec<String>,
+    /// CSV: columns that are not channels.
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) ignore: Vec<String>,
+    /// What a collection that is created now keeps of sealed observations.
+    #[arg(long, value_parser = fidelity, default_value = "summary")]
+    pub(crate) fidelity: Fidelity,
+    /// Public range of all channels of a collection that is created now, as LOWER,UPPER.
+    #[arg(long, value_name = "LOWER,UPPER", value_parser = range)]
+    pub(crate) range: Option<(f32, f32)>,
+    /// Report bad lines and go on.
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Observations in one request.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) batch: u32,
+    /// How long to wait for a node that does not answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Show the whole network as this node sees it.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CollectionsCommand {
+    /// List collections.
+    Ls,
+    /// Create a collection.
+    Create {
+        /// Its name.
+        name: String,
+        /// Channels of every vector.
+        #[arg(long)]
+        dim: u32,
+        /// How vectors are compared: euclidean, cosine or dot.
+        #[arg(long, value_parser = metric, default_value = "euclidean")]
+        metric: Metric,
+        /// What is kept of sealed observations: summary or lossless.
+        #[arg(long, value_parser = fidelity, default_value = "summary")]
+        fidelity: Fidelity,
+        /// Public range of all channels, as LOWER,UPPER; drift is then measured in fractions of it.
+        #[arg(long, value_name = "LOWER,UPPER", value_parser = range)]
+        range: Option<(f32, f32)>,
+        /// Drift beyond which a regime ends.
+        #[arg(long)]
+        threshold: Option<f64>,
+        /// How late an observation may come, in microseconds.
+        #[arg(long, default_value_t = 0)]
+        lateness_us: u64,
+    },
+    /// Show how small a collection became, and what that cost.
+    Quality {
+        /// Its name.
+        name: String,
+    },
+    /// List the entities of a collection.
+    Entities {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct TimeRange {
+    /// From this time on: microseconds since the epoch, or RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) from: Option<i64>,
+    /// Up to this time.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) to: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SegmentsCommand {
+    /// List segments in the order in which they were sealed.
+    Ls {
+        /// The collection.
+        #[arg(long, short, default_value = "default")]
+        collection: String,
+        /// Of this entity alone.
+        #[arg(long)]
+        entity: Option<String>,
+        #[command(flatten)]
+        range: TimeRange,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Show one segment, own or fetched.
+    Show {
+        /// Its CID.
+        cid: String,
+        /// Write its block to this file, byte for byte.
+        #[arg(long, value_name = "FILE")]
+        block: Option<PathBuf>,
+    },
+    /// Seal the open regime of an entity.
+    Seal {
+        /// The entity.
+        entity: String,
+        /// The collection.
+        #[arg(long, short, default_value = "default")]
+        collection: String,
+    },
+    /// Fetch segments from the network: verified, decoded, kept.
+    Fetch {
+        /// Their CIDs.
+        #[arg(required = true)]
+        cids: Vec<String>,
+        /// Ask this peer first; may be repeated.
+        #[arg(long = "peer", value_name = "PEER")]
+        peers: Vec<String>,
+        /// Fetch the observations too.
+        #[arg(long)]
+        payload: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KnnArgs {
+    /// The vector: numbers with commas.
+    #[arg(value_delimiter = ',', required = true, allow_hyphen_values = true)]
+    pub(crate) vector: Vec<f32>,
+    /// The collection.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    /// How many.
+    #[arg(long, short, default_value_t = 10)]
+    pub(crate) k: u32,
+    /// Of this entity alone.
+    #[arg(long)]
+    pub(crate) entity: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: TimeRange,
+    /// Among the node's own regimes (local) or the fetched segments (fetched).
+    #[arg(long, value_parser = scope, default_value = "local")]
+    pub(crate) scope: Scope,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnomaliesArgs {
+    /// The collection.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    /// Of this entity alone.
+    #[arg(long)]
+    pub(crate) entity: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: TimeRange,
+    /// How many.
+    #[arg(long, short, default_value_t = 10)]
+    pub(crate) k: u32,
+    /// Count adopted templates as known behaviour (adopted), or not (none), or shuffled (control).
+    #[arg(long, value_parser = template_use, default_value = "adopted")]
+    pub(crate) templates: TemplateUse,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScoresArgs {
+    /// The entity, in a lossless collection.
+    pub(crate) entity: String,
+    /// The collection.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    #[command(flatten)]
+    pub(crate) range: TimeRange,
+    /// Judge by what was known at this time.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) known_until: Option<i64>,
+    /// Count adopted templates as known behaviour (adopted), or not (none), or shuffled (control).
+    #[arg(long, value_parser = template_use, default_value = "adopted")]
+    pub(crate) templates: TemplateUse,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The entity.
+    pub(crate) entity: String,
+    /// The collection.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    #[command(flatten)]
+    pub(crate) range: TimeRange,
+    /// At most this many points.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplatesCommand {
+    /// List the template sets that the node holds, and what the gate said of each.
+    Ls,
+    /// Release a collection's templates to the network. This spends privacy budget.
+    Publish {
+        /// The collection.
+        #[arg(long, short, default_value = "default")]
+        collection: String,
+        /// Privacy loss of this release; the configured one when absent.
+        #[arg(long)]
+        epsilon: Option<f64>,
+    },
+    /// Put the received sets of a collection before the adoption gate again.
+    Adopt {
+        /// The collection.
+        #[arg(long, short, default_value = "default")]
+        collection: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PrivacyCommand {
+    /// Show every release and what it cost.
+    Ledger,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// A folder of VTS1 data instead of the built-in one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to write the report.
+    #[arg(long, value_name = "DIR", default_value = "dunlin-demo")]
+    pub(crate) out: PathBuf,
+    /// Keep the peers' data folders and say where they are.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TestnetCommand {
+    /// Start a bootstrap node and peers on loopback.
+    Up {
+        /// How many peers.
+        #[arg(short, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+        n: u32,
+        /// Where their data folders go.
+        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
+        dir: PathBuf,
+    },
+    /// Show the peers of the testnet.
+    Status {
+        /// Where their data folders are.
+        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
+        dir: PathBuf,
+    },
+    /// Stop the testnet.
+    Down {
+        /// Where their data folders are.
+        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
+        dir: PathBuf,
+        /// Remove the data folders too.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Run a peer that serves one block with a flipped byte, for tests of verification.
+    #[command(hide = true)]
+    Liar {
+        #[command(flatten)]
+        network: NetworkArgs,
+        /// Peer to lie to; may be repeated.
+        #[arg(long, value_name = "PEER")]
+        victim: Vec<PeerId>,
+        /// File with the true bytes of the block.
+        #[arg(long)]
+        block: PathBuf,
+        /// The CID to lie about.
+        #[arg(long)]
+        cid: String,
+    },
+}
+
+/// Reads an enum of the API by the name that it has in JSON.
+fn named<T: serde::de::DeserializeOwned>(text: &str, names: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("expected one of: {names}"))
+}
+
+fn fidelity(text: &str) -> Result<Fidelity, String> {
+    named(text, "summary, lossless")
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    named(text, "euclidean, cosine, dot")
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    named(text, "local, fetched")
+}
+
+fn template_use(text: &str) -> Result<TemplateUse, String> {
+    named(text, "adopted, none, control")
+}
+
+fn range(text: &str) -> Result<(f32, f32), String> {
+    let parsed = text.split_once(',').and_then(|(lower, upper)| {
+        Some((lower.trim().parse::<f32>().ok()?, upper.trim().parse::<f32>().ok()?))
+    });
+    parsed
+        .filter(|(lower, upper)| lower.is_finite() && upper.is_finite() && lower < upper)
+        .ok_or_else(|| "expected two finite numbers, LOWER,UPPER, the first one smaller".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_must_rise() {
+        assert_eq!(range("-1, 2.5"), Ok((-1.0, 2.5)));
+        for bad in ["1", "2,1", "0,NaN", "0,inf", "a,b"] {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! One function for each command: ask the running node, print its answer.
+
+mod ingest;
+mod local;
+mod query;
+mod segments;
+mod sharing;
+mod testnet;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use dunlin_client::Client;
+
+use crate::{
+    cli::{Cli, Command},
+    daemon,
+    output::Output,
+};
+
+/// Carries out what the command line says.
+///
+/// # Errors
+///
+/// Returns whatever stopped the command, as one chain of causes to print.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let dir = cli.data_dir;
+    let out = Output::new(cli.json);
+    let client = || Client::for_data_dir(&dir);
+    match cli.command {
+        Command::Init(args) => local::init(&dir, &args, out)?,
+        Command::Run(args) => return daemon::run(&dir, args),
+        Command::Bootstrap(args) => return daemon::bootstrap(&dir, args),
+        Command::Ingest(args) => return ingest::ingest(&dir, &args, out),
+        Command::Status(args) => local::status(&client()?, &args, out)?,
+        Command::Peers => local::peers(&client()?, out)?,
+        Command::Collections(command) => local::collections(&client()?, command, out)?,
+        Command::Segments(command) => return segments::segments(&client()?, command, out),
+        Command::Knn(args) => query::knn(&client()?, args, out)?,
+        Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
+        Command::Scores(args) => query::scores(&client()?, args, out)?,
+        Command::History(args) => query::history(&client()?, args, out)?,
+        Command::Templates(command) => sharing::templates(&client()?, command, out)?,
+        Command::Privacy(command) => sharing::privacy(&client()?, &command, out)?,
+        Command::Demo(args) => return testnet::demo(args, cli.json),
+        Command::Testnet(command) => return testnet::testnet(&dir, command, cli.json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "dunlin", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,228 @@
+//! `init`, `status`, `peers` and `collections`: the node itself and what it holds.
+
+use std::path::Path;
+
+use anyhow::Context;
+use dunlin_client::{
+    Client, CollectionSpec, Collections, Entities, NodeStatus, Peers, Quality, Units,
+};
+use serde::Serialize;
+
+use crate::{
+    cli::{CollectionsCommand, InitArgs, StatusArgs},
+    config::Config,
+    data_dir::DataDir,
+    output::{Output, Table, size, time},
+};
+
+/// What `dunlin init` prints.
+#[derive(Debug, Serialize)]
+struct Initialized {
+    peer: String,
+    data_dir: String,
+    config: String,
+}
+
+pub(super) fn init(path: &Path, args: &InitArgs, out: Output) -> anyhow::Result<()> {
+    let dir = DataDir::open_or_create(path)?;
+    let config = dir.config_path();
+    if let Some(name) = &args.network {
+        let text = std::fs::read_to_string(&config).context("cannot read the configuration")?;
+        let default = "name = \"dunlin\"";
+        let chosen = format!("name = \"{name}\"");
+        anyhow::ensure!(
+            text.contains(default) || text.contains(&chosen),
+            "{} names another network; change it there",
+            config.display()
+        );
+        dir.replace("config.toml", text.replacen(default, &chosen, 1).as_bytes(), 0o644)?;
+    }
+    Config::load(&config)?;
+    let made = Initialized {
+        peer: dir.identity()?.public().to_peer_id().to_string(),
+        data_dir: dir.path().display().to_string(),
+        config: config.display().to_string(),
+    };
+    out.show(&made, |made| {
+        format!(
+            "peer    {}\ndata    {}\nconfig  {}\n\nstart it with `dunlin run --data-dir {}`",
+            made.peer, made.data_dir, made.config, made.data_dir
+        )
+    })
+}
+
+pub(super) fn status(client: &Client, args: &StatusArgs, out: Output) -> anyhow::Result<()> {
+    if args.cluster {
+        let status = client.cluster_status()?;
+        return out.show(&status, |status| {
+            let mut table = Table::new(["peer", "role", "state", "transport", "address"]);
+            for member in &status.members {
+                table.row([
+                    member.peer_id.clone(),
+                    member.role.clone(),
+                    format!("{:?}", member.state).to_lowercase(),
+                    member.transport.clone().unwrap_or_default(),
+                    member.address.clone().unwrap_or_default(),
+                ]);
+            }
+            format!(
+                "network {}: {}, {} nodes\n\n{table}",
+                status.cluster_id, status.status, status.node_count
+            )
+        });
+    }
+    out.show(&client.status()?, status_text)
+}
+
+fn status_text(status: &NodeStatus) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
+    line("peer", status.peer.clone());
+    line("network", status.network.clone());
+    line("version", status.version.clone());
+    line("up", format!("{} s (pid {})", status.uptime_s, status.pid));
+    line("listening", status.listen.join("\n              "));
+    line("api", status.api.clone());
+    line("data", status.data_dir.clone());
+    line("collections", status.collections.to_string());
+    line("entities", status.entities.to_string());
+    line("observations", status.observations.to_string());
+    line("segments", format!("{} ({} archived)", status.segments, status.archived));
+    line("peers", status.peers.to_string());
+    line("adopted", format!("{} template sets", status.templates_adopted));
+    if let Some(resident) = status.resident_bytes {
+        line("memory", size(resident));
+    }
+    for problem in &status.problems {
+        line("problem", problem.clone());
+    }
+    text
+}
+
+pub(super) fn peers(client: &Client, out: Output) -> anyhow::Result<()> {
+    out.show(&client.peers()?, |Peers { peers }| {
+        let mut table = Table::new(["peer", "standing", "score", "link", "rtt ms", "address"]);
+        for peer in peers {
+            table.row([
+                peer.peer.clone(),
+                format!("{:?}{}", peer.standing, if peer.own { ", own" } else { "" })
+                    .to_lowercase(),
+                format!("{:.2}", peer.score),
+                match (&peer.transport, &peer.direction) {
+                    (Some(transport), Some(direction)) => format!("{transport} {direction}"),
+                    _ => "-".to_owned(),
+                },
+                peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1}")),
+                peer.addresses.first().cloned().unwrap_or_default(),
+            ]);
+        }
+        table.to_string()
+    })
+}
+
+pub(super) fn collections(
+    client: &Client,
+    command: CollectionsCommand,
+    out: Output,
+) -> anyhow::Result<()> {
+    match command {
+        CollectionsCommand::Ls => {
+            out.show(&client.collections()?, |Collections { collections }| {
+                let mut table = Table::new(["collection", "dim", "metric", "fidelity", "units"]);
+                for spec in collections {
+                    table.row([
+                        spec.name.clone(),
+                        spec.dim.to_string(),
+                        format!("{:?}", spec.metric).to_lowercase(),
+                        format!("{:?}", spec.fidelity).to_lowercase(),
+                        match &spec.units {
+                            Units::Range { .. } => "fractions of range".to_owned(),
+                            Units::NoiseFloor => "noise floors".to_owned(),
+                        },
+                    ]);
+                }
+                table.to_string()
+            })
+        }
+        CollectionsCommand::Create {
+            name,
+            dim,
+            metric,
+            fidelity,
+            range,
+            threshold,
+            lateness_us,
+        } => {
+            let units = units(range, dim);
+            let spec = CollectionSpec {
+                name,
+                dim,
+                metric,
+                fidelity,
+                units,
+                threshold,
+                lateness_us,
+                channels: None,
+            };
+            out.show(&client.create_collection(&spec)?, |spec| {
+                format!("collection {} is ready", spec.name)
+            })
+        }
+        CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
+        CollectionsCommand::Entities { name } => {
+            out.show(&client.entities(&name)?, |Entities { entities }| {
+                let mut table = Table::new([
+                    "entity",
+                    "observations",
+                    "segments",
+                    "open",
+                    "drift",
+                    "first",
+                    "last",
+                ]);
+                for entity in entities {
+                    table.row([
+                        entity.entity.clone(),
+                        entity.observations.to_string(),
+                        entity.segments.to_string(),
+                        entity.open_observations.to_string(),
+                        format!("{:.4}", entity.drift),
+                        time(entity.first_us),
+                        time(entity.last_us),
+                    ]);
+                }
+                table.to_string()
+            })
+        }
+    }
+}
+
+/// Returns the units of a collection whose channels all have the same declared range, or none.
+pub(super) fn units(range: Option<(f32, f32)>, dim: u32) -> Units {
+    match range {
+        None => Units::NoiseFloor,
+        Some((lower, upper)) => {
+            let each = |bound| vec![bound; dim as usize];
+            Units::Range { lower: each(lower), upper: each(upper) }
+        }
+    }
+}
+
+fn quality_text(quality: &Quality) -> String {
+    let window = match (quality.window_ratio, quality.window_observations) {
+        (Some(ratio), Some(length)) => {
+            format!("{ratio:.2} with fixed windows of {length:.1} observations and the same error")
+        }
+        _ => "not known at this fidelity".to_owned(),
+    };
+    format!(
+        "observations  {}\nsegments      {}\nsize          {} -> {}\nratio         {:.2}\nwindow ratio  {window}\nnRMSE         {:.4}\nR2            {:.4}",
+        quality.observations,
+        quality.segments,
+        size(quality.raw_bytes),
+        size(quality.stored_bytes),
+        quality.ratio,
+        quality.nrmse,
+        quality.r2,
+    )
+}

@@ -1,0 +1,132 @@
+//! `knn`, `anomalies`, `scores` and `history`: questions and their answers.
+
+use std::time::Duration;
+
+use dunlin_client::{
+    AnomaliesQuery, Client, Coverage, Factors, HistoryQuery, KnnQuery, Nearest, ScoresQuery,
+};
+
+use crate::{
+    cli::{AnomaliesArgs, HistoryArgs, KnnArgs, ScoresArgs},
+    output::{Output, Table, time},
+};
+
+pub(super) fn knn(client: &Client, args: KnnArgs, out: Output) -> anyhow::Result<()> {
+    let KnnArgs { vector, collection, k, entity, range, scope } = args;
+    let query =
+        KnnQuery { collection, vector, k, entity, from_us: range.from, to_us: range.to, scope };
+    out.show(&client.knn(&query)?, |answer| {
+        let mut table = Table::new(["distance", "entity", "from", "to", "segment"]);
+        for hit in &answer.hits {
+            table.row([
+                format!("{:.6}", hit.distance),
+                hit.entity.clone(),
+                time(hit.start_us),
+                time(hit.end_us),
+                hit.cid.clone().unwrap_or_else(|| "(open regime)".to_owned()),
+            ]);
+        }
+        format!("{table}\n{}", coverage(&answer.coverage))
+    })
+}
+
+pub(super) fn anomalies(client: &Client, args: AnomaliesArgs, out: Output) -> anyhow::Result<()> {
+    let AnomaliesArgs { collection, entity, range, k, templates } = args;
+    let query =
+        AnomaliesQuery { collection, entity, from_us: range.from, to_us: range.to, k, templates };
+    out.show(&client.anomalies(&query)?, |answer| {
+        let mut table =
+            Table::new(["score", "novelty", "drift", "entity", "from", "to", "nearest", "segment"]);
+        for anomaly in &answer.anomalies {
+            table.row([
+                format!("{:.4}", anomaly.score),
+                format!("{:.4}", anomaly.factors.novelty),
+                format!("{:.4}", anomaly.factors.drift),
+                anomaly.entity.clone(),
+                time(anomaly.start_us),
+                time(anomaly.end_us),
+                nearest(&anomaly.factors),
+                anomaly.cid.clone().unwrap_or_else(|| "(open regime)".to_owned()),
+            ]);
+        }
+        format!("{table}\n{}", coverage(&answer.coverage))
+    })
+}
+
+pub(super) fn scores(client: &Client, args: ScoresArgs, out: Output) -> anyhow::Result<()> {
+    let ScoresArgs { entity, collection, range, known_until, templates } = args;
+    let query = ScoresQuery {
+        collection,
+        entity,
+        from_us: range.from.unwrap_or(i64::MIN),
+        to_us: range.to.unwrap_or(i64::MAX),
+        known_until_us: known_until,
+        templates,
+        seed: 0,
+    };
+    out.show(&client.scores(&query)?, |answer| {
+        let mut table = Table::new(["time", "score", "novelty", "drift", "nearest"]);
+        for score in &answer.scores {
+            table.row([
+                time(score.timestamp_us),
+                format!("{:.4}", score.score),
+                format!("{:.4}", score.factors.novelty),
+                format!("{:.4}", score.factors.drift),
+                nearest(&score.factors),
+            ]);
+        }
+        format!(
+            "{table}\n{} templates counted as known; {}",
+            answer.templates,
+            coverage(&answer.coverage)
+        )
+    })
+}
+
+pub(super) fn history(client: &Client, args: HistoryArgs, out: Output) -> anyhow::Result<()> {
+    let HistoryArgs { entity, collection, range, limit } = args;
+    let query = HistoryQuery {
+        collection,
+        entity,
+        from_us: range.from,
+        to_us: range.to,
+        limit: Some(limit),
+    };
+    out.show(&client.history(&query)?, |answer| {
+        let mut table = Table::new(["time", "vector"]);
+        for point in &answer.points {
+            let vector: Vec<_> = point.vector.iter().map(|value| format!("{value:.4}")).collect();
+            table.row([time(point.timestamp_us), vector.join(" ")]);
+        }
+        format!("{table}\n{}", coverage(&answer.coverage))
+    })
+}
+
+fn nearest(factors: &Factors) -> String {
+    match &factors.nearest {
+        None => "nothing known yet".to_owned(),
+        Some(Nearest::OpenRegime) => "the open regime".to_owned(),
+        Some(Nearest::Segment(cid)) => format!("…{}", tail(cid)),
+        Some(Nearest::Template(id)) => format!("template …{}", tail(id)),
+    }
+}
+
+/// Returns the end of an id: its beginning is the same for all.
+fn tail(id: &str) -> &str {
+    let start = id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+    &id[start..]
+}
+
+fn coverage(coverage: &Coverage) -> String {
+    let missing = match (&coverage.missing, coverage.complete) {
+        (Some(missing), _) => format!("; incomplete: {missing}"),
+        (None, false) => "; incomplete".to_owned(),
+        (None, true) => String::new(),
+    };
+    format!(
+        "looked at {} segments and {} open regimes in {:.1} ms{missing}",
+        coverage.segments,
+        coverage.open_regimes,
+        Duration::from_micros(coverage.elapsed_us).as_secs_f64() * 1e3,
+    )
+}

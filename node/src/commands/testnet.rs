@@ -1,0 +1,44 @@
+//! `demo` and `testnet`: many peers on this machine.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context;
+use dunlin_protocols::NetworkName;
+use dunlin_testnet::{DownOptions, StatusOptions, UpOptions, demo, down, liar, status, up};
+
+use crate::cli::{DemoArgs, TestnetCommand};
+
+pub(super) fn demo(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let DemoArgs { data, out, keep } = args;
+    let outcome = demo::run(&demo::Options { program: program()?, data, out, keep, json })?;
+    Ok(ExitCode::from(outcome.exit_code()))
+}
+
+pub(super) fn testnet(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        TestnetCommand::Up { n, dir } => {
+            up(&UpOptions { program: program()?, peers: n, dir, json })?
+        }
+        TestnetCommand::Status { dir } => status(&StatusOptions { dir, json })?,
+        TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json })?,
+        TestnetCommand::Liar { network, victim, block, cid } => liar::run(liar::Options {
+            data_dir: dir.into(),
+            network: network.network.map_or_else(default_network, Ok)?,
+            listen: network.listen,
+            bootstrap: network.bootstrap,
+            one_machine: network.one_machine,
+            victims: victim,
+            block,
+            cid,
+        })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn program() -> anyhow::Result<std::path::PathBuf> {
+    std::env::current_exe().context("cannot find this program to start it again")
+}
+
+fn default_network() -> anyhow::Result<NetworkName> {
+    Ok("dunlin".parse()?)
+}

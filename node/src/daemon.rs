@@ -1,0 +1,144 @@
+//! `dunlin run` and `dunlin bootstrap`: processes that live until they are told to end.
+
+mod announcer;
+mod archiver;
+mod clock;
+mod fetch;
+mod logging;
+mod node;
+mod responder;
+mod shared;
+mod sharing;
+mod trust_file;
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use dunlin_protocols::Multiaddr;
+use tokio_util::sync::CancellationToken;
+
+use self::node::Node;
+pub(crate) use self::{
+    fetch::{FetchWish, Fetched},
+    shared::{Observed, Shared},
+    sharing::{Held, Judged, SharingError},
+};
+use crate::{
+    cli::{NetworkArgs, RunArgs},
+    config::{Config, NetworkConfig},
+    data_dir::{DataDir, NETWORK_ADDRESS_FILE},
+    interrupt,
+};
+
+/// Longest clean end. What is acknowledged is durable anyway; this is for peers and checkpoints.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Threads that drive sockets. Work on disks and vectors has threads of its own, so few suffice.
+const NETWORK_THREADS: usize = 2;
+
+/// Runs a node until Ctrl-C or SIGTERM.
+pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
+    let dir = DataDir::open_or_create(path)?;
+    let mut config = Config::load(&dir.config_path())?;
+    config.network.own_peers.extend(args.own_peer);
+    config.api.listen = args.api.unwrap_or(config.api.listen);
+    logging::init(&config.log, args.network.log_file.as_deref())?;
+    override_network(&mut config.network, args.network);
+    let done = runtime()?.block_on(async {
+        let mut node = Node::start(dir, config).await?;
+        let failed = tokio::select! {
+            () = interrupt::wait() => None,
+            cause = node.failed() => Some(cause),
+        };
+        end_at_once_on_second_interrupt();
+        node.shutdown(SHUTDOWN_DEADLINE).await?;
+        failed.map_or(Ok(()), Err)
+    });
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs a bootstrap node until Ctrl-C or SIGTERM.
+pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCode> {
+    let dir = DataDir::open_or_create(path)?;
+    let mut config = Config::load(&dir.config_path())?;
+    let _lock = dir.lock()?;
+    dir.unpublish();
+    logging::init(&config.log, args.log_file.as_deref())?;
+    override_network(&mut config.network, args);
+    let identity = dir.identity()?;
+    let done = runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let on_signal = stop.clone();
+        tokio::spawn(async move {
+            interrupt::wait().await;
+            on_signal.cancel();
+            end_at_once_on_second_interrupt();
+        });
+        let mut addresses = Vec::new();
+        let publish = |address: &Multiaddr| publish_address(&dir, &mut addresses, address);
+        dunlin_bootstrap::run(bootstrap_config(&config.network), identity, stop, publish).await
+    });
+    dir.unpublish();
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NETWORK_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start threads")
+}
+
+/// Flags win over the file.
+fn override_network(config: &mut NetworkConfig, args: NetworkArgs) {
+    if let Some(name) = args.network {
+        config.name = name;
+    }
+    if !args.listen.is_empty() {
+        config.listen = args.listen;
+    }
+    config.bootstrap.extend(args.bootstrap);
+    config.one_machine |= args.one_machine;
+}
+
+fn network_config(config: &NetworkConfig) -> dunlin_protocols::Config {
+    dunlin_protocols::Config {
+        listen: config.listen.clone(),
+        bootstrap: config.bootstrap.clone(),
+        mdns: config.mdns,
+        reach: config.reach,
+        one_machine: config.one_machine,
+        ..dunlin_protocols::Config::new(config.name.clone())
+    }
+}
+
+fn bootstrap_config(config: &NetworkConfig) -> dunlin_bootstrap::Config {
+    let mut bootstrap = dunlin_bootstrap::Config::new(config.name.clone(), config.listen.clone());
+    bootstrap.bootstrap.clone_from(&config.bootstrap);
+    bootstrap.mdns = config.mdns;
+    bootstrap.reach = config.reach;
+    bootstrap.one_machine = config.one_machine;
+    bootstrap
+}
+
+/// Writes down where the node listens, for other programs on this machine.
+fn publish_address(dir: &DataDir, addresses: &mut Vec<String>, address: &Multiaddr) {
+    tracing::info!(%address, "listening for peers");
+    addresses.push(address.to_string());
+    let text = addresses.join("\n") + "\n";
+    if let Err(cause) = dir.publish(NETWORK_ADDRESS_FILE, &text) {
+        tracing::warn!(
+            cause = format!("{:#}", anyhow::Error::from(cause)),
+            "cannot write the address file"
+        );
+    }
+}
+
+/// The user does not want to wait any longer.
+fn end_at_once_on_second_interrupt() {
+    tokio::spawn(async {
+        interrupt::wait().await;
+        std::process::exit(interrupt::EXIT_CODE.into());
+    });
+}

@@ -1,0 +1,142 @@
+//! A node: opened, started, and ended in order.
+
+use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use dunlin_archive::Archive;
+use dunlin_client::ADDRESS_FILE;
+use dunlin_engine::Engine;
+use dunlin_protocols::Network;
+use dunlin_trust::Trust;
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    announcer, archiver, network_config,
+    responder::Responder,
+    shared::{Parts, Shared},
+    sharing::Sharing,
+    trust_file::TrustFile,
+};
+use crate::{api, config::Config, data_dir::DataDir};
+
+/// A running node. Its tasks end together: one that fails ends the node.
+pub(super) struct Node {
+    shared: Arc<Shared>,
+    network: Network,
+    tasks: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+    _lock: File,
+}
+
+impl Node {
+    /// Opens the stores, joins the network and serves the API.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the folder is in use, a store is damaged, or a port is taken; what was opened is
+    /// closed again.
+    pub(super) async fn start(dir: DataDir, config: Config) -> anyhow::Result<Self> {
+        let lock = dir.lock()?;
+        dir.unpublish();
+        let identity = dir.identity()?;
+        let listener = listen(config.api.listen).await?;
+        let api_address = listener.local_addr().context("the API has no address")?;
+        let trust_file = TrustFile::load(&dir)?;
+        let engine = open_engine(&dir)?;
+        let archive = open_archive(&dir, &config)?;
+        let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
+        let trust = dunlin_trust::Config {
+            own_peers: config.network.own_peers.iter().copied().collect(),
+            ..dunlin_trust::Config::default()
+        };
+        let trust = Trust::new(trust, trust_file.records());
+        let (network, events, running) =
+            Network::start(network_config(&config.network), identity, trust).await?;
+        let shared =
+            Shared::new(Parts { config, dir, engine, archive, network, sharing, api_address });
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
+        tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(Responder::new(Arc::clone(&shared), trust_file).run(events, stop.clone()));
+        shared.dir.publish(ADDRESS_FILE, &format!("{api_address}\n"))?;
+        let peer = shared.network.local_peer();
+        tracing::info!(%peer, api = %api_address, data = %shared.dir.path().display(), "node is running");
+        Ok(Self { shared, network: running, tasks, stop, _lock: lock })
+    }
+
+    /// Waits until a part of the node fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub(super) async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            Some(ended) = self.tasks.join_next() => match ended {
+                Ok(Ok(())) => anyhow::anyhow!("a task of the node ended by itself"),
+                Ok(Err(cause)) => cause,
+                Err(panic) => anyhow::Error::from(panic).context("a task of the node failed"),
+            },
+            () = self.network.ended() => anyhow::anyhow!("the network ended by itself"),
+        }
+    }
+
+    /// Ends the node: no more requests, goodbye to peers, stores closed. What does not end within
+    /// `deadline` is cut off, which loses nothing that was acknowledged.
+    pub(super) async fn shutdown(mut self, deadline: Duration) -> anyhow::Result<()> {
+        tracing::info!("shutting down");
+        self.stop.cancel();
+        let shared = Arc::clone(&self.shared);
+        let orderly = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                ended.context("a task failed while it ended").and_then(|done| done)?;
+            }
+            tracing::info!("requests are done");
+            self.network.shutdown().await;
+            tracing::info!("peers know that we leave");
+            shared
+                .blocking(|shared| shared.engine.close())
+                .await
+                .context("cannot close the engine's store")
+        };
+        let ended = timeout(deadline, orderly).await;
+        self.shared.dir.unpublish();
+        match ended {
+            Ok(done) => done.inspect(|()| tracing::info!("stores are closed")),
+            Err(_) => {
+                tracing::warn!(
+                    "cut off after {} s; the next start replays the log",
+                    deadline.as_secs()
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("the API cannot listen on {address}; choose another one with --api or `api.listen`")
+    })
+}
+
+fn open_engine(dir: &DataDir) -> anyhow::Result<Engine> {
+    let path = dir.room("engine")?;
+    let engine = Engine::open(&path, dunlin_engine::Config::default())
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let recovery = engine.recovery();
+    if recovery.torn_bytes > 0 || recovery.replayed_records > 0 {
+        let (replayed, torn_bytes) = (recovery.replayed_records, recovery.torn_bytes);
+        tracing::info!(replayed, torn_bytes, "recovered from the log");
+    }
+    Ok(engine)
+}
+
+fn open_archive(dir: &DataDir, config: &Config) -> anyhow::Result<Archive> {
+    let path = dir.room("archive")?.join("blocks.redb");
+    let limits =
+        dunlin_archive::Config { bytes_max: config.archive.bytes_max, ..Default::default() };
+    Ok(Archive::open(&path, limits)?)
+}

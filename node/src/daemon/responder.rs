@@ -1,0 +1,141 @@
+//! Hears what the network tells, and answers what peers ask.
+
+use std::sync::Arc;
+
+use dunlin_archive::Pin;
+use dunlin_protocols::{
+    Event, PeerId, SegmentsReply,
+    messages::{RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse},
+};
+use dunlin_wire::{Cid, block::Block};
+use serde_bytes::ByteBuf;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{publish_address, shared::Shared, trust_file::TrustFile};
+
+/// Answers and exchanges that may be under way. The network admits 64 requests; the rest is for
+/// exchanges that peers' announcements begin. Above, announcements are passed over: they come again.
+const UNDER_WAY_MAX: usize = 96;
+
+/// The task that reads the network's events.
+pub(super) struct Responder {
+    shared: Arc<Shared>,
+    trust_file: TrustFile,
+    addresses: Vec<String>,
+    work: JoinSet<()>,
+}
+
+impl Responder {
+    pub(super) fn new(shared: Arc<Shared>, trust_file: TrustFile) -> Self {
+        Self { shared, trust_file, addresses: Vec::new(), work: JoinSet::new() }
+    }
+
+    /// Runs until `stop`, or until the network ends.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = self.work.join_next() => done?,
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event).await,
+                    None => break,
+                },
+            }
+        }
+        // What peers wait for is still answered.
+        while let Some(done) = self.work.join_next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Listening(address) => {
+                publish_address(&self.shared.dir, &mut self.addresses, &address)
+            }
+            Event::PeerConnected(peer) => {
+                self.shared.news.notify_one();
+                self.exchange_templates(peer, None);
+            }
+            Event::SegmentsRequested { request, reply, .. } => {
+                let shared = Arc::clone(&self.shared);
+                self.work.spawn(async move { answer_segments(&shared, request, reply).await });
+            }
+            Event::TemplatesRequested { request, reply, .. } => {
+                let own = self.shared.sharing.own_envelope(&request.collection);
+                let envelopes = own.into_iter().map(ByteBuf::from).collect();
+                reply.send(TemplatesResponse::Envelopes { envelopes });
+            }
+            Event::SegmentsAnnounced { peer, announcement } => {
+                self.shared.heard_of_segments(peer, announcement.count);
+            }
+            Event::TemplatesAnnounced { peer, announcement } => {
+                if !self.shared.sharing.has(&peer, &announcement.collection, &announcement.digest) {
+                    self.exchange_templates(peer, Some(announcement.collection));
+                }
+            }
+            Event::TrustChanged(records) => {
+                let kept = self.trust_file.update(&self.shared.dir, records);
+                match kept {
+                    Ok(()) => self.shared.recovered("trust"),
+                    Err(cause) => self.shared.report("trust", format!("{cause:#}")),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Fetches a peer's templates: of one collection, or of all that this node has.
+    fn exchange_templates(&mut self, peer: PeerId, collection: Option<String>) {
+        if !self.shared.config.templates.adopt || self.work.len() >= UNDER_WAY_MAX {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.work.spawn(async move { shared.fetch_templates(peer, collection).await });
+    }
+}
+
+async fn answer_segments(shared: &Arc<Shared>, request: SegmentsRequest, reply: SegmentsReply) {
+    match shared.blocking(|shared| look_up(shared, request)).await {
+        Ok(response) => reply.send(response),
+        Err(cause) => {
+            shared.report("archive", format!("{:#}", anyhow::Error::from(cause)));
+            reply.refuse(RefusalReason::Failed);
+        }
+    }
+}
+
+fn look_up(
+    shared: &Shared,
+    request: SegmentsRequest,
+) -> Result<SegmentsResponse, dunlin_archive::ReadError> {
+    match request {
+        SegmentsRequest::Blocks { cids } => {
+            let (mut found, mut missing) = (Vec::new(), Vec::new());
+            for cid in cids {
+                match block(shared, cid)? {
+                    Some(block) => found.push(block),
+                    None => missing.push(cid),
+                }
+            }
+            Ok(SegmentsResponse::fitting(found, missing))
+        }
+        SegmentsRequest::List { collection, after, limit } => {
+            let cids =
+                shared.archive.roots(&Pin::own(&collection), after.as_ref(), limit.into())?;
+            Ok(SegmentsResponse::Page { cids })
+        }
+    }
+}
+
+fn block(shared: &Shared, cid: Cid) -> Result<Option<Block>, dunlin_archive::ReadError> {
+    let bytes = shared.archive.get(&cid)?;
+    Ok(bytes.and_then(|bytes| Block::verified(cid, bytes).ok()))
+}

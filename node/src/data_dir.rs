@@ -1,0 +1,288 @@
+//! The data folder: one node's identity, secrets, settings and stores.
+//!
+//! | name | what | mode |
+//! | --- | --- | --- |
+//! | `config.toml` | settings | 0644 |
+//! | `identity.key` | Ed25519 key of the peer, protobuf-encoded as libp2p does | 0600 |
+//! | `api.token` | bearer token of the local API | 0600 |
+//! | `api.address` | where the API of the running node listens | 0644 |
+//! | `network.address` | where the running node listens for peers | 0644 |
+//! | `lock` | held while a node runs | 0600 |
+//! | `trust.cbor` | what peers did | 0600 |
+//! | `engine/`, `archive/`, `privacy/` | stores of those rooms | 0700 |
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use dunlin_client::{ADDRESS_FILE, TOKEN_FILE};
+use libp2p_identity::Keypair;
+
+use crate::config::DEFAULT_TOML;
+
+/// File that lists where the running node listens for peers, one address a line.
+pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
+
+/// Length of the bearer token before hexadecimal encoding.
+const TOKEN_BYTES: usize = 32;
+
+/// A data folder that exists and is ours.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// Returns the folder that is used when none is named: `dunlin` in the user's data folder.
+    pub(crate) fn default_path() -> PathBuf {
+        let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        match (home("XDG_DATA_HOME"), home("HOME")) {
+            (Some(data), _) => PathBuf::from(data).join("dunlin"),
+            (None, Some(home)) => PathBuf::from(home).join(".local/share/dunlin"),
+            (None, None) => PathBuf::from("dunlin-data"),
+        }
+    }
+
+    /// Opens the folder, making what is missing: itself, the identity, the token, the configuration.
+    /// What is there is kept.
+    pub(crate) fn open_or_create(path: &Path) -> Result<Self, DataDirError> {
+        let fail = |cause| DataDirError::Access { path: path.into(), cause };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
+        let path = path.canonicalize().map_err(fail)?;
+        let foreign = !path.join("identity.key").exists()
+            && fs::read_dir(&path).map_err(fail)?.next().is_some_and(|entry| entry.is_ok());
+        if foreign {
+            return Err(DataDirError::Foreign { path });
+        }
+        let dir = Self { path };
+        dir.create_once("config.toml", 0o644, || Ok(DEFAULT_TOML.as_bytes().to_vec()))?;
+        dir.create_once(TOKEN_FILE, 0o600, || Ok(new_token()))?;
+        // Last, because it marks the folder as complete and ours.
+        dir.create_once("identity.key", 0o600, new_identity)?;
+        Ok(dir)
+    }
+
+    /// Returns the path of the folder, without symbolic links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the path of the configuration.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// Returns the folder of one room's store, making it when it is missing.
+    pub(crate) fn room(&self, name: &str) -> Result<PathBuf, DataDirError> {
+        let path = self.path.join(name);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                Err(DataDirError::Access { path, cause })
+            }
+            _ => Ok(path),
+        }
+    }
+
+    /// Returns the node's key.
+    ///
+    /// # Errors
+    ///
+    /// Fails when others than the owner may read the file: a key that others may have read is no key.
+    pub(crate) fn identity(&self) -> Result<Keypair, DataDirError> {
+        let (path, bytes) = self.read_secret("identity.key")?;
+        Keypair::from_protobuf_encoding(&bytes).map_err(|_| DataDirError::Identity { path })
+    }
+
+    /// Returns the API's bearer token.
+    pub(crate) fn token(&self) -> Result<String, DataDirError> {
+        let (path, bytes) = self.read_secret(TOKEN_FILE)?;
+        let token = String::from_utf8(bytes).map_err(|_| DataDirError::Identity { path })?;
+        Ok(token.trim().to_owned())
+    }
+
+    /// Takes the folder for this process until the returned file is closed.
+    ///
+    /// # Errors
+    ///
+    /// Fails at once when another process holds it.
+    pub(crate) fn lock(&self) -> Result<File, DataDirError> {
+        let path = self.path.join("lock");
+        let fail = |cause| DataDirError::Access { path: path.clone(), cause };
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&path).map_err(fail)?;
+        use rustix::fs::{FlockOperation, flock};
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = holder.trim().to_owned();
+                return Err(DataDirError::Locked { path: self.path.clone(), holder });
+            }
+            Err(errno) => return Err(fail(errno.into())),
+            Ok(()) => {}
+        }
+        file.set_len(0).map_err(fail)?;
+        writeln!(file, "{}", std::process::id()).map_err(fail)?;
+        Ok(file)
+    }
+
+    /// Says where the running node can be reached. Readers see the whole text or none.
+    pub(crate) fn publish(&self, name: &str, text: &str) -> Result<(), DataDirError> {
+        self.replace(name, text.as_bytes(), 0o644)
+    }
+
+    /// Takes back what [`Self::publish`] said in this run or, after a crash, in the last one.
+    pub(crate) fn unpublish(&self) {
+        for name in [ADDRESS_FILE, NETWORK_ADDRESS_FILE] {
+            // Absent is what we want.
+            fs::remove_file(self.path.join(name)).ok();
+        }
+    }
+
+    /// Replaces a file durably: after a crash it holds the old bytes or the new ones.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        let next = self.path.join(format!(".{name}.next"));
+        let write = || -> io::Result<()> {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(mode).open(&next)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&next, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|cause| DataDirError::Access { path: path.clone(), cause })
+    }
+
+    fn create_once(
+        &self,
+        name: &str,
+        mode: u32,
+        content: impl FnOnce() -> Result<Vec<u8>, DataDirError>,
+    ) -> Result<(), DataDirError> {
+        if self.path.join(name).exists() {
+            return Ok(());
+        }
+        self.replace(name, &content()?, mode)
+    }
+
+    fn read_secret(&self, name: &str) -> Result<(PathBuf, Vec<u8>), DataDirError> {
+        let path = self.path.join(name);
+        let fail = |cause| DataDirError::Access { path: path.clone(), cause };
+        let metadata = fs::metadata(&path).map_err(fail)?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            let mode = metadata.mode() & 0o777;
+            return Err(DataDirError::Exposed { path, mode });
+        }
+        let bytes = fs::read(&path).map_err(fail)?;
+        Ok((path, bytes))
+    }
+}
+
+fn new_identity() -> Result<Vec<u8>, DataDirError> {
+    let bytes = Keypair::generate_ed25519().to_protobuf_encoding();
+    Ok(bytes.expect("an Ed25519 key has a protobuf encoding"))
+}
+
+fn new_token() -> Vec<u8> {
+    let token: [u8; TOKEN_BYTES] = rand::random();
+    let mut text: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.push('\n');
+    text.into_bytes()
+}
+
+/// Why a data folder cannot be used. What is in it is unchanged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum DataDirError {
+    /// The system refuses to read or write.
+    #[error("cannot use {path}", path = path.display())]
+    Access {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The folder has files in it, but was never a node's.
+    #[error("{path} is not empty and not a Dunlin data folder; name an empty or new folder", path = path.display())]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process runs on this folder.
+    #[error("another process{holder} runs on {path}; stop it, or name another folder with --data-dir", path = path.display(), holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") })]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Its process id, when it is known.
+        holder: String,
+    },
+    /// Others than the owner may read a secret.
+    #[error("{path} has mode {mode:o}, but nobody else may read it; run `chmod 600 {path}`", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A key or token file is damaged.
+    #[error("{path} is damaged; restore it from a backup (a new one would be a new peer)", path = path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_folder_is_complete_private_and_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("node");
+        let first = DataDir::open_or_create(&path).unwrap();
+        let (identity, token) = (first.identity().unwrap(), first.token().unwrap());
+        let again = DataDir::open_or_create(&path).unwrap();
+        assert_eq!(again.identity().unwrap().public(), identity.public());
+        assert_eq!(again.token().unwrap(), token);
+        assert_eq!(token.len(), 2 * TOKEN_BYTES);
+        for name in ["identity.key", TOKEN_FILE] {
+            assert_eq!(fs::metadata(path.join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.tex"), "x").unwrap();
+        let error = DataDir::open_or_create(temp.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_second_process_is_refused_and_told_who_runs() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open_or_create(&temp.path().join("node")).unwrap();
+        let held = dir.lock().unwrap();
+        let error = dir.lock().unwrap_err();
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        dir.lock().unwrap();
+    }
+
+    #[test]
+    fn an_exposed_key_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open_or_create(&temp.path().join("node")).unwrap();
+        let key = dir.path().join("identity.key");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(dir.identity().unwrap_err().to_string().contains("chmod 600"));
+    }
+}

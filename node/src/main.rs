@@ -1,0 +1,30 @@
+//! `dunlin`: the daemon and its command line.
+//!
+//! This room is a shell: it reads the configuration, the clock and the signals, opens sockets, spawns
+//! tasks, and connects the rooms below, which decide.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod cli;
+mod commands;
+mod config;
+mod daemon;
+mod data_dir;
+mod input;
+mod interrupt;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Acknowledged is durable: a node that is killed at any moment has everything that it acknowledged,
+//! once, and goes on.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Node, eventually, observation, stdout, two_channels};
+use dunlin_client::{Client, HistoryQuery, IngestRequest};
+
+/// How often the node is killed.
+const KILLS: u32 = 20;
+
+/// Observations in one request: small, so that many requests are under way over the test.
+const BATCH: u32 = 16;
+
+#[test]
+fn kill_9_loses_nothing_acknowledged_and_makes_no_duplicate() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("node");
+    let mut node = Node::start(&dir);
+    node.client().create_collection(&two_channels("pairs")).unwrap();
+    let mut acknowledged = 0;
+    for kill in 0..KILLS {
+        let goal = acknowledged + 100 + kill * 37 % 200;
+        let reached = Arc::new(AtomicU32::new(acknowledged));
+        let writer = write_until_it_fails(node.client(), acknowledged, Arc::clone(&reached));
+        eventually("the node acknowledges", || {
+            (reached.load(Ordering::SeqCst) >= goal).then_some(())
+        });
+        node.kill();
+        acknowledged = writer.join().unwrap();
+        node = Node::start(&dir);
+        acknowledged = check(&node.client(), acknowledged);
+    }
+    let segments_before = node.client().status().unwrap().segments;
+    assert!(segments_before > 10, "regimes are sealed along the way: {segments_before}");
+    node.stop();
+    let node = Node::start(&dir);
+    assert_eq!(node.client().status().unwrap().segments, segments_before);
+    check(&node.client(), acknowledged);
+}
+
+/// Writes batch after batch until the node is gone; returns how many observations it acknowledged.
+fn write_until_it_fails(
+    client: Client,
+    from: u32,
+    reached: Arc<AtomicU32>,
+) -> std::thread::JoinHandle<u32> {
+    std::thread::spawn(move || {
+        let mut next = from;
+        loop {
+            let observations = (next..next + BATCH).map(|index| observation("e", index)).collect();
+            if client.ingest("pairs", &IngestRequest { observations }).is_err() {
+                return next;
+            }
+            next += BATCH;
+            reached.store(next, Ordering::SeqCst);
+        }
+    })
+}
+
+/// Compares all that the node has with what was sent. A batch that was not acknowledged may be there
+/// or not, but whole; returns how many observations are there.
+#[track_caller]
+fn check(client: &Client, acknowledged: u32) -> u32 {
+    let (collection, entity) = ("pairs".to_owned(), "e".to_owned());
+    let query =
+        HistoryQuery { collection, entity, from_us: None, to_us: None, limit: Some(100_000) };
+    let points = client.history(&query).unwrap().points;
+    let count = u32::try_from(points.len()).unwrap();
+    assert!(count == acknowledged || count == acknowledged + BATCH, "{count} of {acknowledged}");
+    for (index, point) in (0..).zip(&points) {
+        let sent = observation("e", index);
+        assert_eq!((point.timestamp_us, &point.vector), (sent.timestamp_us, &sent.vector));
+    }
+    count
+}
+
+#[test]
+fn ingest_waits_for_a_node_that_restarts() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("node");
+    let node = Node::start(&dir);
+    let file = temp.path().join("metrics.csv");
+    let rows: String = (0..20_000).map(|t| format!("web,{t},0.{}\n", t % 7)).collect();
+    std::fs::write(&file, format!("entity,t,cpu\n{rows}")).unwrap();
+    let mut command = node.command(&["ingest", file.to_str().unwrap(), "--batch", "100", "--json"]);
+    let client = node.client();
+    let ingest = std::thread::spawn(move || stdout(&mut command));
+    eventually("ingest has begun", || {
+        client.status().ok().filter(|status| status.observations > 1_000)
+    });
+    node.kill();
+    std::thread::sleep(Duration::from_millis(200));
+    let node = Node::start(&dir);
+    let summary: serde_json::Value = serde_json::from_str(&ingest.join().unwrap()).unwrap();
+    assert_eq!(node.client().status().unwrap().observations, 20_000);
+    let count = |key: &str| summary[key].as_u64().unwrap();
+    assert_eq!(count("accepted") + count("duplicate") + count("late"), 20_000, "{summary}");
+}
