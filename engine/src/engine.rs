@@ -64,6 +64,8 @@ impl Engine {
     ///
     /// As [`Self::open`].
     pub fn open_storage(storage: Arc<dyn Storage>, config: Config) -> Result<Self, OpenError> {
+        // Before the lock too, which leaves a file behind: a foreign folder stays as it is.
+        is_initialized(&*storage)?;
         let lock = storage.lock().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => OpenError::InUse,
             _ => OpenError::Io(error),

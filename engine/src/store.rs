@@ -142,9 +142,7 @@ impl Store {
         collections: impl Iterator<Item = (u32, &'a CollectionSpec)>,
         entities: impl Iterator<Item = (u32, &'a EntityId, EntityRecord)>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.begin(Durability::Immediate)?;
-        // Otherwise opening after a crash would have to walk the whole database.
-        transaction.set_quick_repair(true);
+        let transaction = self.begin(Durability::Immediate)?;
         {
             let mut table = transaction.open_table(COLLECTIONS)?;
             for (number, spec) in collections {
@@ -202,6 +200,8 @@ impl Store {
     fn begin(&self, durability: Durability) -> Result<WriteTransaction, StoreError> {
         let mut transaction = self.0.begin_write()?;
         transaction.set_durability(durability)?;
+        // Otherwise opening after a crash would have to walk the whole database.
+        transaction.set_quick_repair(matches!(durability, Durability::Immediate));
         Ok(transaction)
     }
 
