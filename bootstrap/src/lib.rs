@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Context;
-use dunlin_protocols::{Event, Keypair, Multiaddr, Network, NetworkName, Reach, messages::RefusalReason};
+use dunlin_protocols::{
+    Event, Keypair, Multiaddr, Network, NetworkName, Reach, messages::RefusalReason,
+};
 use dunlin_trust::Trust;
 use tokio_util::sync::CancellationToken;
 
@@ -70,8 +72,9 @@ pub async fn run(
     mut on_listening: impl FnMut(&Multiaddr) + Send,
 ) -> anyhow::Result<()> {
     let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
-    let (_handle, mut events, network) =
-        Network::start(config.into(), keypair, trust).await.context("the bootstrap node cannot start")?;
+    let (_handle, mut events, network) = Network::start(config.into(), keypair, trust)
+        .await
+        .context("the bootstrap node cannot start")?;
     loop {
         tokio::select! {
             biased;

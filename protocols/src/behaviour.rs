@@ -1,18 +1,16 @@
 //! The swarm's behaviours, each with its limits, and how the swarm is built.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use libp2p::{
     Swarm, SwarmBuilder,
-    connection_limits::{self, ConnectionLimits},
     gossipsub::{self, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
     identify,
     identity::Keypair,
-    kad::{
-        self,
-        store::{MemoryStore, MemoryStoreConfig},
-    },
-    mdns, memory_connection_limits, noise, ping,
+    kad, mdns, memory_connection_limits, noise, ping,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle},
     tcp, yamux,
@@ -22,25 +20,26 @@ use crate::{
     address_limits,
     codec::Codec,
     config::{
-        Config, ESTABLISHED_MAX, IDLE_TIMEOUT, INBOUND_MAX, MEMORY_BYTES_MAX, NEGOTIATING_MAX,
-        OUTBOUND_MAX, PENDING_MAX, PER_PEER_MAX, QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX,
-        QUIC_STREAMS_MAX, REQUEST_STREAMS_MAX, REQUEST_TIMEOUT, Reach, STREAMS_MAX,
+        Config, IDLE_TIMEOUT, MEMORY_BYTES_MAX, NEGOTIATING_MAX, QUIC_CONNECTION_BYTES_MAX,
+        QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX, REQUEST_STREAMS_MAX, REQUEST_TIMEOUT, Reach,
+        STREAMS_MAX,
     },
+    connection_limits,
     messages::{
         SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL, TemplatesRequest,
         TemplatesResponse,
     },
     network::StartError,
+    provider_store::ProviderStore,
 };
 
 /// What identify tells about this program.
 const AGENT: &str = concat!("dunlin/", env!("CARGO_PKG_VERSION"));
-/// Version of the protocol family, as identify tells it.
-const FAMILY: &str = "dunlin/1";
-/// Largest gossip message: an envelope of an announcement, with room.
-const GOSSIP_BYTES_MAX: usize = 4096;
-/// Keys that this node provides: the rendezvous and roots, never single segments.
-const KAD_PROVIDED_MAX: usize = 1024;
+/// Largest announcement by gossip, in bytes: its payload and envelope have at most 512.
+const ANNOUNCEMENT_BYTES_MAX: usize = 1024;
+/// Largest frame of gossip, in bytes: gossip's own talk about which messages there are needs more room
+/// than the messages.
+const GOSSIP_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) type SegmentsExchange =
     request_response::Behaviour<Codec<SegmentsRequest, SegmentsResponse>>;
@@ -56,7 +55,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) kad: kad::Behaviour<ProviderStore>,
     pub(crate) gossip:
         gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
     pub(crate) segments: SegmentsExchange,
@@ -65,15 +64,8 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     fn new(keypair: &Keypair, config: &Config) -> Result<Self, StartError> {
-        let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(PENDING_MAX))
-            .with_max_pending_outgoing(Some(PENDING_MAX))
-            .with_max_established_incoming(Some(INBOUND_MAX))
-            .with_max_established_outgoing(Some(OUTBOUND_MAX))
-            .with_max_established(Some(ESTABLISHED_MAX))
-            .with_max_established_per_peer(Some(PER_PEER_MAX));
         Ok(Self {
-            connection_limits: connection_limits::Behaviour::new(limits),
+            connection_limits: connection_limits::Behaviour::default(),
             memory_limits: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
             address_limits: address_limits::Behaviour::new(config.one_machine),
             identify: identify(keypair, config),
@@ -88,9 +80,12 @@ impl Behaviour {
 }
 
 fn identify(keypair: &Keypair, config: &Config) -> identify::Behaviour {
-    let settings = identify::Config::new(FAMILY.to_owned(), keypair.public())
+    let settings = identify::Config::new(config.network.family(), keypair.public())
         .with_agent_version(AGENT.to_owned())
-        .with_hide_listen_addrs(config.reach == Reach::Public);
+        .with_hide_listen_addrs(config.reach == Reach::Public)
+        .with_push_listen_addr_updates(true)
+        // Addresses that peers tell are filtered before they are kept, which this cache does not do.
+        .with_cache_size(0);
     identify::Behaviour::new(settings)
 }
 
@@ -104,21 +99,22 @@ fn mdns(keypair: &Keypair, config: &Config) -> Option<mdns::tokio::Behaviour> {
         .ok()
 }
 
-fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<MemoryStore> {
+fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<ProviderStore> {
     let me = keypair.public().to_peer_id();
-    let limits = MemoryStoreConfig {
-        max_records: 1,
-        max_value_bytes: 1,
-        max_providers_per_key: 20,
-        max_provided_keys: KAD_PROVIDED_MAX,
-    };
     let mut settings = kad::Config::new(config.network.kad_protocol());
     settings
         .set_record_filtering(kad::StoreInserts::FilterBoth)
+        // There are no values to republish, and the job for it would remember every key that anybody
+        // ever tried to put here.
+        .set_replication_interval(None)
+        .set_publication_interval(None)
         .set_query_timeout(Duration::from_secs(20))
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
-    let mut kad = kad::Behaviour::with_config(me, MemoryStore::with_config(me, limits), settings);
-    kad.set_mode(Some(kad::Mode::Server));
+    let store = ProviderStore::new(me, Instant::now());
+    let mut kad = kad::Behaviour::with_config(me, store, settings);
+    // On the open internet a node serves the DHT once it has an address there; a local network has none
+    // to wait for.
+    kad.set_mode((config.reach == Reach::Local).then_some(kad::Mode::Server));
     kad
 }
 
@@ -130,7 +126,11 @@ fn gossip(
     StartError,
 > {
     let topics = [config.network.segments_topic(), config.network.templates_topic()];
-    let settings = gossipsub::ConfigBuilder::default()
+    let mut settings = gossipsub::ConfigBuilder::default();
+    for topic in &topics {
+        settings.max_transmit_size_for_topic(ANNOUNCEMENT_BYTES_MAX, topic.hash());
+    }
+    let settings = settings
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
         .max_transmit_size(GOSSIP_BYTES_MAX)

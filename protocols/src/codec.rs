@@ -2,10 +2,11 @@
 
 use std::{io, marker::PhantomData};
 
+use dunlin_wire::cbor::DecodeError;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
 
-use crate::messages::Message;
+use crate::messages::{Message, MessageError};
 
 /// Reads and writes requests `Q` and responses `R`.
 #[derive(Debug)]
@@ -23,16 +24,30 @@ impl<Q, R> Clone for Codec<Q, R> {
     }
 }
 
+/// A request as it came. libp2p keeps failures to read a request to itself, so what is no message is
+/// handed up like one: its sender broke the protocol, and the gate has to know.
+#[derive(Debug)]
+pub(crate) enum Received<Q> {
+    /// A request.
+    Message(Q),
+    /// Something else.
+    Damaged,
+}
+
 impl<Q: Message + Send + Sync, R: Message + Send + Sync> request_response::Codec for Codec<Q, R> {
     type Protocol = StreamProtocol;
-    type Request = Q;
+    type Request = Received<Q>;
     type Response = R;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Q>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Received<Q>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        match read(io).await {
+            Ok(message) => Ok(Received::Message(message)),
+            Err(cause) if is_violation(&cause) => Ok(Received::Damaged),
+            Err(cause) => Err(cause),
+        }
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<R>
@@ -46,12 +61,15 @@ impl<Q: Message + Send + Sync, R: Message + Send + Sync> request_response::Codec
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        request: Q,
+        request: Received<Q>,
     ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, &request).await
+        match request {
+            Received::Message(message) => write(io, &message).await,
+            Received::Damaged => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     async fn write_response<T>(
@@ -72,7 +90,13 @@ impl<Q: Message + Send + Sync, R: Message + Send + Sync> request_response::Codec
 async fn read<M: Message, T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<M> {
     let mut bytes = Vec::new();
     io.take(M::BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await?;
-    M::decode(&bytes).map_err(|cause| io::Error::new(io::ErrorKind::InvalidData, cause))
+    M::decode(&bytes).map_err(|cause| {
+        // A connection that is cut, and a node that gives up on an answer, end the stream early.
+        // Anybody's line may do that, so it is no violation.
+        let is_cut = matches!(cause, MessageError::Decode(DecodeError::Truncated { .. }));
+        let kind = if is_cut { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
+        io::Error::new(kind, cause)
+    })
 }
 
 async fn write<M: Message, T: AsyncWrite + Unpin + Send>(

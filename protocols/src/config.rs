@@ -9,15 +9,15 @@ use dunlin_wire::{
 use libp2p::{Multiaddr, PeerId, StreamProtocol, gossipsub::IdentTopic, multiaddr::Protocol};
 
 /// Connections that may be half open, inbound and outbound each. Above, new ones are refused.
-pub(crate) const PENDING_MAX: u32 = 64;
+pub(crate) const PENDING_MAX: usize = 64;
 /// Established inbound connections. Above, new ones are refused.
-pub(crate) const INBOUND_MAX: u32 = 256;
+pub(crate) const INBOUND_MAX: usize = 256;
 /// Established outbound connections. Above, dials fail.
-pub(crate) const OUTBOUND_MAX: u32 = 128;
+pub(crate) const OUTBOUND_MAX: usize = 128;
 /// Established connections in all.
-pub(crate) const ESTABLISHED_MAX: u32 = 384;
+pub(crate) const ESTABLISHED_MAX: usize = 384;
 /// Connections with one peer: one each way, as simultaneous dials leave.
-pub(crate) const PER_PEER_MAX: u32 = 2;
+pub(crate) const PER_PEER_MAX: usize = 2;
 /// Resident memory above which new connections are refused, in bytes.
 pub(crate) const MEMORY_BYTES_MAX: usize = 1 << 30;
 /// Idle connections are closed after this. Requests alone do not keep one open, so that a node does not
@@ -33,6 +33,8 @@ pub(crate) const QUIC_STREAMS_MAX: u32 = 64;
 pub(crate) const QUIC_STREAM_BYTES_MAX: u32 = 1_000_000;
 /// Bytes that one QUIC connection may send ahead.
 pub(crate) const QUIC_CONNECTION_BYTES_MAX: u32 = 4_000_000;
+/// Longest address that is believed, in bytes.
+pub(crate) const ADDRESS_BYTES_MAX: usize = 256;
 /// Addresses that are believed of one peer.
 pub(crate) const ADDRESSES_PER_PEER_MAX: usize = 16;
 /// A request without an answer fails after this.
@@ -48,6 +50,9 @@ pub struct Config {
     pub network: NetworkName,
     /// Addresses to listen on: TCP, QUIC (`/udp/…/quic-v1`), WebSocket (`/tcp/…/ws`). Port 0 takes any.
     pub listen: Vec<Multiaddr>,
+    /// Addresses under which others reach this node, where they are not those that it listens on: behind a
+    /// router that forwards a port. Default none.
+    pub external: Vec<Multiaddr>,
     /// Peers to dial first, each with its `/p2p` part.
     pub bootstrap: Vec<Multiaddr>,
     /// Whether to find peers on the local network. Default true. It tells the LAN that we are here.
@@ -66,6 +71,7 @@ impl Config {
         Self {
             network,
             listen: Vec::new(),
+            external: Vec::new(),
             bootstrap: Vec::new(),
             mdns: true,
             reach: Reach::Local,
@@ -92,8 +98,8 @@ impl Config {
 pub enum Reach {
     /// It lives among machines that can reach each other: private addresses are kept and told.
     Local,
-    /// It is on the open internet: private addresses are dropped, and its own listen addresses are not
-    /// told before others have confirmed them.
+    /// It is on the open internet: private addresses are dropped, and of its own only those are told that
+    /// are routable there, or given as `external`.
     Public,
 }
 
@@ -106,6 +112,11 @@ impl NetworkName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns what nodes of this network, and no others, say that they speak.
+    pub(crate) fn family(&self) -> String {
+        format!("/dunlin/{}/1", self.0)
     }
 
     pub(crate) fn kad_protocol(&self) -> StreamProtocol {

@@ -36,6 +36,8 @@ pub struct Counters {
     pub announcements_rejected: u64,
     /// Events that were dropped because the shell did not keep up.
     pub events_dropped: u64,
+    /// Connections refused because there are too many.
+    pub connections_refused: u64,
     /// Connections refused because their address holds or opens too many.
     pub connections_refused_by_address: u64,
     /// Connections closed because the peer is revoked, or of another network.

@@ -8,6 +8,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause between two rounds.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
+/// Longest pause of a node that is alone: its bootstrap node may be back, or its network.
+const PAUSE_ALONE_MAX: Duration = Duration::from_secs(15);
+
 /// Peers that the DHT's rendezvous record may make us dial in one round.
 pub(crate) const DIALS_PER_ROUND_MAX: usize = 32;
 
@@ -29,13 +32,15 @@ impl Discovery {
         self.next
     }
 
-    /// Returns whether a round is due, and sets the time of the next.
-    pub(crate) fn wake(&mut self, now: Instant) -> bool {
+    /// Returns whether a round is due, and sets the time of the next, which comes sooner for a node that
+    /// is connected to nobody.
+    pub(crate) fn wake(&mut self, now: Instant, is_alone: bool) -> bool {
         if now < self.next {
             return false;
         }
         self.next = now + self.pause;
-        self.pause = (2 * self.pause).min(PAUSE_MAX);
+        let pause_max = if is_alone { PAUSE_ALONE_MAX } else { PAUSE_MAX };
+        self.pause = (2 * self.pause).min(pause_max);
         true
     }
 
@@ -56,8 +61,8 @@ mod tests {
         let mut discovery = Discovery::new(start);
         let (mut now, mut rounds) = (start, 0);
         while now < start + Duration::from_secs(3_600) {
-            assert!(discovery.wake(now));
-            assert!(!discovery.wake(now));
+            assert!(discovery.wake(now, false));
+            assert!(!discovery.wake(now, false));
             rounds += 1;
             now = discovery.next_wake();
             if rounds == 4 {
@@ -67,5 +72,17 @@ mod tests {
         assert!((15..30).contains(&rounds), "{rounds}");
         discovery.on_new_contact(now - Duration::from_secs(100));
         assert!(discovery.next_wake() < now);
+    }
+
+    #[test]
+    fn a_node_that_is_alone_keeps_trying() {
+        let mut now = Instant::now();
+        let mut discovery = Discovery::new(now);
+        for _ in 0..30 {
+            assert!(discovery.wake(now, true));
+            now = discovery.next_wake();
+        }
+        assert!(discovery.wake(now, true));
+        assert!(discovery.next_wake() <= now + PAUSE_ALONE_MAX);
     }
 }

@@ -242,7 +242,8 @@ impl Handle {
     }
 }
 
-/// Checks what a peer sent for the CIDs it was asked for; says whether anything else was among it.
+/// Checks what a peer sent for the CIDs it was asked for; says whether the answer breaks the protocol: it
+/// holds something else, or nothing at all, which would have us ask for ever.
 fn sort_out(
     asked: &BTreeSet<Cid>,
     blocks: Vec<ClaimedBlock>,
@@ -250,7 +251,7 @@ fn sort_out(
 ) -> (BlocksAnswer, bool) {
     let mut answer = BlocksAnswer::default();
     let mut left = asked.clone();
-    let mut unasked = false;
+    let mut unasked = blocks.is_empty() && missing.is_empty() && !asked.is_empty();
     for ClaimedBlock { cid, bytes } in blocks {
         if !left.remove(&cid) {
             unasked = true;
@@ -335,7 +336,7 @@ mod tests {
             |block: &Block, bytes: &[u8]| ClaimedBlock { cid: *block.cid(), bytes: bytes.to_vec() };
         let sent = vec![claimed(&right, b"a"), claimed(&wrong, b"x")];
         let (answer, unasked) = sort_out(&asked, sent.clone(), vec![*missing.cid()]);
-        assert_eq!(answer.blocks, [right.clone()]);
+        assert_eq!(answer.blocks, std::slice::from_ref(&right));
         assert_eq!((answer.wrong, answer.missing), (vec![*wrong.cid()], vec![*missing.cid()]));
         assert!(!unasked);
         for extra in [claimed(&other, b"d"), claimed(&right, b"a")] {

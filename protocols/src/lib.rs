@@ -17,6 +17,7 @@ mod address_limits;
 mod behaviour;
 mod codec;
 mod config;
+mod connection_limits;
 mod counters;
 mod discovery;
 mod event;
@@ -24,6 +25,7 @@ mod handle;
 pub mod messages;
 mod network;
 mod peers;
+mod provider_store;
 mod rate;
 mod requests;
 

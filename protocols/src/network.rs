@@ -30,11 +30,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{announcements::Heard, serving::Serving};
+use self::{
+    announcements::Heard,
+    serving::{Held, Serving},
+};
 use crate::{
     Config, ConfigError, Counters, Event, Handle, NetworkError,
     behaviour::{self, Behaviour, BehaviourEvent},
-    discovery::Discovery,
+    codec::Received,
+    discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
     messages::{SegmentsResponse, TemplatesResponse},
     peers::Peers,
@@ -76,6 +80,9 @@ impl Network {
     ) -> Result<(Handle, mpsc::Receiver<Event>, Self), StartError> {
         let bootstrap = config.bootstrap_peers()?;
         let mut swarm = behaviour::swarm(keypair.clone(), &config).await?;
+        for address in &config.external {
+            swarm.add_external_address(address.clone());
+        }
         for address in &config.listen {
             let listening = swarm.listen_on(address.clone());
             listening.map_err(|cause| StartError::Listen { address: address.clone(), cause })?;
@@ -101,6 +108,7 @@ impl Network {
             templates_asked: Asked::default(),
             admission: Admission::default(),
             serving: FuturesUnordered::new(),
+            held: Held::default(),
             heard: Heard::default(),
             changed: Vec::new(),
             counters: Counters::default(),
@@ -185,6 +193,7 @@ struct Actor {
     templates_asked: Asked<TemplatesResponse>,
     admission: Admission,
     serving: FuturesUnordered<Serving>,
+    held: Held,
     heard: Heard,
     /// Records that changed and that the shell has not been given yet.
     changed: Vec<Record>,
@@ -235,7 +244,7 @@ impl Actor {
             self.next_tick = now + TICK;
             self.tick(now);
         }
-        if self.discovery.wake(now) {
+        if self.discovery.wake(now, self.peers.ids().next().is_none()) {
             self.look_for_peers();
         }
     }
@@ -256,6 +265,7 @@ impl Actor {
                 self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
             }
         }
+        self.dial_neighbours();
         let kad = &mut self.swarm.behaviour_mut().kad;
         if kad.bootstrap().is_err() {
             // Nobody of the DHT is known yet.
@@ -268,6 +278,23 @@ impl Actor {
         if self.rendezvous.is_none() {
             self.rendezvous = Some(kad.get_providers(key));
         }
+    }
+
+    /// Dials peers that mDNS found and that are not connected.
+    pub(super) fn dial_neighbours(&mut self) {
+        let found = self.swarm.behaviour().mdns.as_ref().map(|mdns| mdns.discovered_nodes());
+        let found = found.into_iter().flatten().filter(|peer| !self.swarm.is_connected(peer));
+        // One peer has several addresses, and is in the list once for each.
+        let found: BTreeSet<_> = found.copied().take(DIALS_PER_ROUND_MAX).collect();
+        for peer in found {
+            self.dial_by_id(peer);
+        }
+    }
+
+    /// Dials a peer wherever the behaviours know it to be.
+    fn dial_by_id(&mut self, peer: PeerId) {
+        let everywhere = DialOpts::peer_id(peer).addresses(Vec::new());
+        self.dial(everywhere.extend_addresses_through_behaviour());
     }
 
     fn dial(&mut self, opts: libp2p::swarm::dial_opts::WithPeerIdWithAddresses) {
@@ -284,7 +311,11 @@ impl Actor {
                     if !self.segments_asked.has_room() {
                         return refuse(reply, NetworkError::Busy);
                     }
-                    let id = self.swarm.behaviour_mut().segments.send_request(&peer, request);
+                    let id = self
+                        .swarm
+                        .behaviour_mut()
+                        .segments
+                        .send_request(&peer, Received::Message(request));
                     self.segments_asked.insert(id, reply);
                 }
             }
@@ -293,7 +324,11 @@ impl Actor {
                     if !self.templates_asked.has_room() {
                         return refuse(reply, NetworkError::Busy);
                     }
-                    let id = self.swarm.behaviour_mut().templates.send_request(&peer, request);
+                    let id = self
+                        .swarm
+                        .behaviour_mut()
+                        .templates
+                        .send_request(&peer, Received::Message(request));
                     self.templates_asked.insert(id, reply);
                 }
             }
@@ -339,9 +374,13 @@ impl Actor {
                 reply.send(addresses.collect()).ok();
             }
             Command::Counters { reply } => {
-                let connections_refused_by_address =
-                    self.swarm.behaviour().address_limits.refused();
-                reply.send(Counters { connections_refused_by_address, ..self.counters }).ok();
+                let limits = self.swarm.behaviour();
+                let counters = Counters {
+                    connections_refused: limits.connection_limits.refused(),
+                    connections_refused_by_address: limits.address_limits.refused(),
+                    ..self.counters
+                };
+                reply.send(counters).ok();
             }
             Command::Received { bytes } => self.counters.block_bytes_received += bytes,
         }

@@ -6,11 +6,7 @@ use std::{
 };
 
 use dunlin_trust::Explanation;
-use libp2p::{
-    Multiaddr, PeerId, core::ConnectedPoint, identify, multiaddr::Protocol, swarm::ConnectionId,
-};
-
-use crate::config::ADDRESSES_PER_PEER_MAX;
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 
 /// A connected peer, or one of whom a record is kept.
 #[derive(Clone, Debug)]
@@ -122,10 +118,14 @@ impl Peers {
     }
 
     /// Remembers what a peer says about itself; returns whether it is the first time.
-    pub(crate) fn identify(&mut self, peer: &PeerId, info: &identify::Info) -> bool {
+    pub(crate) fn identify(
+        &mut self,
+        peer: &PeerId,
+        agent: &str,
+        addresses: Vec<Multiaddr>,
+    ) -> bool {
         let Some(connected) = self.connected.get_mut(peer) else { return false };
-        let agent = info.agent_version.chars().take(64).filter(|c| !c.is_control()).collect();
-        let addresses = info.listen_addrs.iter().take(ADDRESSES_PER_PEER_MAX).cloned().collect();
+        let agent = agent.chars().take(64).filter(|c| !c.is_control()).collect();
         connected.identity.replace(Identity { agent, addresses }).is_none()
     }
 

@@ -18,13 +18,15 @@ use crate::{
     rate::{Bucket, Rate},
 };
 
-/// Own requests of one protocol that may be under way; more are refused at once.
-const ASKED_MAX: usize = 256;
+/// Own requests of one protocol that may be under way; more are refused at once. Each may bring 4 MiB, so
+/// this bounds what all peers together make us hold to 256 MiB.
+const ASKED_MAX: usize = 64;
 
-/// Requests of peers that may be under way in the shell; more are refused as busy.
+/// Requests of peers that may be under way; more are refused as busy. A request is under way until its
+/// answer has left, so slow readers hold at most this many answers of up to 4 MiB here.
 const SERVING_MAX: usize = 64;
 
-/// Requests of one peer that may be under way in the shell.
+/// Requests of one peer that may be under way: with 4 MiB each, 32 MiB in flight.
 const SERVING_PER_PEER_MAX: usize = 8;
 
 /// How fast one peer may ask.

@@ -1,17 +1,18 @@
 //! Requests of peers: the gate, the limits, the shell's answer.
 
-use std::{future::Future, pin::Pin, time::Instant};
+use std::{collections::HashMap, future::Future, pin::Pin, time::Instant};
 
 use dunlin_trust::{Evidence, Operation};
 use libp2p::{
     PeerId,
-    request_response::{self, InboundFailure, Message, ResponseChannel},
+    request_response::{self, InboundRequestId, Message, ResponseChannel},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc::OwnedPermit, oneshot};
 
 use super::{Actor, unix_now};
 use crate::{
-    Event, SegmentsReply, TemplatesReply, codec,
+    Event, SegmentsReply, TemplatesReply,
+    codec::Received,
     messages::{
         RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
     },
@@ -23,7 +24,7 @@ pub(super) type Serving = Pin<Box<dyn Future<Output = Served> + Send>>;
 
 /// An answer that the shell gave, or failed to give.
 pub(super) struct Served {
-    peer: PeerId,
+    slot: Slot,
     answer: Answer,
 }
 
@@ -32,15 +33,54 @@ enum Answer {
     Templates(ResponseChannel<TemplatesResponse>, TemplatesResponse),
 }
 
+/// One request of a peer.
+pub(super) type Slot = (Exchange, InboundRequestId);
+
+/// The protocol that a request came by; each counts its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Exchange {
+    Segments,
+    Templates,
+}
+
+/// The requests that were taken on. They are no more than [`Admission`](crate::requests::Admission)
+/// allows: a place is free again when the shell is done with a request and its stream has ended, so
+/// neither a slow reader nor a slow shell can pile them up.
+#[derive(Debug, Default)]
+pub(super) struct Held(HashMap<Slot, Holding>);
+
+#[derive(Debug)]
+struct Holding {
+    peer: PeerId,
+    is_answered: bool,
+    is_closed: bool,
+}
+
+impl Held {
+    fn take_on(&mut self, slot: Slot, peer: PeerId) {
+        self.0.insert(slot, Holding { peer, is_answered: false, is_closed: false });
+    }
+
+    /// Notes a change of a request that is held; returns its peer when its place is free now.
+    fn note(&mut self, slot: Slot, change: impl FnOnce(&mut Holding)) -> Option<PeerId> {
+        let holding = self.0.get_mut(&slot)?;
+        change(holding);
+        let is_done = holding.is_answered && holding.is_closed;
+        if is_done { self.0.remove(&slot).map(|holding| holding.peer) } else { None }
+    }
+}
+
 impl Actor {
     pub(super) fn on_segments_event(
         &mut self,
-        event: request_response::Event<SegmentsRequest, SegmentsResponse>,
+        event: request_response::Event<Received<SegmentsRequest>, SegmentsResponse>,
     ) {
         use request_response::Event as E;
         match event {
-            E::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.on_segments_request(peer, request, channel);
+            E::Message {
+                peer, message: Message::Request { request_id, request, channel }, ..
+            } => {
+                self.on_segments_request(peer, request_id, request, channel);
             }
             E::Message { message: Message::Response { request_id, response }, .. } => {
                 self.counters.answers_received += 1;
@@ -50,19 +90,22 @@ impl Actor {
                 let blame = self.segments_asked.fail(&request_id, peer, &error);
                 self.on_failed_ask(peer, blame);
             }
-            E::InboundFailure { peer, error, .. } => self.on_inbound_failure(peer, &error),
-            E::ResponseSent { .. } => {}
+            E::InboundFailure { request_id, .. } | E::ResponseSent { request_id, .. } => {
+                self.on_closed((Exchange::Segments, request_id));
+            }
         }
     }
 
     pub(super) fn on_templates_event(
         &mut self,
-        event: request_response::Event<TemplatesRequest, TemplatesResponse>,
+        event: request_response::Event<Received<TemplatesRequest>, TemplatesResponse>,
     ) {
         use request_response::Event as E;
         match event {
-            E::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.on_templates_request(peer, request, channel);
+            E::Message {
+                peer, message: Message::Request { request_id, request, channel }, ..
+            } => {
+                self.on_templates_request(peer, request_id, request, channel);
             }
             E::Message { message: Message::Response { request_id, response }, .. } => {
                 self.counters.answers_received += 1;
@@ -72,68 +115,99 @@ impl Actor {
                 let blame = self.templates_asked.fail(&request_id, peer, &error);
                 self.on_failed_ask(peer, blame);
             }
-            E::InboundFailure { peer, error, .. } => self.on_inbound_failure(peer, &error),
-            E::ResponseSent { .. } => {}
+            E::InboundFailure { request_id, .. } | E::ResponseSent { request_id, .. } => {
+                self.on_closed((Exchange::Templates, request_id));
+            }
         }
     }
 
     fn on_segments_request(
         &mut self,
         peer: PeerId,
-        request: SegmentsRequest,
+        id: InboundRequestId,
+        request: Received<SegmentsRequest>,
         channel: ResponseChannel<SegmentsResponse>,
     ) {
-        if let Err(reason) = self.take_on(peer, Operation::ServePrivateSegments) {
-            return self.send_segments(channel, SegmentsResponse::Refused { reason });
-        }
+        let Received::Message(request) = request else { return self.on_damaged(peer) };
+        let room = match self.take_on(peer, Operation::ServePrivateSegments) {
+            Ok(room) => room,
+            Err(reason) => {
+                return self.send_segments(channel, SegmentsResponse::Refused { reason });
+            }
+        };
         let (reply, answer) = oneshot::channel();
-        self.ask_shell(Event::SegmentsRequested { peer, request, reply: SegmentsReply(reply) });
+        room.send(Event::SegmentsRequested { peer, request, reply: SegmentsReply(reply) });
+        let slot = (Exchange::Segments, id);
+        self.held.take_on(slot, peer);
         self.serving.push(Box::pin(async move {
             let failed = SegmentsResponse::Refused { reason: RefusalReason::Failed };
-            Served { peer, answer: Answer::Segments(channel, answer.await.unwrap_or(failed)) }
+            Served { slot, answer: Answer::Segments(channel, answer.await.unwrap_or(failed)) }
         }));
     }
 
     fn on_templates_request(
         &mut self,
         peer: PeerId,
-        request: TemplatesRequest,
+        id: InboundRequestId,
+        request: Received<TemplatesRequest>,
         channel: ResponseChannel<TemplatesResponse>,
     ) {
-        if let Err(reason) = self.take_on(peer, Operation::ServeTemplates) {
-            return self.send_templates(channel, TemplatesResponse::Refused { reason });
-        }
+        let Received::Message(request) = request else { return self.on_damaged(peer) };
+        let room = match self.take_on(peer, Operation::ServeTemplates) {
+            Ok(room) => room,
+            Err(reason) => {
+                return self.send_templates(channel, TemplatesResponse::Refused { reason });
+            }
+        };
         let (reply, answer) = oneshot::channel();
-        self.ask_shell(Event::TemplatesRequested { peer, request, reply: TemplatesReply(reply) });
+        room.send(Event::TemplatesRequested { peer, request, reply: TemplatesReply(reply) });
+        let slot = (Exchange::Templates, id);
+        self.held.take_on(slot, peer);
         self.serving.push(Box::pin(async move {
             let failed = TemplatesResponse::Refused { reason: RefusalReason::Failed };
-            Served { peer, answer: Answer::Templates(channel, answer.await.unwrap_or(failed)) }
+            Served { slot, answer: Answer::Templates(channel, answer.await.unwrap_or(failed)) }
         }));
     }
 
-    /// Decides whether a peer's request is taken on, and counts why it is not.
-    fn take_on(&mut self, peer: PeerId, operation: Operation) -> Result<(), RefusalReason> {
+    /// Decides whether a peer's request is taken on, and counts why it is not. When it is, there is room
+    /// to put it before the shell.
+    fn take_on(
+        &mut self,
+        peer: PeerId,
+        operation: Operation,
+    ) -> Result<OwnedPermit<Event>, RefusalReason> {
         if let Err(refusal) = self.trust.may(unix_now(), &peer, operation) {
             tracing::debug!(%refusal, "request refused");
             self.counters.requests_denied += 1;
             return Err(RefusalReason::Denied);
         }
-        if !self.admission.admit(peer, Instant::now()) {
+        // The room comes first: what the shell has none for shall not hold a place.
+        let room = self.events.clone().try_reserve_owned().ok();
+        let room = room.filter(|_| self.admission.admit(peer, Instant::now()));
+        room.ok_or_else(|| {
             self.counters.requests_busy += 1;
-            return Err(RefusalReason::Busy);
-        }
-        Ok(())
+            RefusalReason::Busy
+        })
     }
 
-    /// Puts a request before the shell. When its queue is full, the reply is dropped with the event, and
-    /// the peer is told that the node failed.
-    fn ask_shell(&mut self, event: Event) {
-        self.tell(event);
+    /// A peer sent something that is no request; its stream ends without an answer.
+    fn on_damaged(&mut self, peer: PeerId) {
+        self.counters.violations += 1;
+        self.observe(peer, Evidence::ProtocolViolation);
+    }
+
+    /// The stream of a request has ended, with or without an answer.
+    fn on_closed(&mut self, slot: Slot) {
+        if let Some(peer) = self.held.note(slot, |holding| holding.is_closed = true) {
+            self.admission.done(&peer);
+        }
     }
 
     pub(super) fn on_served(&mut self, served: Served) {
-        let Served { peer, answer } = served;
-        self.admission.done(&peer);
+        let Served { slot, answer } = served;
+        if let Some(peer) = self.held.note(slot, |holding| holding.is_answered = true) {
+            self.admission.done(&peer);
+        }
         match answer {
             Answer::Segments(channel, response) => {
                 self.count_answer(matches!(response, SegmentsResponse::Refused { .. }));
@@ -187,16 +261,6 @@ impl Actor {
                 self.counters.violations += 1;
                 self.observe(peer, Evidence::ProtocolViolation);
             }
-        }
-    }
-
-    fn on_inbound_failure(&mut self, peer: PeerId, failure: &InboundFailure) {
-        match failure {
-            InboundFailure::Io(cause) if codec::is_violation(cause) => {
-                self.counters.violations += 1;
-                self.observe(peer, Evidence::ProtocolViolation);
-            }
-            other => tracing::trace!(%peer, cause = %other, "a request ended without an answer"),
         }
     }
 }

@@ -8,11 +8,16 @@ use libp2p::{
     kad::{self, GetProvidersOk, InboundRequest, QueryResult, store::RecordStore},
     mdns,
     multiaddr::Protocol,
-    swarm::{SwarmEvent, dial_opts::DialOpts},
+    swarm::SwarmEvent,
 };
 
 use super::{Actor, BehaviourEvent, unix_now, with_peer};
-use crate::{Event, Reach, config::ADDRESSES_PER_PEER_MAX, discovery::DIALS_PER_ROUND_MAX};
+use crate::{
+    Event, Reach,
+    config::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX},
+    discovery::DIALS_PER_ROUND_MAX,
+    provider_store::ProviderStore,
+};
 
 /// Longest DHT key that is kept for others: a CID has 36 bytes, a multihash 34.
 const KEY_BYTES_MAX: usize = 64;
@@ -24,6 +29,9 @@ impl Actor {
             SwarmEvent::NewListenAddr { address, .. } => {
                 let me = *self.swarm.local_peer_id();
                 self.tell(Event::Listening(with_peer(&address, me)));
+                if self.config.reach == Reach::Public && is_dialable(&address, Reach::Public) {
+                    self.swarm.add_external_address(address);
+                }
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 if self.trust.may(unix_now(), &peer_id, Operation::Connect).is_err() {
@@ -32,9 +40,8 @@ impl Actor {
                 self.peers.connect(peer_id, connection_id, endpoint, Instant::now());
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
-                if self.peers.disconnect(&peer_id, connection_id) {
-                    self.tell(Event::PeerDisconnected(peer_id));
-                }
+                let was_last = self.peers.disconnect(&peer_id, connection_id);
+                was_last.then(|| self.tell(Event::PeerDisconnected(peer_id)));
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::debug!(cause = %error, "a listener failed to accept");
@@ -60,9 +67,8 @@ impl Actor {
                 }
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                for (peer, address) in found.into_iter().take(DIALS_PER_ROUND_MAX) {
-                    self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
-                }
+                tracing::trace!(count = found.len(), "found on the local network");
+                self.dial_neighbours();
             }
             BehaviourEvent::Kad(event) => self.on_kad_event(event),
             BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
@@ -72,20 +78,35 @@ impl Actor {
         }
     }
 
-    /// A peer said what it is. One that does not speak our network's DHT is of another network.
+    /// A peer said what it is. One of another network has no business here.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        if !info.protocols.contains(&self.config.network.kad_protocol()) {
+        if info.protocol_version != self.config.network.family() {
             return self.close(peer);
         }
-        let is_new = self.peers.identify(&peer, info);
-        for address in info.listen_addrs.iter().take(ADDRESSES_PER_PEER_MAX) {
-            if is_dialable(address, self.config.reach) {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
-            }
-        }
+        let reach = self.config.reach;
+        let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, reach));
+        let addresses: Vec<_> = addresses.take(ADDRESSES_PER_PEER_MAX).cloned().collect();
+        let is_new = self.peers.identify(&peer, &info.agent_version, addresses.clone());
+        self.keep_addresses(peer, addresses, info);
         if is_new {
             self.discovery.on_new_contact(Instant::now());
             self.tell(Event::PeerConnected(peer));
+        }
+    }
+
+    /// Keeps what a peer told about where it is. The DHT tells others of those that serve it.
+    fn keep_addresses(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, info: &identify::Info) {
+        let is_server = info.protocols.contains(&self.config.network.kad_protocol());
+        for address in addresses {
+            self.swarm.add_peer_address(peer, address.clone());
+            if is_server {
+                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+            }
+        }
+        // Peers may tell new addresses as often as they like, and the routing table keeps them all.
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for address in addresses_of(kad, &peer).into_iter().rev().skip(ADDRESSES_PER_PEER_MAX) {
+            kad.remove_address(&peer, &address);
         }
     }
 
@@ -142,11 +163,7 @@ impl Actor {
         if self.rendezvous == Some(id) {
             for peer in found.collect::<Vec<_>>() {
                 if !self.swarm.is_connected(&peer) {
-                    self.dial(
-                        DialOpts::peer_id(peer)
-                            .addresses(Vec::new())
-                            .extend_addresses_through_behaviour(),
-                    );
+                    self.dial_by_id(peer);
                 }
             }
         } else if let Some(query) = self.queries.get_mut(&id) {
@@ -164,8 +181,18 @@ impl Actor {
     }
 }
 
+/// Returns what the routing table knows of where a peer is, in the order in which it came to know.
+fn addresses_of(kad: &mut kad::Behaviour<ProviderStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
+}
+
 /// Returns whether an address that somebody told may be kept and dialled.
 fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
+    if address.len() > ADDRESS_BYTES_MAX {
+        return false;
+    }
     let Some(host) = address.iter().next() else { return false };
     match host {
         Protocol::Ip4(ip) => {

@@ -1,0 +1,193 @@
+//! Real nodes on loopback, for tests that read as stories. Everything waits for events, and for none
+//! longer than [`PATIENCE`].
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "tests: every file uses its own part of this, and a failure ends it"
+)]
+
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use dunlin_protocols::{
+    Config, Event, Handle, Keypair, Multiaddr, Network, PeerId,
+    messages::{SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse},
+};
+use dunlin_trust::{Explanation, Trust};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+
+/// Longest time that anything here may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a node answers.
+pub trait Shell: Send + 'static {
+    fn segments(&mut self, _: SegmentsRequest) -> Option<SegmentsResponse> {
+        None
+    }
+
+    fn templates(&mut self, _: TemplatesRequest) -> Option<TemplatesResponse> {
+        None
+    }
+}
+
+/// A shell that answers nothing.
+pub struct Mute;
+
+impl Shell for Mute {}
+
+/// A shell that answers questions about segments with a function.
+pub struct Segments<F>(pub F);
+
+impl<F: FnMut(SegmentsRequest) -> SegmentsResponse + Send + 'static> Shell for Segments<F> {
+    fn segments(&mut self, request: SegmentsRequest) -> Option<SegmentsResponse> {
+        Some((self.0)(request))
+    }
+}
+
+/// A shell that answers questions about templates with a function.
+pub struct Templates<F>(pub F);
+
+impl<F: FnMut(TemplatesRequest) -> TemplatesResponse + Send + 'static> Shell for Templates<F> {
+    fn templates(&mut self, request: TemplatesRequest) -> Option<TemplatesResponse> {
+        Some((self.0)(request))
+    }
+}
+
+/// A running node.
+pub struct Node {
+    pub handle: Handle,
+    pub address: Multiaddr,
+    news: mpsc::Receiver<Event>,
+    network: Network,
+    shell: JoinHandle<()>,
+}
+
+/// Returns the key of the node with this number.
+pub fn key(number: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([number; 32]).unwrap()
+}
+
+/// Returns the peer id of the node with this number.
+pub fn peer(number: u8) -> PeerId {
+    key(number).public().to_peer_id()
+}
+
+/// Returns a configuration for many nodes on this machine.
+pub fn local() -> Config {
+    let mut config = Config::new("test".parse().unwrap());
+    config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    config.mdns = false;
+    config.one_machine = true;
+    config
+}
+
+impl Node {
+    /// Starts the node with this number, whose own peers are those with the numbers `own`.
+    pub async fn start(number: u8, config: Config, own: &[u8], mut shell: impl Shell) -> Self {
+        let own_peers: BTreeSet<_> = own.iter().map(|number| peer(*number)).collect();
+        let trust = dunlin_trust::Config { own_peers, ..dunlin_trust::Config::default() };
+        let trust = Trust::new(trust, Vec::new());
+        let (handle, mut events, network) =
+            Network::start(config, key(number), trust).await.unwrap();
+        let (tell, mut news) = mpsc::channel(1024);
+        let shell = tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::SegmentsRequested { request, reply, .. } => {
+                        if let Some(answer) = shell.segments(request) {
+                            reply.send(answer);
+                        }
+                    }
+                    Event::TemplatesRequested { request, reply, .. } => {
+                        if let Some(answer) = shell.templates(request) {
+                            reply.send(answer);
+                        }
+                    }
+                    // A test that has ended wants no news.
+                    other => drop(tell.try_send(other)),
+                }
+            }
+        });
+        let address = within(async {
+            loop {
+                if let Some(Event::Listening(address)) = news.recv().await {
+                    break address;
+                }
+            }
+        })
+        .await;
+        Self { handle, address, news, network, shell }
+    }
+
+    pub fn peer(&self) -> PeerId {
+        self.handle.local_peer()
+    }
+
+    /// Dials `other` and waits until both know each other.
+    pub async fn meet(&mut self, other: &mut Self) {
+        self.handle.dial(other.address.clone()).await.unwrap();
+        let (me, them) = (self.peer(), other.peer());
+        self.until(|event| connected_to(event, them)).await;
+        other.until(|event| connected_to(event, me)).await;
+    }
+
+    /// Waits for the first event that `wanted` makes something of.
+    pub async fn until<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        within(async {
+            loop {
+                let event = self.news.recv().await.expect("the network runs");
+                if let Some(found) = wanted(event) {
+                    break found;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Returns how this node judges the one with a number.
+    pub async fn opinion_of(&self, number: u8) -> Explanation {
+        let views = self.handle.peers().await;
+        views.into_iter().find(|view| view.peer == peer(number)).expect("a known peer").trust
+    }
+
+    /// Waits until this node's state is as `is_so` wants it, looking again whenever something happened.
+    pub async fn settles<T>(&mut self, mut look: impl AsyncFnMut(&Handle) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look(&self.handle).await {
+                return found;
+            }
+            // Not everything is an event, so look at least ten times a second.
+            assert!(Instant::now() < deadline, "the node did not settle in {PATIENCE:?}");
+            let next = Instant::now() + Duration::from_millis(100);
+            timeout_at(next, self.news.recv()).await.ok();
+        }
+    }
+
+    pub async fn shutdown(self) {
+        within(self.network.shutdown()).await;
+        within(self.shell).await.unwrap();
+    }
+}
+
+/// Picks the moment when `peer` is connected.
+pub fn connected_to(event: Event, peer: PeerId) -> Option<()> {
+    matches!(event, Event::PeerConnected(other) if other == peer).then_some(())
+}
+
+/// Waits, but not forever.
+#[track_caller]
+pub fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match timeout(PATIENCE, future).await {
+            Ok(value) => value,
+            Err(_) => panic!("nothing happened within {PATIENCE:?} at {caller}"),
+        }
+    }
+}
