@@ -170,7 +170,7 @@ impl Engine {
     pub fn segment_blocks(&self, cid: &Cid) -> Result<Option<SegmentBlocks>, ReadError> {
         let reader = self.reader()?;
         let Some(stored) = reader.by_cid(cid)? else { return Ok(None) };
-        let payload = reader.payload_of(&stored.segment)?;
+        let payload = reader.payload_of(&stored)?;
         Ok(Some(SegmentBlocks { summary: stored.segment.to_block(), payload }))
     }
 

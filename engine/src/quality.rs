@@ -7,8 +7,9 @@
 use crate::{
     collection::{CollectionName, Fidelity, Units},
     engine::Engine,
-    error::ReadError,
+    error::{ReadError, StoreError},
     observation::EntityId,
+    payload,
     question::{Asked, Detail, Question},
     rows::Rows,
     segment::Segment,
@@ -143,18 +144,19 @@ impl Total {
         let mut cuts: Vec<Run> = self.windows.iter().map(|_| Run::new(self.dim)).collect();
         let stored = question.reader.of_entity(question.number, &asked.id, i64::MIN, i64::MAX)?;
         for stored in stored {
-            let segment = stored?.segment;
-            self.count(&segment);
+            let stored = stored?;
+            let segment = &stored.segment;
+            self.count(segment);
             if self.lossless {
-                let payload = question.reader.payload_of(&segment)?;
-                self.payload_bytes += payload.iter().map(|b| b.bytes().len() as u64).sum::<u64>();
-                let rows = question.rows_of(&segment)?;
-                self.measure(&segment, &rows);
+                let blocks = question.reader.payload_of(&stored)?;
+                self.payload_bytes += blocks.iter().map(|b| b.bytes().len() as u64).sum::<u64>();
+                let rows = payload::decode(segment, &blocks).map_err(StoreError::from)?;
+                self.measure(segment, &rows);
                 self.extend_windows(&mut cuts, &rows);
                 rows.iter().for_each(|(_, values)| whole.add(values));
             } else {
-                self.estimate(&segment);
-                whole.add_segment(&segment);
+                self.estimate(segment);
+                whole.add_segment(segment);
             }
         }
         for (window, run) in self.windows.iter_mut().zip(&mut cuts) {

@@ -13,8 +13,8 @@ use crate::{
     observation::{EntityId, Timestamp},
     payload,
     rows::Rows,
-    segment::{Segment, to_f32},
-    store::Reader,
+    segment::to_f32,
+    store::{Reader, Stored},
 };
 
 /// Most bytes of observations that one question may load.
@@ -166,9 +166,9 @@ impl Question {
     }
 
     /// Returns the observations of a stored lossless segment.
-    pub(crate) fn rows_of(&self, segment: &Segment) -> Result<Rows, ReadError> {
-        let blocks = self.reader.payload_of(segment)?;
-        Ok(payload::decode(segment, &blocks).map_err(crate::error::StoreError::from)?)
+    pub(crate) fn rows_of(&self, stored: &Stored) -> Result<Rows, ReadError> {
+        let blocks = self.reader.payload_of(stored)?;
+        Ok(payload::decode(&stored.segment, &blocks).map_err(crate::error::StoreError::from)?)
     }
 
     /// Returns an entity's observations within `from..=to`, sealed and open, at most `limit`, and how
@@ -187,7 +187,7 @@ impl Question {
                 return Ok((rows, segments));
             }
             segments += 1;
-            self.take_between(&mut rows, &self.rows_of(&stored?.segment)?, from, to, limit)?;
+            self.take_between(&mut rows, &self.rows_of(&stored?)?, from, to, limit)?;
         }
         if let Some(open) = asked.open.as_ref().and_then(|open| open.rows.as_ref()) {
             self.take_between(&mut rows, open, from, to, limit)?;

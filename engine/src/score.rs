@@ -153,7 +153,7 @@ pub(crate) fn scores_of(
         }
     };
     for stored in &past[first..] {
-        visit(&question.rows_of(&stored.segment)?);
+        visit(&question.rows_of(stored)?);
     }
     let open = asked.open.as_ref().filter(|open| open.start <= to);
     if let Some(rows) = open.and_then(|open| open.rows.as_ref()) {
@@ -275,7 +275,7 @@ fn open_mean(
     let (reader, number) = (&question.reader, question.number);
     let sealed = reader.of_entity(number, &asked.id, until, until)?.next().transpose()?;
     let rows = match sealed {
-        Some(stored) if stored.segment.end().0 > until => question.rows_of(&stored.segment)?,
+        Some(stored) if stored.segment.end().0 > until => question.rows_of(&stored)?,
         // A regime that ended at that very moment is among the sealed ones.
         Some(_) => return Ok(None),
         None => match asked.open.as_ref().and_then(|open| open.rows.as_ref()) {

@@ -34,6 +34,9 @@ const COLLECTION_BYTES_MAX: usize = 1024 * 1024;
 /// Where a segment stands: its collection's number and its own.
 type Place = (u32, u64);
 
+/// Where a payload block stands: its segment's place and its index there.
+type BlockPlace = (u32, u64, u32);
+
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const COLLECTIONS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("collections");
 const ENTITIES: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("entities");
@@ -41,7 +44,11 @@ const SEGMENTS: TableDefinition<'_, Place, &[u8]> = TableDefinition::new("segmen
 const COLLECTION_OF: TableDefinition<'_, u64, u32> = TableDefinition::new("collection_of");
 const BY_CID: TableDefinition<'_, [u8; 32], Place> = TableDefinition::new("by_cid");
 const BY_TIME: TableDefinition<'_, (u32, &str, i64), (i64, u64)> = TableDefinition::new("by_time");
-const BLOCKS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("blocks");
+/// By place and not by digest: neighbors are written together, where random keys would rewrite a page
+/// of other segments' payload for each block.
+const PAYLOAD: TableDefinition<'_, BlockPlace, &[u8]> = TableDefinition::new("payload");
+const PAYLOAD_BY_CID: TableDefinition<'_, [u8; 32], BlockPlace> =
+    TableDefinition::new("payload_by_cid");
 
 /// The key of the checkpoint in the meta table.
 const CHECKPOINT: &str = "checkpoint";
@@ -119,15 +126,22 @@ impl Store {
             let mut collection_of = transaction.open_table(COLLECTION_OF)?;
             let mut by_cid = transaction.open_table(BY_CID)?;
             let mut by_time = transaction.open_table(BY_TIME)?;
-            let mut blocks = transaction.open_table(BLOCKS)?;
+            let mut payloads = transaction.open_table(PAYLOAD)?;
+            let mut payload_by_cid = transaction.open_table(PAYLOAD_BY_CID)?;
             for NewSegment { place, segment, block, payload } in segments {
                 by_number.insert(*place, block.bytes())?;
                 collection_of.insert(place.1, place.0)?;
                 by_cid.insert(digest_of(block.cid())?, *place)?;
                 let key = (place.0, segment.entity().as_str(), segment.start().0);
                 by_time.insert(key, (segment.end().0, place.1))?;
-                for block in payload {
-                    blocks.insert(digest_of(block.cid())?, block.bytes())?;
+                for (block, index) in payload.iter().zip(0_u32..) {
+                    let block_place = (place.0, place.1, index);
+                    payloads.insert(block_place, block.bytes())?;
+                    let digest = digest_of(block.cid())?;
+                    // Equal observations of two entities make equal blocks: the first stays named.
+                    if payload_by_cid.get(digest)?.is_none() {
+                        payload_by_cid.insert(digest, block_place)?;
+                    }
                 }
             }
         }
@@ -214,7 +228,8 @@ impl Store {
             transaction.open_table(COLLECTION_OF)?;
             transaction.open_table(BY_CID)?;
             transaction.open_table(BY_TIME)?;
-            transaction.open_table(BLOCKS)?;
+            transaction.open_table(PAYLOAD)?;
+            transaction.open_table(PAYLOAD_BY_CID)?;
             let mut meta = transaction.open_table(META)?;
             let start = Checkpoint { record: 0, next_segment: 1 };
             meta.insert(CHECKPOINT, encode(&start).as_slice())?;
@@ -299,18 +314,28 @@ impl Reader {
     /// Returns the payload block that `cid` names.
     pub(crate) fn payload(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
         let Ok(digest) = digest_of(cid) else { return Ok(None) };
-        let table = self.transaction.open_table(BLOCKS)?;
-        let Some(bytes) = table.get(digest)? else { return Ok(None) };
+        let places = self.transaction.open_table(PAYLOAD_BY_CID)?;
+        let Some(place) = places.get(digest)?.map(|place| place.value()) else { return Ok(None) };
+        let table = self.transaction.open_table(PAYLOAD)?;
+        let bytes = table.get(place)?.ok_or(StoreError::Damaged { what: "an index" })?;
         let block = Block::new(Codec::Raw, bytes.value().to_vec());
         Ok(Some(block).filter(|block| block.cid() == cid))
     }
 
-    /// Returns the payload blocks of a segment in order.
-    pub(crate) fn payload_of(&self, segment: &Segment) -> Result<Vec<Block>, StoreError> {
-        let block = |cid: &Cid| {
-            self.payload(cid)?.ok_or_else(|| StoreError::BlockMissing { cid: Box::new(*cid) })
+    /// Returns the payload blocks of a stored segment in order.
+    pub(crate) fn payload_of(&self, stored: &Stored) -> Result<Vec<Block>, StoreError> {
+        let segment = &stored.segment;
+        let number = stored.number;
+        let Some(collection) = self.transaction.open_table(COLLECTION_OF)?.get(number)? else {
+            return Err(StoreError::Damaged { what: "an index" });
         };
-        segment.payload().iter().map(block).collect()
+        let collection = collection.value();
+        let table = self.transaction.open_table(PAYLOAD)?;
+        let block = |(cid, index): (&Cid, u32)| match table.get((collection, number, index))? {
+            Some(bytes) => Ok(Block::new(Codec::Raw, bytes.value().to_vec())),
+            None => Err(StoreError::BlockMissing { cid: Box::new(*cid) }),
+        };
+        segment.payload().iter().zip(0_u32..).map(block).collect()
     }
 
     fn at(&self, place: Place) -> Result<Stored, StoreError> {
@@ -321,12 +346,13 @@ impl Reader {
 
 /// Removes every segment from `first` on; returns whether there was one.
 ///
-/// Payload blocks stay: the log is about to seal the same segments again.
 fn remove_from(transaction: &WriteTransaction, first: u64) -> Result<bool, StoreError> {
     let mut collection_of = transaction.open_table(COLLECTION_OF)?;
     let mut segments = transaction.open_table(SEGMENTS)?;
     let mut by_cid = transaction.open_table(BY_CID)?;
     let mut by_time = transaction.open_table(BY_TIME)?;
+    let mut payloads = transaction.open_table(PAYLOAD)?;
+    let mut payload_by_cid = transaction.open_table(PAYLOAD_BY_CID)?;
     let mut removed = false;
     loop {
         let newest = collection_of.last()?.map(|(number, place)| (number.value(), place.value()));
@@ -339,6 +365,13 @@ fn remove_from(transaction: &WriteTransaction, first: u64) -> Result<bool, Store
         let stored = stored(number, bytes.value())?;
         let (entity, start) = (stored.segment.entity().as_str(), stored.segment.start().0);
         by_cid.remove(digest_of(&stored.cid)?)?;
+        for (cid, index) in stored.segment.payload().iter().zip(0_u32..) {
+            let (digest, place) = (digest_of(cid)?, (collection, number, index));
+            payloads.remove(place)?;
+            if payload_by_cid.get(digest)?.is_some_and(|named| named.value() == place) {
+                payload_by_cid.remove(digest)?;
+            }
+        }
         by_time.remove((collection, entity, start))?;
     }
 }

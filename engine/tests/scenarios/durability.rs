@@ -131,6 +131,25 @@ fn a_store_that_kept_more_than_its_checkpoint_goes_back_to_it() {
 }
 
 #[test]
+fn equal_payload_of_two_entities_survives_going_back() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    engine.ingest(&name(), course("a", 0..50, 20)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.ingest(&name(), course("b", 0..50, 20)).unwrap();
+    let all = sealed(&engine);
+    let (of_a, of_b) = (all[0].segment.payload()[0], all[2].segment.payload()[0]);
+    assert_eq!((all.len(), of_a), (4, of_b));
+    drop(engine);
+    let engine = open(&disk);
+    assert!(engine.block(&of_a).unwrap().is_some());
+    for stored in sealed(&engine) {
+        assert_eq!(engine.segment_blocks(&stored.cid).unwrap().unwrap().payload.len(), 1);
+    }
+}
+
+#[test]
 fn an_open_regime_goes_on_where_it_was() {
     let disk = Simulated::new();
     let engine = open(&disk);
