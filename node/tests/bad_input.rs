@@ -1,5 +1,7 @@
 //! Whatever is wrong with the input, the user is told what and where, and nothing good is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod common;
 
 use std::{fs, net::TcpListener};

@@ -1,6 +1,8 @@
 //! Acknowledged is durable: a node that is killed at any moment has everything that it acknowledged,
 //! once, and goes on.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod common;
 
 use std::{

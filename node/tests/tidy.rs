@@ -1,5 +1,7 @@
 //! What the compiler and clippy cannot check: the shape that ARCHITECTURE.md promises.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::{
     collections::BTreeMap,
     fs,

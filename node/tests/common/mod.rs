@@ -12,10 +12,10 @@ use std::{
 use dunlin_client::{Client, CollectionSpec, Fidelity, Metric, Observation, Units};
 
 /// Longest wait for anything: far above what a loaded machine needs, so that only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns a command of the program under test, talking to nobody unless told to.
-pub fn dunlin(args: &[&str]) -> Command {
+pub(crate) fn dunlin(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
     command.args(args).env_remove("DUNLIN_DATA_DIR").env_remove("RUST_LOG").stdin(Stdio::null());
     command
@@ -23,13 +23,13 @@ pub fn dunlin(args: &[&str]) -> Command {
 
 /// Runs a command to its end.
 #[track_caller]
-pub fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     command.output().expect("the program runs")
 }
 
 /// Runs a command that must succeed, and returns what it printed.
 #[track_caller]
-pub fn stdout(command: &mut Command) -> String {
+pub(crate) fn stdout(command: &mut Command) -> String {
     let output = output(command);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed with {}: {errors}", output.status);
@@ -38,7 +38,7 @@ pub fn stdout(command: &mut Command) -> String {
 
 /// Runs a command that must fail, and returns its complaint.
 #[track_caller]
-pub fn complaint(command: &mut Command) -> String {
+pub(crate) fn complaint(command: &mut Command) -> String {
     let output = output(command);
     assert!(!output.status.success(), "{command:?} succeeded");
     String::from_utf8(output.stderr).unwrap()
@@ -46,7 +46,7 @@ pub fn complaint(command: &mut Command) -> String {
 
 /// Runs a command with `input` on its standard input.
 #[track_caller]
-pub fn with_input(command: &mut Command, input: &str) -> Output {
+pub(crate) fn with_input(command: &mut Command, input: &str) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -60,7 +60,7 @@ pub fn with_input(command: &mut Command, input: &str) -> Output {
 
 /// Asks again until the answer is there.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask() {
@@ -72,21 +72,21 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A running node.
-pub struct Node {
+pub(crate) struct Node {
     child: Child,
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Node {
     /// Starts a node on `dir` that meets nobody and takes any free port.
     #[track_caller]
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         Self::start_with(dir, &["--listen", "/ip4/127.0.0.1/tcp/0"])
     }
 
     /// Starts a node on `dir` with these flags.
     #[track_caller]
-    pub fn start_with(dir: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn start_with(dir: &Path, flags: &[&str]) -> Self {
         // A node that was killed leaves its address behind; wait for the new one.
         std::fs::remove_file(dir.join("api.address")).ok();
         let child = dunlin(&["run", "--api", "127.0.0.1:0", "--data-dir"])
@@ -110,40 +110,40 @@ impl Node {
         Client::for_data_dir(&self.dir).ok().filter(|client| client.status().is_ok())
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::for_data_dir(&self.dir).unwrap()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(log_path(&self.dir)).unwrap_or_default()
     }
 
     /// A command that talks to this node.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = dunlin(args);
         command.arg("--data-dir").arg(&self.dir);
         command
     }
 
     /// Kills the node as a crash would.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks the node to end, and waits for its clean end.
     #[track_caller]
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal(rustix::process::Signal::INT);
         let status = eventually("the node ends", || self.child.try_wait().unwrap());
         assert!(status.success(), "the node ended with {status}: {}", self.log());
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
@@ -162,7 +162,7 @@ fn log_path(dir: &Path) -> PathBuf {
 }
 
 /// A lossless collection of two channels in [0, 1].
-pub fn two_channels(name: &str) -> CollectionSpec {
+pub(crate) fn two_channels(name: &str) -> CollectionSpec {
     CollectionSpec {
         name: name.to_owned(),
         dim: 2,
@@ -176,7 +176,7 @@ pub fn two_channels(name: &str) -> CollectionSpec {
 }
 
 /// Observation number `index` of an entity that changes its level every 50 observations.
-pub fn observation(entity: &str, index: u32) -> Observation {
+pub(crate) fn observation(entity: &str, index: u32) -> Observation {
     let level = f32::from(u16::try_from(index / 50 % 4).unwrap()) * 0.25;
     let ripple = f32::from(u16::try_from(index * 7 % 5).unwrap()) * 0.004;
     Observation {
