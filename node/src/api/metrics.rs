@@ -40,12 +40,9 @@ impl Sample {
         let network = shared.network.counters().await;
         let connected =
             shared.network.peers().await.iter().filter(|peer| peer.link.is_some()).count();
-        let (engine, totals, archive) = shared
-            .blocking(|shared| {
-                let archive = archive_status(shared, 0, None)?;
-                Ok::<_, ApiError>((shared.engine.counters(), Totals::of(shared)?, archive))
-            })
-            .await?;
+        let engine = shared.engine.counters();
+        let totals = shared.blocking(Totals::of).await?;
+        let archive = archive_status(shared).await?;
         let epsilon_spent = {
             let ledger = shared.sharing.ledger();
             ledger.entries().iter().map(|entry| entry.epsilon.as_f64()).sum()

@@ -14,7 +14,7 @@ use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
-use super::{Body, convert, error::ApiError};
+use super::{Body, convert, error::ApiError, status::Totals};
 use crate::daemon::{FetchWish, Fetched, Shared};
 
 /// Most segments of one page or one retrieval.
@@ -143,31 +143,30 @@ fn attempt_json(attempt: &Attempt) -> json::Attempt {
 }
 
 pub(super) async fn archive(State(shared): State<Arc<Shared>>) -> Answer<json::ArchiveStatus> {
-    let corrupt_refused = shared.network.counters().await.wrong_cids;
-    let last_archive_ms = shared.observed().last_archive_ms;
-    let status =
-        shared.blocking(move |shared| archive_status(shared, corrupt_refused, last_archive_ms));
-    Ok(Json(status.await?))
+    Ok(Json(archive_status(&shared).await?))
 }
 
-pub(super) fn archive_status(
-    shared: &Shared,
-    corrupt_refused: u64,
-    last_archive_ms: Option<u64>,
-) -> Result<json::ArchiveStatus, ApiError> {
-    let count = |prefix| Ok::<u64, ApiError>(shared.archive.pins(prefix)?.values().sum());
-    let stats = shared.archive.stats()?;
-    let position = shared.archive.position()?.unwrap_or(0);
-    let due = shared.engine.sealed_after(position, usize::MAX)?.len() as u64;
-    Ok(json::ArchiveStatus {
-        archived: count("own/")?,
-        due,
-        fetched: count("fetched/")?,
-        blocks: stats.blocks,
-        bytes: stats.bytes,
-        corrupt_refused,
-        last_archive_ms,
-    })
+pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::ArchiveStatus, ApiError> {
+    let corrupt_refused = shared.network.counters().await.wrong_cids;
+    let last_archive_ms = shared.observed().last_archive_ms;
+    let count =
+        |shared: &Shared, prefix| Ok::<u64, ApiError>(shared.archive.pins(prefix)?.values().sum());
+    shared
+        .blocking(move |shared| {
+            let stats = shared.archive.stats()?;
+            let position = shared.archive.position()?.unwrap_or(0);
+            Ok(json::ArchiveStatus {
+                archived: count(shared, "own/")?,
+                // Segments are numbered from 1 in the order in which they are sealed.
+                due: Totals::of(shared)?.segments.saturating_sub(position),
+                fetched: count(shared, "fetched/")?,
+                blocks: stats.blocks,
+                bytes: stats.bytes,
+                corrupt_refused,
+                last_archive_ms,
+            })
+        })
+        .await
 }
 
 fn parse_cid(text: &str) -> Result<Cid, ApiError> {

@@ -47,11 +47,8 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, St
 }
 
 pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::NodeStatus> {
-    let (totals, archive) = shared
-        .blocking(|shared| {
-            Ok::<_, ApiError>((Totals::of(shared)?, archive_status(shared, 0, None)?))
-        })
-        .await?;
+    let totals = shared.blocking(Totals::of).await?;
+    let archive = archive_status(&shared).await?;
     let peers = shared.network.peers().await;
     let held = shared.sharing.held();
     let is_adopted =
@@ -131,12 +128,8 @@ fn transport_name(transport: Transport) -> &'static str {
 
 pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Answer<json::ClusterStatus> {
     let observed = shared.observed();
-    let last_archive_ms = observed.last_archive_ms;
-    let (totals, archive) = shared
-        .blocking(move |shared| {
-            Ok::<_, ApiError>((Totals::of(shared)?, archive_status(shared, 0, last_archive_ms)?))
-        })
-        .await?;
+    let totals = shared.blocking(Totals::of).await?;
+    let archive = archive_status(&shared).await?;
     let me = shared.network.local_peer();
     let mut members = vec![myself(&shared, totals.entities).await];
     let views = shared.network.peers().await;

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use dunlin_client::{Client, ClientError, CollectionSpec, IngestAck, IngestRequest, Observation};
+use dunlin_engine::ENTITY_ID_BYTES_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -167,14 +168,43 @@ struct Intake<'a> {
     progress: ProgressBar,
     summary: Summary,
     batch: Vec<Observation>,
-    /// Up to which time the node has each entity, once the collection exists.
-    resume: Option<HashMap<String, i64>>,
+    /// Known once the first row was read.
+    target: Option<Target>,
+}
+
+/// The collection that the observations go to.
+struct Target {
+    dim: usize,
+    /// Up to which time the node has each entity.
+    known: HashMap<String, i64>,
+}
+
+impl Target {
+    /// Returns what the node would refuse the whole batch for.
+    fn problem(&self, observation: &Observation) -> Option<String> {
+        let (found, expected) = (observation.vector.len(), self.dim);
+        if found != expected {
+            return Some(format!("{found} channels, but the collection has {expected}"));
+        }
+        if observation.vector.iter().any(|value| !value.is_finite()) {
+            return Some("a value is not finite".to_owned());
+        }
+        let bytes = observation.entity.len();
+        let accepted = 1..=ENTITY_ID_BYTES_MAX;
+        (!accepted.contains(&bytes)).then(|| {
+            format!("an entity id of {bytes} bytes; it must have 1 to {ENTITY_ID_BYTES_MAX}")
+        })
+    }
+
+    fn has(&self, observation: &Observation) -> bool {
+        self.known.get(&observation.entity).is_some_and(|&last| observation.timestamp_us <= last)
+    }
 }
 
 impl<'a> Intake<'a> {
     fn new(node: Node<'a>, args: &'a IngestArgs, progress: ProgressBar) -> Self {
         let summary = Summary { collection: args.collection.clone(), ..Summary::default() };
-        Self { node, args, progress, summary, batch: Vec::new(), resume: None }
+        Self { node, args, progress, summary, batch: Vec::new(), target: None }
     }
 
     /// Sends all rows, until the input or the user's patience ends.
@@ -194,26 +224,25 @@ impl<'a> Intake<'a> {
     }
 
     fn push(&mut self, Row { line, observation }: Row) -> anyhow::Result<()> {
-        if self.resume.is_none() {
-            self.resume = Some(self.prepare(&observation)?);
+        let target = match self.target.take() {
+            Some(target) => target,
+            None => self.prepare(&observation)?,
+        };
+        let (problem, is_known) = (target.problem(&observation), target.has(&observation));
+        self.target = Some(target);
+        if let Some(problem) = problem {
+            return self.refuse(input::BadLine { line, problem });
         }
-        let known = self.resume.as_ref().and_then(|known| known.get(&observation.entity));
-        if known.is_some_and(|&last| observation.timestamp_us <= last) {
+        if is_known {
             self.summary.resumed += 1;
             return Ok(());
-        }
-        let dim = self.batch.first().map_or(observation.vector.len(), |first| first.vector.len());
-        if observation.vector.len() != dim {
-            let problem =
-                format!("{} channels, but the others have {dim}", observation.vector.len());
-            return self.refuse(input::BadLine { line, problem });
         }
         self.batch.push(observation);
         if self.batch.len() >= self.args.batch as usize { self.flush() } else { Ok(()) }
     }
 
     /// Makes sure that the collection exists, and asks where to go on.
-    fn prepare(&self, first: &Observation) -> anyhow::Result<HashMap<String, i64>> {
+    fn prepare(&self, first: &Observation) -> anyhow::Result<Target> {
         let name = &self.args.collection;
         let existing = self.node.ask(Client::collections)?;
         let Some(spec) = existing.collections.into_iter().find(|spec| spec.name == *name) else {
@@ -229,7 +258,7 @@ impl<'a> Intake<'a> {
                 channels: (!self.args.channels.is_empty()).then(|| self.args.channels.clone()),
             };
             self.node.ask(|client| client.create_collection(&spec))?;
-            return Ok(HashMap::new());
+            return Ok(Target { dim: first.vector.len(), known: HashMap::new() });
         };
         let entities = self.node.ask(|client| client.entities(name))?;
         let lateness = i64::try_from(spec.lateness_us).unwrap_or(i64::MAX);
@@ -238,7 +267,7 @@ impl<'a> Intake<'a> {
             let until = entity.last_us.saturating_sub(lateness);
             (entity.entity, until)
         });
-        Ok(known.collect())
+        Ok(Target { dim: spec.dim as usize, known: known.collect() })
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Structured logs to standard error or to a file.
 
-use std::{fs::OpenOptions, path::Path, sync::Mutex};
+use std::{fs::OpenOptions, io::IsTerminal, path::Path, sync::Mutex};
 
 use anyhow::Context;
 use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
@@ -13,7 +13,10 @@ pub(super) fn init(config: &LogConfig, file: Option<&Path>) -> anyhow::Result<()
         EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.level))?;
     let builder = SubscriberBuilder::default().with_env_filter(filter);
     let done = match (file, config.format) {
-        (None, LogFormat::Text) => builder.with_writer(std::io::stderr).try_init(),
+        (None, LogFormat::Text) => {
+            let is_terminal = std::io::stderr().is_terminal();
+            builder.with_ansi(is_terminal).with_writer(std::io::stderr).try_init()
+        }
         (None, LogFormat::Json) => builder.json().with_writer(std::io::stderr).try_init(),
         (Some(path), format) => {
             let file = OpenOptions::new().create(true).append(true).open(path);

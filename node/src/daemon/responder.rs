@@ -9,7 +9,10 @@ use dunlin_protocols::{
 };
 use dunlin_wire::{Cid, block::Block};
 use serde_bytes::ByteBuf;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, block_in_place},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{publish_address, shared::Shared, trust_file::TrustFile};
@@ -43,7 +46,7 @@ impl Responder {
                 () = stop.cancelled() => break,
                 Some(done) = self.work.join_next() => done?,
                 event = events.recv() => match event {
-                    Some(event) => self.on_event(event).await,
+                    Some(event) => self.on_event(event),
                     None => break,
                 },
             }
@@ -55,7 +58,7 @@ impl Responder {
         Ok(())
     }
 
-    async fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Listening(address) => {
                 publish_address(&self.shared.dir, &mut self.addresses, &address)
@@ -76,13 +79,18 @@ impl Responder {
             Event::SegmentsAnnounced { peer, announcement } => {
                 self.shared.heard_of_segments(peer, announcement.count);
             }
-            Event::TemplatesAnnounced { peer, announcement } => {
-                if !self.shared.sharing.has(&peer, &announcement.collection, &announcement.digest) {
-                    self.exchange_templates(peer, Some(announcement.collection));
-                }
+            Event::TemplatesAnnounced { peer, announcement }
+                if !self.shared.sharing.has(
+                    &peer,
+                    &announcement.collection,
+                    &announcement.digest,
+                ) =>
+            {
+                self.exchange_templates(peer, Some(announcement.collection));
             }
             Event::TrustChanged(records) => {
-                let kept = self.trust_file.update(&self.shared.dir, records);
+                // An fsync: other tasks go on meanwhile.
+                let kept = block_in_place(|| self.trust_file.update(&self.shared.dir, records));
                 match kept {
                     Ok(()) => self.shared.recovered("trust"),
                     Err(cause) => self.shared.report("trust", format!("{cause:#}")),
