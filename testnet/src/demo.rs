@@ -20,6 +20,7 @@ mod templates;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -91,18 +92,18 @@ impl Outcome {
 /// written. All processes have been stopped by then.
 pub fn run(options: &Options) -> anyhow::Result<Outcome> {
     let series = read(options.data.as_deref())?;
-    // A folder that cannot be written is known now, not a minute later.
-    fs::create_dir_all(&options.out)
-        .with_context(|| format!("cannot make the report's folder {}", options.out.display()))?;
     let started = Instant::now();
-    let folder = tempfile::Builder::new().prefix("dunlin-demo-").tempdir()?;
     let interrupt = Interrupt::default();
     let supervisor = Supervisor::start()?;
-    let belongings = Belongings {
-        processes: supervisor.processes(),
-        folder: (!options.keep).then(|| folder.path().to_owned()),
-    };
+    let belongings = Belongings { processes: supervisor.processes(), folder: Arc::default() };
+    let doomed = Arc::clone(&belongings.folder);
+    // From here on nothing is left behind, so nothing is made before.
     interrupt::listen(&interrupt, belongings)?;
+    let out = OutFolder::make(&options.out)?;
+    let folder = tempfile::Builder::new().prefix("dunlin-demo-").tempdir()?;
+    if !options.keep {
+        doomed.get_or_init(|| folder.path().to_owned());
+    }
 
     let progress = Progress::new();
     let stage = Stage::new(options, &supervisor, &interrupt, &progress, folder.path());
@@ -120,6 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<Outcome> {
     }
     let report = played?;
     report::write(&report, &options.out)?;
+    out.keep();
     if options.json {
         println!("{}", report::json(&report)?);
     } else {
@@ -129,6 +131,35 @@ pub fn run(options: &Options) -> anyhow::Result<Outcome> {
         eprintln!("problem: {problem}");
     }
     Ok(Outcome::Finished { problems: report.problems })
+}
+
+/// The report's folder. A folder that cannot be written is known at once, not a minute later; one that
+/// was made for a report that never came is removed.
+struct OutFolder<'a> {
+    path: &'a Path,
+    is_ours: bool,
+}
+
+impl<'a> OutFolder<'a> {
+    fn make(path: &'a Path) -> anyhow::Result<Self> {
+        let is_ours = !path.exists();
+        fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the report's folder {}", path.display()))?;
+        Ok(Self { path, is_ours })
+    }
+
+    fn keep(mut self) {
+        self.is_ours = false;
+    }
+}
+
+impl Drop for OutFolder<'_> {
+    fn drop(&mut self) {
+        if self.is_ours {
+            // Stays when somebody put something into it meanwhile.
+            fs::remove_dir(self.path).ok();
+        }
+    }
 }
 
 /// Reads six entities and checks that the last one can be the newcomer.
@@ -167,10 +198,10 @@ fn play(mut stage: Stage<'_>, series: &[Series], started: Instant) -> anyhow::Re
 
     stage.start(series, &mut report)?;
     ingest::replay(&mut stage, series, &mut report)?;
-    archive::seal_and_archive(&stage, 0..newcomer)?;
+    archive::seal_and_archive(&stage, "seal and archive", 0..newcomer)?;
     templates::trade(&stage, &mut report)?;
     ingest::replay_test_half(&stage, own)?;
-    archive::seal_and_archive(&stage, newcomer..PEERS)?;
+    archive::seal_and_archive(&stage, "seal and archive the rest", newcomer..PEERS)?;
     ingest::check_all(&stage, series, &mut report)?;
     archive::measure(&stage, series, &mut report)?;
     let selection = fetch::select(&stage)?;

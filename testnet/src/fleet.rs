@@ -9,6 +9,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -152,7 +153,7 @@ pub fn down(options: &DownOptions) -> anyhow::Result<()> {
 fn launch(options: &UpOptions, dir: &Path, state: &mut State) -> anyhow::Result<()> {
     let interrupt = Interrupt::default();
     let supervisor = Supervisor::start()?;
-    let belongings = Belongings { processes: supervisor.processes(), folder: None };
+    let belongings = Belongings { processes: supervisor.processes(), folder: Arc::default() };
     interrupt::listen(&interrupt, belongings)?;
     let program = Program { path: options.program.clone(), network: state.network.clone() };
     let names: Vec<_> = (1..=options.peers).map(|n| format!("peer-{n}")).collect();

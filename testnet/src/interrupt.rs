@@ -4,7 +4,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -47,8 +47,8 @@ pub(crate) struct Interrupted;
 pub(crate) struct Belongings {
     /// Processes to stop.
     pub(crate) processes: Processes,
-    /// Folder to remove.
-    pub(crate) folder: Option<PathBuf>,
+    /// Folder to remove, once there is one.
+    pub(crate) folder: Arc<OnceLock<PathBuf>>,
 }
 
 /// Listens for Ctrl-C and SIGTERM until the process ends.
@@ -74,7 +74,7 @@ pub(crate) fn listen(interrupt: &Interrupt, belongings: Belongings) -> io::Resul
                 continue;
             }
             belongings.processes.kill_all();
-            if let Some(folder) = &belongings.folder {
+            if let Some(folder) = belongings.folder.get() {
                 // What cannot be removed now stays in the system's temporary folder.
                 fs::remove_dir_all(folder).ok();
             }

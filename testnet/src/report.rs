@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 use anyhow::Context as _;
 use serde::Serialize;
 
-pub(crate) use self::{table::table, timeline::Timeline};
+pub(crate) use self::{markup::count, table::table, timeline::Timeline};
 use crate::vts1::Series;
 
 /// Writes `report.json` and `report.html` into a folder.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{COLLECTION, stage::Stage};
 use crate::{
-    report::{PeerReport, Report},
+    report::{PeerReport, Report, count},
     vts1::Series,
 };
 
@@ -14,8 +14,12 @@ use crate::{
 const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Seals the open regimes of some peers and waits until their archives hold every segment.
-pub(super) fn seal_and_archive(stage: &Stage<'_>, peers: Range<usize>) -> anyhow::Result<()> {
-    let step = stage.progress.step("seal and archive", 0);
+pub(super) fn seal_and_archive(
+    stage: &Stage<'_>,
+    title: &'static str,
+    peers: Range<usize>,
+) -> anyhow::Result<()> {
+    let step = stage.progress.step(title, 0);
     let peers = &stage.peers[peers];
     let mut sealed = 0;
     for peer in peers {
@@ -39,7 +43,7 @@ pub(super) fn seal_and_archive(stage: &Stage<'_>, peers: Range<usize>) -> anyhow
         step.set(archived);
         Ok((due == 0 && archived >= sealed).then_some(()))
     })?;
-    step.done(&format!("{sealed} segments, each under its CID"));
+    step.done(&format!("{} segments, each under its CID", count(sealed)));
     Ok(())
 }
 

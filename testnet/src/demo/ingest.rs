@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     process::in_words,
-    report::{Crash, Report},
+    report::{Crash, Report, count},
     vts1::Series,
 };
 
@@ -59,8 +59,11 @@ pub(super) fn replay(
     let (peer, crash) = returned.into_iter().flatten().next().context("no peer was killed")?;
     report.ingest_per_s = total as f64 / started.elapsed().as_secs_f64();
     step.done(&format!(
-        "{total} observations; {} was killed with {} acknowledged and lost {}",
-        crash.peer, crash.acked, crash.lost
+        "{} observations; {} was killed with {} acknowledged and lost {}",
+        count(total),
+        crash.peer,
+        count(crash.acked),
+        crash.lost
     ));
     stage.peers[VICTIM] = peer;
     report.crash = Some(crash);
@@ -71,7 +74,7 @@ pub(super) fn replay(
 pub(super) fn replay_test_half(stage: &Stage<'_>, series: &Series) -> anyhow::Result<()> {
     let rows = series.rows_train..series.rows();
     let step = stage.progress.step("the newcomer's test half", rows.len() as u64);
-    let found = format!("{} observations", rows.len());
+    let found = format!("{} observations", count(rows.len() as u64));
     let mut replay = Replay::new(series, rows, [step.bar(), ProgressBar::hidden()]);
     replay.send_until(&stage.newcomer().client, replay.rows.end, stage)?;
     step.done(&found);
@@ -100,8 +103,8 @@ pub(super) fn check_all(
     }
     step.done(&format!(
         "{} of {} acknowledged observations are there, bit for bit",
-        report.observations - report.acked_lost,
-        report.observations
+        count(report.observations - report.acked_lost),
+        count(report.observations)
     ));
     Ok(())
 }
@@ -262,7 +265,6 @@ mod tests {
         HistoryPoint {
             timestamp_us: series.timestamp_us(row),
             vector: series.row(row).to_vec(),
-            cid: None,
         }
     }
 

@@ -45,10 +45,12 @@ impl Progress {
         bar
     }
 
-    /// Removes what is drawn.
+    /// Removes the bars; the lines of finished steps stay.
     pub(super) fn clear(&self) {
         // A terminal that is gone needs no clearing.
         self.bars.clear().ok();
+        // The last line fills its row to the end: what follows begins on one of its own.
+        eprintln!();
     }
 
     /// Returns how long each step took.

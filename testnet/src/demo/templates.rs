@@ -51,6 +51,7 @@ pub(super) fn trade(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()
     for set in &judged {
         record_verdict(report, set);
     }
+    report.gate.sort_by(|a, b| a.from.cmp(&b.from));
     record_travel(stage, report)?;
     step.done(&format!(
         "{} released, {} adopted by the newcomer's gate",

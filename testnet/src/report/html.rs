@@ -134,7 +134,7 @@ fn size(page: &mut Markup, report: &Report) {
 <p>Raw 32-bit floats over summary blocks, beside the error of reading the summaries back. A ratio without its error says nothing.</p>
 {}
 <ul class="legend"><li><svg viewBox="0 0 26 12" aria-hidden="true"><circle cx="13" cy="6" r="6" class="segment-mark"/></svg>a peer's segments</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><rect x="8" y="1" width="10" height="10" class="window-mark"/></svg>fixed windows of the same error</li></ul></div>
-<div><h2>The adoption gate</h2><p>A set counts as known behaviour only if it explains the second half of the newcomer's own past nearly as well as the first half does.</p><div class="scroll" tabindex="0" role="region" aria-label="Gate">{}</div></div></div></section>"#,
+<div><h2>The adoption gate</h2><p>A set counts as known behaviour only if it explains the newer half of the newcomer's own past nearly as well as the older half does, and clearly better than itself with shifted channels.</p><div class="scroll" tabindex="0" role="region" aria-label="Gate">{}</div></div></div></section>"#,
         scatter::chart(report),
         gate(report),
     ));
@@ -143,7 +143,7 @@ fn size(page: &mut Markup, report: &Report) {
 fn gate(report: &Report) -> String {
     let mut table = Markup::default();
     table.add(format_args!(
-        r#"<table><caption>Distances are 90th percentiles, in the collection's units</caption><thead><tr><th scope="col">from</th><th scope="col" class="n">templates</th><th scope="col" class="n">own</th><th scope="col" class="n">foreign</th><th scope="col">verdict</th></tr></thead><tbody>"#
+        r#"<table><caption>Distance within which 90 % of the newer half lie: of the older half's regimes (own), and of the set (foreign)</caption><thead><tr><th scope="col">from</th><th scope="col" class="n">templates</th><th scope="col" class="n">own</th><th scope="col" class="n">foreign</th><th scope="col">verdict</th></tr></thead><tbody>"#
     ));
     for set in &report.gate {
         let (class, verdict) = if set.adopted { ("yes", "adopted") } else { ("no", "refused") };
