@@ -8,31 +8,38 @@ use crate::collection::Metric;
 /// Independent partial sums.
 const LANES: usize = 8;
 
-/// Returns the sum of `term` over the pairs of `a` and `b`, which have the same length.
-fn sum_of<A: Copy, B: Copy>(a: &[A], b: &[B], term: impl Fn(A, B) -> f64) -> f64 {
+/// Returns the sum of `term` over the indices below `count`.
+pub(crate) fn sum_of(count: usize, mut term: impl FnMut(usize) -> f64) -> f64 {
     let mut lanes = [0.0_f64; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    let rest: f64 = rest.map(|(a, b)| term(*a, *b)).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += term(a[lane], b[lane]);
+    let whole = count - count % LANES;
+    for base in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(base + lane);
         }
     }
+    let rest: f64 = (whole..count).map(term).sum();
     lanes.iter().sum::<f64>() + rest
 }
 
 /// Returns the distance between two vectors of the same length; small is near.
+///
+/// # Panics
+///
+/// Panics when the lengths differ.
 #[must_use]
 pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| sum_of(a, b, |a, b| f64::from(a) * f64::from(b));
+    assert_eq!(a.len(), b.len(), "vectors that are compared have one dimension");
+    let dot = |a: &[f32], b: &[f32]| {
+        let (a, b) = (&a[..a.len()], &b[..a.len()]);
+        sum_of(a.len(), |i| f64::from(a[i]) * f64::from(b[i]))
+    };
     match metric {
         Metric::Dot => -dot(a, b),
-        Metric::Euclidean => sum_of(a, b, |a, b| {
-            let difference = f64::from(a) - f64::from(b);
-            difference * difference
-        })
-        .sqrt(),
+        Metric::Euclidean => {
+            let b = &b[..a.len()];
+            let difference = |i: usize| f64::from(a[i]) - f64::from(b[i]);
+            sum_of(a.len(), |i| difference(i) * difference(i)).sqrt()
+        }
         Metric::Cosine => {
             let (a_norm, b_norm) = (dot(a, a), dot(b, b));
             if a_norm == 0.0 || b_norm == 0.0 {
@@ -45,7 +52,16 @@ pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
 
 /// Returns the root mean square of the differences of two vectors that are already in units.
 pub(crate) fn rms(a: &[f64], b: &[f64]) -> f64 {
-    let sum = sum_of(a, b, |a, b| (a - b) * (a - b));
+    let b = &b[..a.len()];
+    let sum = sum_of(a.len(), |i| (a[i] - b[i]) * (a[i] - b[i]));
+    (sum / a.len() as f64).sqrt()
+}
+
+/// Returns the root mean square of the differences of two vectors, in units.
+pub(crate) fn rms_in_units(a: &[f32], b: &[f32], inverse_unit: &[f64]) -> f64 {
+    let (b, inverse_unit) = (&b[..a.len()], &inverse_unit[..a.len()]);
+    let difference = |i: usize| (f64::from(a[i]) - f64::from(b[i])) * inverse_unit[i];
+    let sum = sum_of(a.len(), |i| difference(i) * difference(i));
     (sum / a.len() as f64).sqrt()
 }
 

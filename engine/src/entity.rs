@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Config,
     collection::CollectionSpec,
-    distance::{in_units, rms, squash},
+    distance::{rms_in_units, squash},
     observation::Metadata,
     regime::{Regime, RegimeRecord, Sealed},
     rows::Rows,
@@ -177,8 +177,7 @@ pub(crate) fn novelty(
     inverse_unit: &[f64],
     threshold: f64,
 ) -> f64 {
-    let point = in_units(mean, inverse_unit);
-    let distance = |row: &[f32]| rms(&in_units(row, inverse_unit), &point);
+    let distance = |row: &[f32]| rms_in_units(row, mean, inverse_unit);
     let distances = baselines.chunks_exact(mean.len()).map(distance);
     distances.reduce(f64::min).map_or(0.0, |nearest| squash(nearest, threshold))
 }

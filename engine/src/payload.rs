@@ -38,16 +38,26 @@ const _: () = assert!(REGIME_BYTES_MAX / CONTENT_BYTES_MAX * 2 < PAYLOAD_LINKS_M
 /// The compression level: what higher ones gain on such short columns is under one percent.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Returns `rows` as blocks, in order.
-pub(crate) fn encode(rows: &Rows) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut from = 0;
-    while from < rows.count() {
-        let to = block_end(rows, from);
-        blocks.push(Block::new(Codec::Raw, encode_block(rows, from, to)));
-        from = to;
+/// Makes payload blocks. It keeps the compressor's memory, which takes longer to set up than a short
+/// regime takes to compress.
+pub(crate) struct Packer(zstd::bulk::Compressor<'static>);
+
+impl Packer {
+    pub(crate) fn new() -> Self {
+        Self(zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level is one of zstd's"))
     }
-    blocks
+
+    /// Returns `rows` as blocks, in order.
+    pub(crate) fn pack(&mut self, rows: &Rows) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut from = 0;
+        while from < rows.count() {
+            let to = block_end(rows, from);
+            blocks.push(Block::new(Codec::Raw, encode_block(&mut self.0, rows, from, to)));
+            from = to;
+        }
+        blocks
+    }
 }
 
 /// Returns the observations of a lossless segment from its payload blocks, in the segment's order.
@@ -129,7 +139,12 @@ fn metadata_bound(metadata: &Metadata) -> usize {
     metadata.byte_count() + 16 + 6 * metadata.pairs().len()
 }
 
-fn encode_block(rows: &Rows, from: usize, to: usize) -> Vec<u8> {
+fn encode_block(
+    compressor: &mut zstd::bulk::Compressor<'_>,
+    rows: &Rows,
+    from: usize,
+    to: usize,
+) -> Vec<u8> {
     let count = to - from;
     let metadata = rows.metadata_between(from, to);
     let metadata = match metadata.as_slice() {
@@ -147,7 +162,7 @@ fn encode_block(rows: &Rows, from: usize, to: usize) -> Vec<u8> {
     bytes.extend_from_slice(&(rows.dim() as u16).to_le_bytes());
     bytes.extend_from_slice(&(count as u32).to_le_bytes());
     bytes.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
-    let packed = zstd::bulk::compress(&content, ZSTD_LEVEL);
+    let packed = compressor.compress(&content);
     bytes.extend_from_slice(&packed.expect("the output buffer has the size that zstd asks for"));
     assert!(bytes.len() <= PAYLOAD_BLOCK_BYTES_MAX, "payload blocks fit their limit");
     bytes
@@ -272,7 +287,7 @@ mod tests {
 
     fn decoded(rows: &Rows) -> Rows {
         let mut back = Rows::new(rows.dim());
-        for block in encode(rows) {
+        for block in Packer::new().pack(rows) {
             decode_block(block.bytes(), &mut back).unwrap();
         }
         back
@@ -308,8 +323,13 @@ mod tests {
             let values: Vec<f32> = (0..4096).map(noise).collect();
             rows.push(time, &values, Some(note(&"n".repeat(900))));
         }
-        assert!(encode(&rows).len() > 2);
-        assert!(encode(&rows).iter().all(|block| block.bytes().len() <= PAYLOAD_BLOCK_BYTES_MAX));
+        assert!(Packer::new().pack(&rows).len() > 2);
+        assert!(
+            Packer::new()
+                .pack(&rows)
+                .iter()
+                .all(|block| block.bytes().len() <= PAYLOAD_BLOCK_BYTES_MAX)
+        );
         assert_eq!(decoded(&rows), rows);
     }
 
@@ -320,7 +340,7 @@ mod tests {
             for time in 0..50 {
                 rows.push(time, &[time as f32, 1.0], (time == 7).then(|| note("x")));
             }
-            let mut bytes = encode(&rows)[0].bytes().to_vec();
+            let mut bytes = Packer::new().pack(&rows)[0].bytes().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             let _decoded_or_refused = decode_block(&bytes, &mut Rows::new(2));

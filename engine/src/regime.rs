@@ -14,15 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     collection::{CollectionSpec, Fidelity, SegmentPolicy, Units},
+    distance::sum_of,
     observation::Metadata,
     payload::REGIME_BYTES_MAX,
     rows::Rows,
     scaled::Scaled,
     segment::to_f32,
 };
-
-/// Partial sums of the drift, in fixed order; see `distance`.
-const LANES: usize = 4;
 
 /// What an entity is doing now.
 pub(crate) struct Regime {
@@ -400,20 +398,12 @@ fn root_mean_square(
 ) -> f64 {
     let dim = values.len();
     let (mean, inverse_unit) = (&mean[..dim], &inverse_unit[..dim]);
-    let mut residual = |channel: usize| {
+    let sum = sum_of(dim, |channel| {
         let value = (f64::from(values[channel]) - mean[channel]) * inverse_unit[channel];
         let term = term(channel, value);
         term * term
-    };
-    let mut lanes = [0.0_f64; LANES];
-    let whole = dim - dim % LANES;
-    for base in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += residual(base + lane);
-        }
-    }
-    let rest: f64 = (whole..dim).map(residual).sum();
-    ((lanes.iter().sum::<f64>() + rest) / dim as f64).sqrt()
+    });
+    (sum / dim as f64).sqrt()
 }
 
 /// Returns one over the width of each range.

@@ -16,7 +16,7 @@ use crate::{
     entity::{Admission, Entity, novelty},
     error::{ReadError, StoreError, WriteError},
     observation::{EntityId, Timestamp},
-    payload,
+    payload::Packer,
     regime::Sealed,
     rows::Rows,
     segment::{Measures, Segment, to_f32},
@@ -33,6 +33,7 @@ pub(crate) struct State {
     pub(crate) counters: Counters,
     baseline_bytes: usize,
     baseline_bytes_max: usize,
+    packer: Packer,
 }
 
 /// A collection with its entities.
@@ -78,6 +79,7 @@ impl State {
             counters: Counters::default(),
             baseline_bytes: 0,
             baseline_bytes_max,
+            packer: Packer::new(),
         }
     }
 
@@ -164,7 +166,8 @@ impl State {
         };
         let mut regimes = Vec::new();
         state.seal(|regime| regimes.push(regime));
-        let mut sealing = Sealing { number: *number, spec, store, sealed };
+        let mut sealing =
+            Sealing { number: *number, spec, store, packer: &mut self.packer, sealed };
         self.baseline_bytes += sealing.seal(&entity, state, regimes, &mut self.next_segment)?;
         Ok(Outcome::Sealed(sealed[before..].last().map(|new| *new.block.cid())))
     }
@@ -189,7 +192,8 @@ impl State {
             }));
         }
         let mut ack = Ack::default();
-        let mut sealing = Sealing { number: *number, spec, store, sealed };
+        let mut sealing =
+            Sealing { number: *number, spec, store, packer: &mut self.packer, sealed };
         for (id, rows) in groups {
             let entity = entities.entry(id.clone()).or_insert_with(|| Entity::new(spec));
             let regimes = observe(entity, &rows, &mut ack);
@@ -222,6 +226,7 @@ struct Sealing<'a> {
     number: u32,
     spec: &'a CollectionSpec,
     store: &'a Store,
+    packer: &'a mut Packer,
     sealed: &'a mut Vec<NewSegment>,
 }
 
@@ -265,7 +270,8 @@ impl Sealing<'_> {
             entity.segments += 1;
             let place = (self.number, *next_segment);
             *next_segment += 1;
-            self.sealed.push(self.new_segment(place, id, regime, score));
+            let new = self.new_segment(place, id, regime, score);
+            self.sealed.push(new);
         }
         entity.baselines = Some(baselines);
         Ok(grown)
@@ -286,13 +292,13 @@ impl Sealing<'_> {
     }
 
     fn new_segment(
-        &self,
+        &mut self,
         place: (u32, u64),
         id: &EntityId,
         regime: Sealed,
         score: f64,
     ) -> NewSegment {
-        let payload = regime.rows.as_ref().map(payload::encode).unwrap_or_default();
+        let payload = regime.rows.as_ref().map(|rows| self.packer.pack(rows)).unwrap_or_default();
         let segment = Segment {
             collection: self.spec.name.clone(),
             metric: self.spec.metric,
