@@ -26,6 +26,7 @@ pub(super) async fn create(
     let spec = convert::collection_spec(spec)?;
     let made = convert::collection_json(&spec);
     shared.blocking(move |shared| shared.engine.create_collection(spec)).await?;
+    shared.curious.notify_one();
     Ok(Json(made))
 }
 

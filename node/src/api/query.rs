@@ -110,7 +110,7 @@ pub(super) async fn anomalies(
     let collection = convert::collection_name(&query.collection)?;
     let started = Instant::now();
     let question = AnomaliesQuery {
-        references: references(&shared, &collection, query.templates, 0),
+        references: references(&shared, &collection, query.templates, 0).await,
         collection,
         entity: query.entity.map(convert::entity_id).transpose()?,
         range: range(query.from_us, query.to_us),
@@ -138,7 +138,7 @@ pub(super) async fn scores(
     Body(query): Body<json::ScoresQuery>,
 ) -> Answer<json::ScoresAnswer> {
     let collection = convert::collection_name(&query.collection)?;
-    let references = references(&shared, &collection, query.templates, query.seed);
+    let references = references(&shared, &collection, query.templates, query.seed).await;
     let templates = references.len() as u64;
     let started = Instant::now();
     let question = ScoresQuery {
@@ -193,7 +193,7 @@ pub(super) async fn history(
     }))
 }
 
-fn references(
+async fn references(
     shared: &Shared,
     collection: &CollectionName,
     templates: json::TemplateUse,
@@ -201,8 +201,8 @@ fn references(
 ) -> Vec<Reference> {
     match templates {
         json::TemplateUse::None => Vec::new(),
-        json::TemplateUse::Adopted => shared.sharing.adopted(collection),
-        json::TemplateUse::Control => shared.sharing.control(collection, seed),
+        json::TemplateUse::Adopted => shared.adopted(collection).await,
+        json::TemplateUse::Control => shared.control(collection, seed).await,
     }
 }
 

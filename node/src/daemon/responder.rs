@@ -1,6 +1,6 @@
 //! Hears what the network tells, and answers what peers ask.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dunlin_archive::Pin;
 use dunlin_protocols::{
@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 use tokio::{
     sync::mpsc,
     task::{JoinSet, block_in_place},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ use super::{publish_address, shared::Shared, trust_file::TrustFile};
 /// Answers and exchanges that may be under way. The network admits 64 requests; the rest is for
 /// exchanges that peers' announcements begin. Above, announcements are passed over: they come again.
 const UNDER_WAY_MAX: usize = 96;
+
+/// How often the gate looks whether the own history has grown.
+const JUDGING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The task that reads the network's events.
 pub(super) struct Responder {
@@ -40,11 +44,16 @@ impl Responder {
         mut events: mpsc::Receiver<Event>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut judging = interval(JUDGING_PAUSE);
+        judging.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(done) = self.work.join_next() => done?,
+                _ = judging.tick() => self.judge_again(),
+                () = shared.curious.notified() => self.ask_all_peers().await,
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
                     None => break,
@@ -97,6 +106,25 @@ impl Responder {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Puts received templates before the gate again when the own history has grown.
+    fn judge_again(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        self.work.spawn(async move {
+            if let Err(cause) = shared.blocking(Shared::judge_again).await {
+                shared.report("templates", format!("{cause:#}"));
+            }
+        });
+    }
+
+    /// Asks every connected peer for templates of all collections.
+    async fn ask_all_peers(&mut self) {
+        for view in self.shared.network.peers().await {
+            if view.link.is_some() {
+                self.exchange_templates(view.peer, None);
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) sealed: Notify,
     /// Wakes the announcer: there is news for peers.
     pub(crate) news: Notify,
+    /// Wakes the responder: there is a new collection that peers may have templates for.
+    pub(crate) curious: Notify,
     pub(crate) api_address: SocketAddr,
     permits: Semaphore,
     started: Instant,
@@ -74,6 +76,7 @@ impl Shared {
             sharing,
             sealed: Notify::new(),
             news: Notify::new(),
+            curious: Notify::new(),
             api_address,
             permits,
             started: Instant::now(),

@@ -121,49 +121,15 @@ impl Sharing {
         held.is_some_and(|held| digest(&held.signed.bytes) == *announced)
     }
 
-    /// Returns the adopted templates of a collection that still count.
-    pub(crate) fn adopted(&self, collection: &CollectionName) -> Vec<Reference> {
-        self.references(
-            collection,
-            |held| held.judged.as_ref().is_some_and(|judged| judged.is_adopted),
-            |set| set,
-        )
-    }
-
-    /// Returns all received templates of a collection with their channels shuffled, the same way for
-    /// all of them: what they say is gone, how they are spread is not.
-    pub(crate) fn control(&self, collection: &CollectionName, seed: u64) -> Vec<Reference> {
-        self.references(
-            collection,
-            |_| true,
-            |mut reference| {
-                let dim = reference.centroid.len();
-                reference.centroid = permuted(&reference.centroid, dim, seed);
-                reference
-            },
-        )
-    }
-
-    fn references(
-        &self,
-        collection: &CollectionName,
-        counts: impl Fn(&Held) -> bool,
-        make: impl Fn(Reference) -> Reference,
-    ) -> Vec<Reference> {
+    /// Returns the received sets of a collection that still count, whatever the gate said.
+    fn current(&self, collection: &CollectionName) -> Vec<Held> {
         let now = clock::now().0;
-        let mut references = Vec::new();
-        for held in self.held() {
+        let mut held = self.held();
+        held.retain(|held| {
             let set = &held.signed.value;
-            let fits = set.collection() == collection.as_str() && set.is_current(now);
-            if self.is_own(&held) || !fits || !counts(&held) {
-                continue;
-            }
-            for (number, template) in set.templates().iter().enumerate() {
-                let id = format!("{}/{number}", held.signed.signer);
-                references.push(make(Reference { id, centroid: template.centroid(set.bounds()) }));
-            }
-        }
-        references
+            !self.is_own(held) && set.collection() == collection.as_str() && set.is_current(now)
+        });
+        held
     }
 
     /// Returns the ledger, for reading.
@@ -189,6 +155,36 @@ impl Sharing {
 }
 
 impl Shared {
+    /// Returns the adopted templates of a collection, as known behaviour.
+    pub(crate) async fn adopted(&self, collection: &CollectionName) -> Vec<Reference> {
+        let mut sets = self.heard_sets(collection).await;
+        sets.retain(|held| held.judged.as_ref().is_some_and(|judged| judged.is_adopted));
+        sets.iter().flat_map(references).collect()
+    }
+
+    /// Returns all received templates of a collection with their channels shuffled, the same way for
+    /// all of them: what they say is gone, how they are spread is not.
+    pub(crate) async fn control(&self, collection: &CollectionName, seed: u64) -> Vec<Reference> {
+        let sets = self.heard_sets(collection).await;
+        let shuffled = sets.iter().flat_map(references).map(|mut reference| {
+            reference.centroid = permuted(&reference.centroid, reference.centroid.len(), seed);
+            reference
+        });
+        shuffled.collect()
+    }
+
+    /// Returns the sets of peers that are heard now: a peer that was quarantined after its templates
+    /// were adopted changes nothing any more.
+    async fn heard_sets(&self, collection: &CollectionName) -> Vec<Held> {
+        let mut heard = Vec::new();
+        for held in self.sharing.current(collection) {
+            if self.network.may(held.signed.signer, Operation::AdoptTemplates).await.is_ok() {
+                heard.push(held);
+            }
+        }
+        heard
+    }
+
     /// Fetches a peer's templates of one collection, or of all that this node has, and puts them before
     /// the gate. What fails is logged: the next announcement tries again.
     pub(super) async fn fetch_templates(self: Arc<Self>, peer: PeerId, collection: Option<String>) {
@@ -252,6 +248,17 @@ impl Shared {
         self.sharing.hold(Held { signed: Arc::new(signed), judged: None });
         Ok(())
     }
+}
+
+/// Returns the templates of a set, each named by its signer and its place.
+fn references(held: &Held) -> Vec<Reference> {
+    let set = &held.signed.value;
+    let templates = set.templates().iter().zip(0_usize..);
+    let reference = |(template, place): (&dunlin_privacy::Template, usize)| Reference {
+        id: format!("{}/{place}", held.signed.signer),
+        centroid: template.centroid(set.bounds()),
+    };
+    templates.map(reference).collect()
 }
 
 /// Returns why a set cannot be used for a collection, whatever it says.

@@ -6,6 +6,7 @@ use dunlin_engine::{
 };
 use dunlin_privacy::{Bounds, adoption};
 
+use super::Held;
 use crate::daemon::shared::Shared;
 
 /// Observations of each entity that the gate looks at: about so many of its newest.
@@ -17,6 +18,9 @@ const ENTITIES_MAX: usize = 64;
 /// Fewest observations of an entity that say anything about its life.
 const ROWS_MIN: usize = 10;
 
+/// How much a history must grow before the gate looks at it again.
+const GROWTH: u64 = 2;
+
 /// What the gate said of one set.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Judged {
@@ -24,6 +28,8 @@ pub(crate) struct Judged {
     pub(crate) own_q90: Option<f64>,
     pub(crate) foreign_q90: Option<f64>,
     pub(crate) reason: &'static str,
+    /// How many observations the collection had then.
+    observations: u64,
 }
 
 /// The node's own history in two halves.
@@ -34,6 +40,25 @@ struct Halves {
 }
 
 impl Shared {
+    /// Puts the received sets of all collections before the gate again whose history has grown much
+    /// since: a node that has just started knows too little of itself to judge by.
+    pub(crate) fn judge_again(&self) -> anyhow::Result<()> {
+        for spec in self.engine.collections()? {
+            let held = self.sharing.current(&spec.name);
+            let judged_at =
+                |held: &Held| held.judged.as_ref().map_or(0, |judged| judged.observations);
+            let Some(oldest) = held.iter().map(judged_at).min() else { continue };
+            if self.observations(&spec.name)? >= (GROWTH * oldest).max(1) {
+                self.judge_templates(&spec.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn observations(&self, name: &CollectionName) -> anyhow::Result<u64> {
+        Ok(self.engine.entities(name, None, usize::MAX)?.iter().map(|view| view.observations).sum())
+    }
+
     /// Puts all received sets of a collection before the gate, as the node's history is now.
     pub(crate) fn judge_templates(&self, name: &CollectionName) -> anyhow::Result<()> {
         let spec = self.engine.collection(name)?;
@@ -46,13 +71,11 @@ impl Shared {
             ratio_max: self.config.templates.gate_ratio,
             ..adoption::Config::default()
         };
-        for mut held in self.sharing.held() {
-            if self.sharing.is_own(&held) || held.signed.value.collection() != name.as_str() {
-                continue;
-            }
+        let observations = self.observations(name)?;
+        for mut held in self.sharing.current(name) {
             let verdict =
                 adoption::judge(history, &held.signed.value.centroids(), &bounds, &config);
-            let judged = Judged::from(&verdict);
+            let judged = Judged::new(&verdict, observations);
             tracing::info!(peer = %held.signed.signer, reason = judged.reason, adopted = judged.is_adopted, "gate");
             held.judged = Some(judged);
             self.sharing.hold(held);
@@ -140,10 +163,11 @@ fn mean(rows: &[&[f32]], dim: usize) -> Vec<f32> {
     sums.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect()
 }
 
-impl From<&adoption::Verdict> for Judged {
-    fn from(verdict: &adoption::Verdict) -> Self {
+impl Judged {
+    fn new(verdict: &adoption::Verdict, observations: u64) -> Self {
         let known = |value: f64| value.is_finite().then_some(value);
         Self {
+            observations,
             is_adopted: verdict.is_adopted(),
             own_q90: known(verdict.own_q90),
             foreign_q90: known(verdict.foreign_q90),
