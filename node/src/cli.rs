@@ -279,7 +279,7 @@ pub(crate) enum SegmentsCommand {
 #[derive(Debug, Args)]
 pub(crate) struct KnnArgs {
     /// The vector: numbers with commas.
-    #[arg(value_delimiter = ',', required = true, allow_hyphen_values = true)]
+    #[arg(value_delimiter = ',', required = true, num_args = 1, allow_hyphen_values = true)]
     pub(crate) vector: Vec<f32>,
     /// The collection.
     #[arg(long, short, default_value = "default")]
