@@ -10,6 +10,7 @@ mod timeline;
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
+use dunlin_client::Standing;
 use serde::Serialize;
 
 pub(crate) use self::{markup::count, table::table, timeline::Timeline};
@@ -212,6 +213,8 @@ pub(crate) struct Lie {
     pub(crate) then_verified: bool,
     /// What the newcomer thinks of the liar since, 0 to 1.
     pub(crate) trust: Option<f64>,
+    /// And how it therefore treats it.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// What a process was.
@@ -452,6 +455,7 @@ pub(crate) mod tests {
                 refused: true,
                 then_verified: true,
                 trust: Some(0.2),
+                standing: Some(Standing::Quarantined),
             }),
             steps: vec![StepTime { step: "ingest".to_owned(), elapsed_s: 3.5 }],
             ..Report::default()

@@ -1,6 +1,6 @@
 //! Step 3: the newcomer fetches segments that others made, by CID, and searches them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
 use dunlin_client::{
@@ -202,7 +202,8 @@ fn spread<T>(groups: Vec<Vec<T>>, count: usize) -> Vec<T> {
 
 /// Returns whether `hits` are `k` of the nearest means, or all if there are fewer, nearest first.
 ///
-/// Equally near means may come in any order, so distances are compared, not names.
+/// Equally near means may come in any order, so distances are compared, not names: the order's, and the
+/// distance that each hit claims.
 fn is_nearest(
     hits: &[KnnHit],
     means: &BTreeMap<String, Vec<f32>>,
@@ -216,16 +217,15 @@ fn is_nearest(
     let mut expected: Vec<_> = means.values().map(|mean| distance(mean)).collect();
     expected.sort_by(f64::total_cmp);
     expected.truncate(k);
-    let mut found: Vec<_> = hits.iter().filter_map(|hit| hit.cid.as_deref()).collect();
-    let in_order: Option<Vec<_>> =
-        found.iter().map(|cid| means.get(*cid).map(|mean| distance(mean))).collect();
-    found.sort_unstable();
-    found.dedup();
-    in_order.is_some_and(|in_order| {
-        found.len() == expected.len()
-            && in_order.len() == expected.len()
-            && in_order.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= ROUNDING * b.max(1.0))
-    })
+    let same = |a: f64, b: f64| (a - b).abs() <= ROUNDING * b.max(1.0);
+    let is_right = |(hit, expected): (&KnnHit, &f64)| {
+        let mean = hit.cid.as_deref().and_then(|cid| means.get(cid));
+        same(hit.distance, *expected) && mean.is_some_and(|mean| same(distance(mean), *expected))
+    };
+    let distinct: BTreeSet<_> = hits.iter().map(|hit| hit.cid.as_deref()).collect();
+    distinct.len() == expected.len()
+        && hits.len() == expected.len()
+        && hits.iter().zip(&expected).all(is_right)
 }
 
 #[cfg(test)]
@@ -242,24 +242,20 @@ mod tests {
         assert!(spread(Vec::<Vec<u8>>::new(), 3).is_empty());
     }
 
-    fn hit(cid: &str) -> KnnHit {
-        KnnHit {
-            cid: Some(cid.to_owned()),
-            entity: String::new(),
-            start_us: 0,
-            end_us: 0,
-            distance: 0.0,
-        }
-    }
-
     #[test]
     fn the_brute_force_check_takes_the_nearest_only() {
         let means: BTreeMap<_, _> = [("a", 0.1), ("b", 0.2), ("c", 0.2), ("d", 0.9)]
             .map(|(cid, x)| (cid.to_owned(), vec![x, 0.0]))
             .into();
-        let check = |cids: &[&str]| {
-            is_nearest(&cids.iter().map(|c| hit(c)).collect::<Vec<_>>(), &means, &[0.0, 0.0], 3)
+        let hit = |cid: &&str| KnnHit {
+            cid: Some((*cid).to_owned()),
+            entity: String::new(),
+            start_us: 0,
+            end_us: 0,
+            distance: means.get(*cid).map_or(0.0, |mean| mean[0].into()),
         };
+        let hits = |cids: &[&str]| cids.iter().map(hit).collect::<Vec<_>>();
+        let check = |cids: &[&str]| is_nearest(&hits(cids), &means, &[0.0, 0.0], 3);
         assert!(check(&["a", "b", "c"]));
         assert!(check(&["a", "c", "b"]), "equals may swap");
         assert!(!check(&["b", "a", "c"]), "order counts");
@@ -267,5 +263,8 @@ mod tests {
         assert!(!check(&["a", "b", "b"]), "nobody is a neighbour twice");
         assert!(!check(&["a", "b"]), "none may be missing");
         assert!(!check(&["a", "b", "x"]), "nor unknown");
+        let mut wrong = hits(&["a", "b", "c"]);
+        wrong[0].distance = 0.15;
+        assert!(!is_nearest(&wrong, &means, &[0.0, 0.0], 3), "a claimed distance has to be true");
     }
 }

@@ -262,10 +262,7 @@ mod tests {
     use crate::vts1::Dataset;
 
     fn point(series: &Series, row: usize) -> HistoryPoint {
-        HistoryPoint {
-            timestamp_us: series.timestamp_us(row),
-            vector: series.row(row).to_vec(),
-        }
+        HistoryPoint { timestamp_us: series.timestamp_us(row), vector: series.row(row).to_vec() }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Context as _;
-use dunlin_client::{AttemptOutcome, FetchRequest};
+use dunlin_client::{AttemptOutcome, FetchRequest, Standing};
 
 use super::{
     fetch::{Selection, record_attempts},
@@ -64,19 +64,21 @@ pub(super) fn be_lied_to(
     let honest = position(AttemptOutcome::Verified, false);
     let archive = newcomer.client.archive().with_context(|| newcomer.says("archive"))?;
     report.corrupt_refused = archive.corrupt_refused;
+    let (trust, standing) = opinion_of(stage, &liar)?.unzip();
     report.lie = Some(Lie {
         cid: cid.clone(),
         refused: refused.is_some(),
         then_verified: honest.is_some() && honest > refused && fetched.segment.is_some(),
-        trust: trust_in(stage, &liar)?,
+        trust,
+        standing,
     });
     step.done(&format!("{} refused, then fetched from an honest peer", report.corrupt_refused));
     Ok(())
 }
 
-/// Returns what the newcomer now thinks of the liar, from 0 to 1.
-fn trust_in(stage: &Stage<'_>, liar: &str) -> anyhow::Result<Option<f64>> {
+/// Returns what the newcomer now thinks of the liar: a score from 0 to 1, and its standing.
+fn opinion_of(stage: &Stage<'_>, liar: &str) -> anyhow::Result<Option<(f64, Standing)>> {
     let newcomer = stage.newcomer();
     let peers = newcomer.client.peers().with_context(|| newcomer.says("peers"))?.peers;
-    Ok(peers.iter().find(|peer| peer.peer == liar).map(|peer| peer.score))
+    Ok(peers.iter().find(|peer| peer.peer == liar).map(|peer| (peer.score, peer.standing)))
 }

@@ -1,5 +1,6 @@
 //! `report.html`: one file, no script, nothing loaded from anywhere, readable without its charts.
 
+use dunlin_client::Standing;
 use serde_json::Value;
 
 use super::{
@@ -181,11 +182,16 @@ fn lie(report: &Report) -> String {
     } else {
         "and no other peer served the true bytes"
     };
-    let trust = lie.trust.map_or(String::new(), |score| {
-        format!(" The newcomer's trust in the liar is {score:.2} of 1 since.")
+    let standing = lie.standing.map_or("", |standing| match standing {
+        Standing::Probation => " It is on probation with the newcomer.",
+        Standing::Trusted => " The newcomer trusts it all the same.",
+        Standing::Quarantined => {
+            " It is quarantined since: the newcomer does not hear it any more."
+        }
+        Standing::Revoked => " It is revoked.",
     });
     format!(
-        "A seventh process answered for <code>{}</code> with one byte flipped: it was {refused}, {then}.{trust}",
+        "A seventh process answered for <code>{}</code> with one byte flipped: it was {refused}, {then}.{standing}",
         escape(&lie.cid)
     )
 }
