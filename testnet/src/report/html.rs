@@ -164,7 +164,7 @@ fn gate(report: &Report) -> String {
 fn network(page: &mut Markup, report: &Report) {
     page.add(format_args!(
         r#"<section aria-labelledby="network"><h2 id="network">Who fetched what from whom</h2>
-<p>The peers knew the bootstrap node's address and nothing else. {}</p>
+<p>The peers were told the bootstrap node's address and the ids of their operator's own peers, to whom alone segments are served. {}</p>
 <div class="wide-graph">{}</div>
 <ul class="legend"><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="segments-edge"/></svg>segments by CID</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="templates-edge"/></svg>templates</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="refused-edge"/></svg>refused</li><li><svg viewBox="0 0 26 12" aria-hidden="true"><line x1="0" y1="6" x2="26" y2="6" class="connection"/></svg>connected at the end</li></ul>
 <details><summary>The arrows as a table</summary><div class="scroll" tabindex="0" role="region" aria-label="Arrows">{}</div></details></section>"#,
@@ -313,11 +313,11 @@ fn method(page: &mut Markup, report: &Report) {
     page.add(format_args!(
         r#"<section aria-labelledby="method"><h2 id="method">How it was measured</h2><dl>
 <dt>Data</dt><dd>Real telemetry of {entities}: {dim} channels. The newcomer's has one observation every {minutes} minutes, and its test half holds {test} observations, {labelled} of them labelled. The publishers scaled each channel to 0 to 1 per entity, over both halves.</dd>
-<dt>Units</dt><dd>The collection declares the public range 0 to 1 for every channel, so drift, distances and errors are fractions of that range. Nothing is fitted to the test half.</dd>
+<dt>Units</dt><dd>The collection declares the public range 0 to 1 for every channel, so drift, distances and errors are fractions of that range. Beyond the publishers' scaling, nothing is fitted to the test half.</dd>
 <dt>Size and error</dt><dd>The ratio is raw 32-bit floats over the encoded summary blocks. The error is what reading the summaries back costs, over all sealed observations; R² compares it with the data's own variance. Fixed windows are cut so that they have the same error in the same block format.</dd>
 <dt>Average precision</dt><dd>Each observation of the test half gets one score from 0 to 1. Average precision adds precision times gained recall over all thresholds; equal scores share one. There is no point adjustment: an alarm somewhere in an incident does not count for the rest of it.</dd>
 <dt>Frozen at {hours} hours</dt><dd>The newcomer's {past} own observations are all it may know, and its gate judged the templates by them before it had seen any of its test half. While learning on, average precision is {online_alone} alone and {online_with} with templates.</dd>
-<dt>Control</dt><dd>The received templates with their channels shuffled, {runs} times: the mean is {control}, the runs are {control_runs}. If they helped as much, the gain would not be the templates' own. A random score has {random}.</dd>
+<dt>Control</dt><dd>All received templates, adopted or not, with their channels shuffled, {runs} times: the mean is {control}, the runs are {control_runs}. If they helped as much, the gain would not be the templates' own. A random score has {random}.</dd>
 <dt>Privacy</dt><dd>Each release protects one observation of one entity (event level), with epsilon {epsilon} written to the ledger before any noise was drawn. It does not protect an entity's whole history. Each peer's loss concerns its own observations, so losses of different peers do not add up.</dd>
 <dt>Durability</dt><dd>After all ingest, every acknowledged observation was read back from the peer that took it and compared bit for bit.</dd>
 <dt>Fetching</dt><dd>Segments were chosen evenly over peers 1 to 5 and over their time. For each, the bytes at the newcomer were hashed again here and its content compared with its maker's. Nearest regimes were compared with distances worked out here.</dd>
