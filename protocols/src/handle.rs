@@ -82,9 +82,15 @@ impl Handle {
     ///
     /// Fails when the gate or the peer refuses, or no answer comes. Bytes that are not what was asked for
     /// are no error: they are dropped and count against the peer.
-    pub async fn blocks(&self, peer: PeerId, cids: Vec<Cid>) -> Result<BlocksAnswer, NetworkError> {
+    pub async fn blocks(
+        &self,
+        peer: PeerId,
+        mut cids: Vec<Cid>,
+    ) -> Result<BlocksAnswer, NetworkError> {
         debug_assert!(cids.len() <= CIDS_PER_REQUEST_MAX, "one message holds the question");
-        let asked: BTreeSet<Cid> = cids.iter().copied().collect();
+        // Asked twice, an honest peer answers twice, which would look like more than was asked for.
+        let mut asked = BTreeSet::new();
+        cids.retain(|cid| asked.insert(*cid));
         let response = self.ask_segments(peer, SegmentsRequest::Blocks { cids }).await?;
         let SegmentsResponse::Blocks { blocks, missing } = response else {
             self.judge(peer, Evidence::ProtocolViolation, 1).await;

@@ -7,6 +7,7 @@ mod swarm_events;
 use std::{
     collections::{BTreeSet, HashMap},
     io,
+    net::{IpAddr, TcpListener},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -84,7 +85,8 @@ impl Network {
             swarm.add_external_address(address.clone());
         }
         for address in &config.listen {
-            let listening = swarm.listen_on(address.clone());
+            let listening = check_free(address).map_err(TransportError::Other);
+            let listening = listening.and_then(|()| swarm.listen_on(address.clone()));
             listening.map_err(|cause| StartError::Listen { address: address.clone(), cause })?;
         }
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
@@ -437,6 +439,21 @@ impl Actor {
         if self.events.try_send(event).is_err() {
             self.counters.events_dropped += 1;
         }
+    }
+}
+
+/// Checks that nobody listens on a TCP address. libp2p shares its ports, so without this a second node on
+/// the port of another would start, and each would be met by half of their peers.
+fn check_free(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
     }
 }
 

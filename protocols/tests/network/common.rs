@@ -1,12 +1,7 @@
 //! Real nodes on loopback, for tests that read as stories. Everything waits for events, and for none
 //! longer than [`PATIENCE`].
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "tests: every file uses its own part of this, and a failure ends it"
-)]
+pub(crate) mod stranger;
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
@@ -22,10 +17,10 @@ use tokio::{
 };
 
 /// Longest time that anything here may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a node answers.
-pub trait Shell: Send + 'static {
+pub(crate) trait Shell: Send + 'static {
     fn segments(&mut self, _: SegmentsRequest) -> Option<SegmentsResponse> {
         None
     }
@@ -36,12 +31,12 @@ pub trait Shell: Send + 'static {
 }
 
 /// A shell that answers nothing.
-pub struct Mute;
+pub(crate) struct Mute;
 
 impl Shell for Mute {}
 
 /// A shell that answers questions about segments with a function.
-pub struct Segments<F>(pub F);
+pub(crate) struct Segments<F>(pub(crate) F);
 
 impl<F: FnMut(SegmentsRequest) -> SegmentsResponse + Send + 'static> Shell for Segments<F> {
     fn segments(&mut self, request: SegmentsRequest) -> Option<SegmentsResponse> {
@@ -50,7 +45,7 @@ impl<F: FnMut(SegmentsRequest) -> SegmentsResponse + Send + 'static> Shell for S
 }
 
 /// A shell that answers questions about templates with a function.
-pub struct Templates<F>(pub F);
+pub(crate) struct Templates<F>(pub(crate) F);
 
 impl<F: FnMut(TemplatesRequest) -> TemplatesResponse + Send + 'static> Shell for Templates<F> {
     fn templates(&mut self, request: TemplatesRequest) -> Option<TemplatesResponse> {
@@ -59,26 +54,26 @@ impl<F: FnMut(TemplatesRequest) -> TemplatesResponse + Send + 'static> Shell for
 }
 
 /// A running node.
-pub struct Node {
-    pub handle: Handle,
-    pub address: Multiaddr,
+pub(crate) struct Node {
+    pub(crate) handle: Handle,
+    pub(crate) address: Multiaddr,
     news: mpsc::Receiver<Event>,
     network: Network,
     shell: JoinHandle<()>,
 }
 
 /// Returns the key of the node with this number.
-pub fn key(number: u8) -> Keypair {
+pub(crate) fn key(number: u8) -> Keypair {
     Keypair::ed25519_from_bytes([number; 32]).unwrap()
 }
 
 /// Returns the peer id of the node with this number.
-pub fn peer(number: u8) -> PeerId {
+pub(crate) fn peer(number: u8) -> PeerId {
     key(number).public().to_peer_id()
 }
 
 /// Returns a configuration for many nodes on this machine.
-pub fn local() -> Config {
+pub(crate) fn local() -> Config {
     let mut config = Config::new("test".parse().unwrap());
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     config.mdns = false;
@@ -88,7 +83,12 @@ pub fn local() -> Config {
 
 impl Node {
     /// Starts the node with this number, whose own peers are those with the numbers `own`.
-    pub async fn start(number: u8, config: Config, own: &[u8], mut shell: impl Shell) -> Self {
+    pub(crate) async fn start(
+        number: u8,
+        config: Config,
+        own: &[u8],
+        mut shell: impl Shell,
+    ) -> Self {
         let own_peers: BTreeSet<_> = own.iter().map(|number| peer(*number)).collect();
         let trust = dunlin_trust::Config { own_peers, ..dunlin_trust::Config::default() };
         let trust = Trust::new(trust, Vec::new());
@@ -124,12 +124,12 @@ impl Node {
         Self { handle, address, news, network, shell }
     }
 
-    pub fn peer(&self) -> PeerId {
+    pub(crate) fn peer(&self) -> PeerId {
         self.handle.local_peer()
     }
 
     /// Dials `other` and waits until both know each other.
-    pub async fn meet(&mut self, other: &mut Self) {
+    pub(crate) async fn meet(&mut self, other: &mut Self) {
         self.handle.dial(other.address.clone()).await.unwrap();
         let (me, them) = (self.peer(), other.peer());
         self.until(|event| connected_to(event, them)).await;
@@ -137,7 +137,7 @@ impl Node {
     }
 
     /// Waits for the first event that `wanted` makes something of.
-    pub async fn until<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
         within(async {
             loop {
                 let event = self.news.recv().await.expect("the network runs");
@@ -150,13 +150,16 @@ impl Node {
     }
 
     /// Returns how this node judges the one with a number.
-    pub async fn opinion_of(&self, number: u8) -> Explanation {
+    pub(crate) async fn opinion_of(&self, number: u8) -> Explanation {
         let views = self.handle.peers().await;
         views.into_iter().find(|view| view.peer == peer(number)).expect("a known peer").trust
     }
 
     /// Waits until this node's state is as `is_so` wants it, looking again whenever something happened.
-    pub async fn settles<T>(&mut self, mut look: impl AsyncFnMut(&Handle) -> Option<T>) -> T {
+    pub(crate) async fn settles<T>(
+        &mut self,
+        mut look: impl AsyncFnMut(&Handle) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look(&self.handle).await {
@@ -169,20 +172,20 @@ impl Node {
         }
     }
 
-    pub async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         within(self.network.shutdown()).await;
         within(self.shell).await.unwrap();
     }
 }
 
 /// Picks the moment when `peer` is connected.
-pub fn connected_to(event: Event, peer: PeerId) -> Option<()> {
+pub(crate) fn connected_to(event: Event, peer: PeerId) -> Option<()> {
     matches!(event, Event::PeerConnected(other) if other == peer).then_some(())
 }
 
 /// Waits, but not forever.
 #[track_caller]
-pub fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+pub(crate) fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
         match timeout(PATIENCE, future).await {

@@ -1,8 +1,5 @@
 //! Blocks, lists and templates between two nodes, and what the gate makes of askers and answers.
 
-mod common;
-
-use common::{Mute, Node, Segments, Templates, local, peer, within};
 use dunlin_protocols::{
     NetworkError,
     messages::{ClaimedBlock, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse},
@@ -13,6 +10,8 @@ use dunlin_wire::{
     block::{Block, Codec},
 };
 use tokio::task::JoinSet;
+
+use super::common::{Mute, Node, Segments, Templates, local, peer, within};
 
 const ALICE: u8 = 1;
 const BOB: u8 = 2;
@@ -52,7 +51,7 @@ async fn blocks_arrive_verified_and_raise_the_score() {
     let mut bob = Node::start(BOB, local(), &[ALICE], shelf(vec![here.clone()])).await;
     alice.meet(&mut bob).await;
 
-    let wanted = vec![*here.cid(), *there.cid()];
+    let wanted = vec![*here.cid(), *there.cid(), *here.cid()];
     let answer = within(alice.handle.blocks(bob.peer(), wanted)).await.unwrap();
 
     assert_eq!(answer.blocks, [here]);

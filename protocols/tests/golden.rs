@@ -1,0 +1,214 @@
+//! The bytes of every message, as they are on the wire. A change here is a change of the format: it needs
+//! a new version, `docs/formats/messages.md`, and a thought for those who still speak the old one.
+
+use std::fmt::Debug;
+
+use dunlin_protocols::{
+    Keypair,
+    messages::{
+        Message, RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
+        TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+    },
+};
+use dunlin_wire::{
+    block::{Block, Codec},
+    envelope::{self, Payload},
+};
+
+/// CIDv1, raw, sha2-256 of `dunlin`, as tag 42 over 37 bytes that begin with a zero.
+const CID: &str = "d82a 5825 00 01551220 \
+    e72e6c4a31460c16c66158b378a9d288f3beb4cec77132b2c5642e9d33e4a004";
+
+fn block() -> Block {
+    Block::new(Codec::Raw, b"dunlin".to_vec())
+}
+
+fn bytes_of(hex: &[&str]) -> Vec<u8> {
+    let digits: Vec<u8> = hex.concat().bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| {
+        let text = std::str::from_utf8(pair).expect("hex digits are text");
+        u8::from_str_radix(text, 16).expect("pairs of hex digits")
+    };
+    digits.chunks(2).map(byte).collect()
+}
+
+#[track_caller]
+fn assert_golden<M: Message + PartialEq + Debug>(message: &M, hex: &[&str]) {
+    let golden = bytes_of(hex);
+    assert_eq!(message.encode().expect("a message within its limits"), golden);
+    assert_eq!(M::decode(&golden).expect("a message"), *message);
+}
+
+#[test]
+fn a_question_for_blocks() {
+    let request = SegmentsRequest::Blocks { cids: vec![*block().cid()] };
+    assert_golden(
+        &request,
+        &[
+            "a1",              // map of 1
+            "66 626c6f636b73", // "blocks"
+            "a1 64 63696473",  // map of 1, "cids"
+            "81",              // list of 1
+            CID,
+        ],
+    );
+}
+
+#[test]
+fn a_question_for_a_list() {
+    let collection = "fleet".to_owned();
+    let after = Some(*block().cid());
+    let request = SegmentsRequest::List { collection: collection.clone(), after, limit: 256 };
+    assert_golden(
+        &request,
+        &[
+            "a1 64 6c697374 a3", // map of 1, "list", map of 3
+            "65 6166746572",     // "after"
+            CID,
+            "65 6c696d6974 190100",    // "limit", 256
+            "6a 636f6c6c656374696f6e", // "collection"
+            "65 666c656574",           // "fleet"
+        ],
+    );
+    let first = SegmentsRequest::List { collection, after: None, limit: 256 };
+    assert_golden(
+        &first,
+        &[
+            "a1 64 6c697374 a3",
+            "65 6166746572 f6", // "after", null
+            "65 6c696d6974 190100",
+            "6a 636f6c6c656374696f6e",
+            "65 666c656574",
+        ],
+    );
+}
+
+#[test]
+fn an_answer_with_blocks() {
+    let response =
+        SegmentsResponse::Blocks { blocks: vec![block().into()], missing: vec![*block().cid()] };
+    assert_golden(
+        &response,
+        &[
+            "a1 66 626c6f636b73 a2", // map of 1, "blocks", map of 2
+            "66 626c6f636b73 81",    // "blocks", list of 1
+            "a2 63 636964",          // map of 2, "cid"
+            CID,
+            "65 6279746573",        // "bytes"
+            "46 64756e6c696e",      // 6 bytes
+            "67 6d697373696e67 81", // "missing", list of 1
+            CID,
+        ],
+    );
+}
+
+#[test]
+fn an_answer_with_a_page() {
+    let response = SegmentsResponse::Page { cids: vec![*block().cid()] };
+    // map of 1, "page", map of 1, "cids", list of 1
+    assert_golden(&response, &["a1 64 70616765", "a1 64 63696473 81", CID]);
+}
+
+#[test]
+fn refusals() {
+    let reasons = [
+        (RefusalReason::Denied, "66 64656e696564"), // "denied"
+        (RefusalReason::Busy, "64 62757379"),       // "busy"
+        (RefusalReason::Failed, "66 6661696c6564"), // "failed"
+    ];
+    for (reason, hex) in reasons {
+        // map of 1, "refused", map of 1, "reason"
+        let hex = ["a1 67 72656675736564", "a1 66 726561736f6e", hex];
+        assert_golden(&SegmentsResponse::Refused { reason }, &hex);
+        assert_golden(&TemplatesResponse::Refused { reason }, &hex);
+    }
+}
+
+#[test]
+fn a_question_for_templates_and_its_answer() {
+    assert_golden(
+        &TemplatesRequest::new("fleet"),
+        &[
+            "a2",                      // map of 2
+            "67 76657273696f6e 01",    // "version", 1
+            "6a 636f6c6c656374696f6e", // "collection"
+            "65 666c656574",           // "fleet"
+        ],
+    );
+    let envelopes = vec![serde_bytes::ByteBuf::from(vec![1, 2, 3])];
+    assert_golden(
+        &TemplatesResponse::Envelopes { envelopes },
+        &[
+            "a1 69 656e76656c6f706573", // map of 1, "envelopes"
+            "a1 69 656e76656c6f706573", // map of 1, "envelopes"
+            "81 43 010203",             // list of 1, 3 bytes
+        ],
+    );
+}
+
+#[track_caller]
+fn assert_golden_envelope<T: Payload + Clone + PartialEq + Debug>(announcement: T, hex: &[&str]) {
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes are a key");
+    let golden = bytes_of(hex);
+    let signed = envelope::sign(&key, announcement.clone()).expect("an announcement within limits");
+    assert_eq!(signed.bytes, golden);
+    let opened = envelope::open::<T>(&golden).expect("a signed announcement");
+    assert_eq!((opened.value, opened.signer), (announcement, key.public().to_peer_id()));
+}
+
+/// The public key of the seed of 32 ones.
+const KEY: &str = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+
+#[test]
+fn an_announcement_of_segments() {
+    assert_golden_envelope(
+        SegmentAnnouncement::new("fleet", 300, [0xd1; 32], 1_763_700_000_000),
+        &[
+            "a5",             // map of 5
+            "63 6b6579 5820", // "key", 32 bytes
+            KEY,
+            "67 7061796c6f6164 585f", // "payload", 95 bytes
+            "  a5",                   //   map of 5
+            "  65 636f756e74 19012c", //   "count", 300
+            "  66 646967657374 5820", //   "digest", 32 bytes
+            "    d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1",
+            "  67 76657273696f6e 01",     //   "version", 1
+            "  68 73657175656e6365",      //   "sequence"
+            "    1b 0000019aa4b64500",    //     1,763,700,000,000
+            "  6a 636f6c6c656374696f6e",  //   "collection"
+            "    65 666c656574",          //     "fleet"
+            "67 76657273696f6e 01",       // "version", 1
+            "69 7369676e6174757265 5840", // "signature", 64 bytes
+            "b589f1a9e3c5a5586786d58c165a6ab88138e6d8bcd8f05a71f5ae537aeca72d",
+            "4134df0e64eb91c2fae153eeef7a9868f4da2cbe86cb1a7af14efdfe7449f406",
+            "6c 7061796c6f61645f74797065", // "payload_type"
+            "781d 64756e6c696e2f7365676d656e742d616e6e6f756e63656d656e742f31",
+        ],
+    );
+}
+
+#[test]
+fn an_announcement_of_templates() {
+    assert_golden_envelope(
+        TemplateAnnouncement::new("fleet", 16, [0xd2; 32], 1_763_700_000_000),
+        &[
+            "a5 63 6b6579 5820", // map of 5, "key", 32 bytes
+            KEY,
+            "67 7061796c6f6164 585d", // "payload", 93 bytes
+            "  a5 65 636f756e74 10",  //   map of 5, "count", 16
+            "  66 646967657374 5820", //   "digest", 32 bytes
+            "    d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2",
+            "  67 76657273696f6e 01",     //   "version", 1
+            "  68 73657175656e6365",      //   "sequence"
+            "    1b 0000019aa4b64500",    //     1,763,700,000,000
+            "  6a 636f6c6c656374696f6e",  //   "collection"
+            "    65 666c656574",          //     "fleet"
+            "67 76657273696f6e 01",       // "version", 1
+            "69 7369676e6174757265 5840", // "signature", 64 bytes
+            "c6381fdb1ffc63e08673a55f9ce9458f983ed5c19e3666a4502206e5118a23ed",
+            "19d726e42c58279f07d45bad27d43f2e09c5e2f1f9dfb97fc48156f884717808",
+            "6c 7061796c6f61645f74797065", // "payload_type"
+            "781e 64756e6c696e2f74656d706c6174652d616e6e6f756e63656d656e742f31",
+        ],
+    );
+}

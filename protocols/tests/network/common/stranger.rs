@@ -1,0 +1,183 @@
+//! A peer that speaks libp2p and none of our rules: it sends and answers whatever bytes it is given.
+
+use dunlin_protocols::{
+    Keypair, Multiaddr, PeerId,
+    messages::{SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL},
+};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use libp2p::{
+    StreamProtocol, Swarm, SwarmBuilder, gossipsub, identify, noise,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
+};
+use tokio::task::JoinHandle;
+
+use super::within;
+
+/// Whatever bytes, one way and back.
+#[derive(Clone, Default)]
+struct Bytes;
+
+impl request_response::Codec for Bytes {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> std::io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let mut bytes = Vec::new();
+        io.read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    async fn read_response<T>(
+        &mut self,
+        protocol: &StreamProtocol,
+        io: &mut T,
+    ) -> std::io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        self.read_request(protocol, io).await
+    }
+
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> std::io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        io.write_all(&bytes).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        protocol: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> std::io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        self.write_request(protocol, io, bytes).await
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    identify: identify::Behaviour,
+    gossip: gossipsub::Behaviour,
+    bytes: request_response::Behaviour<Bytes>,
+}
+
+/// The stranger.
+pub(crate) struct Stranger {
+    swarm: Swarm<Behaviour>,
+}
+
+/// Topic of announcements of segments in the network of these tests.
+pub(crate) const SEGMENTS_TOPIC: &str = "/dunlin/test/segments/1";
+
+impl Stranger {
+    /// Makes a stranger with a key, who says that it is of the tests' network.
+    pub(crate) fn new(keypair: Keypair) -> Self {
+        let identify = identify::Config::new("/dunlin/test/1".to_owned(), keypair.public());
+        let author = gossipsub::MessageAuthenticity::Signed(keypair.clone());
+        let mut gossip = gossipsub::Behaviour::new(author, gossipsub::Config::default()).unwrap();
+        gossip.subscribe(&gossipsub::IdentTopic::new(SEGMENTS_TOPIC)).unwrap();
+        let protocols = [SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL]
+            .map(|name| (StreamProtocol::new(name), ProtocolSupport::Full));
+        let settings = request_response::Config::default();
+        let behaviour = Behaviour {
+            identify: identify::Behaviour::new(identify),
+            gossip,
+            bytes: request_response::Behaviour::new(protocols, settings),
+        };
+        let swarm = SwarmBuilder::with_existing_identity(keypair)
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|_| behaviour)
+            .unwrap()
+            .build();
+        Self { swarm }
+    }
+
+    /// Connects to a node.
+    pub(crate) async fn meet(&mut self, address: &Multiaddr) {
+        self.swarm.dial(address.clone()).unwrap();
+        self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. }).then_some(()))
+            .await;
+    }
+
+    /// Asks a node for segments with these bytes; returns whether it answered.
+    pub(crate) async fn ask(&mut self, node: PeerId, bytes: Vec<u8>) -> bool {
+        self.swarm.behaviour_mut().bytes.send_request(&node, bytes);
+        self.until(|event| match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Bytes(event)) => match event {
+                request_response::Event::Message { message, .. } => match message {
+                    request_response::Message::Response { response, .. } => {
+                        Some(!response.is_empty())
+                    }
+                    request_response::Message::Request { .. } => None,
+                },
+                request_response::Event::OutboundFailure { .. } => Some(false),
+                _ => None,
+            },
+            _ => None,
+        })
+        .await
+    }
+
+    /// Publishes bytes as an announcement of segments, as soon as somebody listens.
+    pub(crate) async fn publish(&mut self, bytes: Vec<u8>) {
+        let topic = gossipsub::IdentTopic::new(SEGMENTS_TOPIC);
+        while self.swarm.behaviour_mut().gossip.publish(topic.clone(), bytes.clone()).is_err() {
+            self.until(|event| {
+                let subscribed = matches!(
+                    event,
+                    SwarmEvent::Behaviour(BehaviourEvent::Gossip(
+                        gossipsub::Event::Subscribed { .. }
+                    ))
+                );
+                subscribed.then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Goes on by itself, and answers every request with these bytes.
+    pub(crate) fn answer(mut self, bytes: Vec<u8>) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            loop {
+                let event = self.swarm.select_next_some().await;
+                let SwarmEvent::Behaviour(BehaviourEvent::Bytes(event)) = event else { continue };
+                let request_response::Event::Message { message, .. } = event else { continue };
+                if let request_response::Message::Request { channel, .. } = message {
+                    let bytes = bytes.clone();
+                    self.swarm.behaviour_mut().bytes.send_response(channel, bytes).ok();
+                }
+            }
+        })
+    }
+
+    async fn until<T>(
+        &mut self,
+        mut wanted: impl FnMut(SwarmEvent<BehaviourEvent>) -> Option<T>,
+    ) -> T {
+        within(async {
+            loop {
+                if let Some(found) = wanted(self.swarm.select_next_some().await) {
+                    break found;
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,90 @@
+//! How peers find each other, and whom they do not want to know.
+
+use dunlin_protocols::{Config, Event};
+use dunlin_wire::block::{Codec, cid_of};
+
+use super::common::{Mute, Node, connected_to, local, peer, within};
+
+const BOOT: u8 = 100;
+
+fn knowing(boot: &Node) -> Config {
+    let mut config = local();
+    config.bootstrap = vec![boot.address.clone()];
+    config
+}
+
+#[tokio::test]
+async fn six_peers_that_know_one_address_all_find_each_other() {
+    let boot = Node::start(BOOT, local(), &[], Mute).await;
+    let started = std::time::Instant::now();
+    let mut nodes = Vec::new();
+    for number in 0..6 {
+        nodes.push(Node::start(number, knowing(&boot), &[], Mute).await);
+    }
+
+    for node in &mut nodes {
+        let me = node.peer();
+        let all_connected = node.settles(async |handle| {
+            let views = handle.peers().await;
+            let connected = views.iter().filter(|view| view.link.is_some());
+            let known = connected.filter(|view| view.agent.is_some()).count();
+            // The other five, and the bootstrap node.
+            (known == 6).then_some(())
+        });
+        all_connected.await;
+        assert!(node.handle.peers().await.iter().all(|view| view.peer != me));
+    }
+
+    println!("all connected after {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn providers_of_a_cid_are_found_through_the_dht() {
+    let boot = Node::start(BOOT, local(), &[], Mute).await;
+    let mut alice = Node::start(1, knowing(&boot), &[], Mute).await;
+    let mut bob = Node::start(2, knowing(&boot), &[], Mute).await;
+    let boot = boot.peer();
+    alice.until(|event| connected_to(event, boot)).await;
+    bob.until(|event| connected_to(event, boot)).await;
+    let cid = cid_of(Codec::Raw, b"a root");
+
+    alice.handle.provide(cid).await.unwrap();
+
+    let alice = alice.peer();
+    bob.settles(async |bob| {
+        within(bob.providers(cid)).await.unwrap().contains(&alice).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_of_another_network_is_shown_the_door() {
+    let mut alice = Node::start(1, local(), &[], Mute).await;
+    let mut config = local();
+    config.network = "other".parse().unwrap();
+    let bob = Node::start(2, config, &[], Mute).await;
+
+    bob.handle.dial(alice.address.clone()).await.unwrap();
+
+    alice
+        .settles(async |alice| {
+            let closed = alice.counters().await.connections_closed;
+            let is_alone = alice.peers().await.iter().all(|view| view.link.is_none());
+            (closed > 0 && is_alone).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_shuts_down_is_gone_at_once() {
+    let mut alice = Node::start(1, local(), &[], Mute).await;
+    let mut bob = Node::start(2, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+
+    bob.shutdown().await;
+
+    let bob = peer(2);
+    alice
+        .until(|event| matches!(event, Event::PeerDisconnected(peer) if peer == bob).then_some(()))
+        .await;
+}

@@ -1,0 +1,141 @@
+//! Announcements: who hears them, and what is not passed on.
+
+use std::time::Duration;
+
+use dunlin_protocols::{
+    Event,
+    messages::{SegmentAnnouncement, TemplateAnnouncement},
+};
+use dunlin_trust::{Evidence, Standing};
+use dunlin_wire::envelope;
+use tokio::time::timeout;
+
+use super::common::{Mute, Node, key, local, peer, stranger::Stranger};
+
+const ALICE: u8 = 1;
+const BOB: u8 = 2;
+const CAROL: u8 = 3;
+const MALLORY: u8 = 66;
+
+fn segments(sequence: u64) -> SegmentAnnouncement {
+    SegmentAnnouncement::new("c", 7, [7; 32], sequence)
+}
+
+/// Lets `from` announce, again and again with rising numbers, until `to` hears it: gossip tells only those
+/// of whom it already knows that they listen. Returns the number that was heard.
+async fn heard(from: &Node, to: &mut Node, next: &mut u64) -> u64 {
+    let author = from.peer();
+    for _ in 0..300 {
+        *next += 1;
+        from.handle.announce_segments(segments(*next)).await;
+        let hears = to.until(|event| match event {
+            Event::SegmentsAnnounced { peer, announcement } if peer == author => {
+                Some(announcement.sequence)
+            }
+            _ => None,
+        });
+        if let Ok(sequence) = timeout(Duration::from_millis(100), hears).await {
+            return sequence;
+        }
+    }
+    panic!("nothing was heard");
+}
+
+#[tokio::test]
+async fn announcements_travel_to_everyone() {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    let mut carol = Node::start(CAROL, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    carol.meet(&mut bob).await;
+
+    let mut next = 0;
+    heard(&alice, &mut bob, &mut next).await;
+    heard(&alice, &mut carol, &mut next).await;
+    assert!(carol.handle.counters().await.announcements_accepted > 0);
+
+    let announcement = TemplateAnnouncement::new("c", 16, [1; 32], 1);
+    alice.handle.announce_templates(announcement.clone()).await;
+    let author = alice.peer();
+    let received = carol.until(|event| match event {
+        Event::TemplatesAnnounced { peer, announcement } if peer == author => Some(announcement),
+        _ => None,
+    });
+    assert_eq!(received.await, announcement);
+}
+
+#[tokio::test]
+async fn old_news_and_news_of_a_quarantined_peer_are_not_heard() {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    let mut next = 0;
+    let newest = heard(&alice, &mut bob, &mut next).await;
+
+    let ignored = bob.handle.counters().await.announcements_ignored;
+    alice.handle.announce_segments(segments(newest)).await;
+    bob.settles(async |bob| {
+        (bob.counters().await.announcements_ignored == ignored + 1).then_some(())
+    })
+    .await;
+
+    bob.handle.judge(peer(ALICE), Evidence::WrongCid, 1).await;
+    assert_eq!(bob.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    let accepted = bob.handle.counters().await.announcements_accepted;
+    alice.handle.announce_segments(segments(next + 1)).await;
+    let counters = bob
+        .settles(async |bob| {
+            let counters = bob.counters().await;
+            (counters.announcements_ignored == ignored + 2).then_some(counters)
+        })
+        .await;
+    assert_eq!(counters.announcements_accepted, accepted);
+    assert_eq!(counters.announcements_rejected, 0, "being quarantined by others is no offence");
+}
+
+/// Has a stranger publish bytes, and waits until a node has rejected them.
+async fn rejected(bytes: Vec<u8>) -> Node {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut mallory = Stranger::new(key(MALLORY));
+    mallory.meet(&alice.address).await;
+    mallory.publish(bytes).await;
+    let going_on = mallory.answer(Vec::new());
+    alice
+        .settles(async |alice| (alice.counters().await.announcements_rejected == 1).then_some(()))
+        .await;
+    going_on.abort();
+    assert_eq!(alice.handle.counters().await.announcements_accepted, 0);
+    alice
+}
+
+#[tokio::test]
+async fn a_badly_signed_announcement_is_dropped_and_its_bringer_quarantined() {
+    let mut signed = envelope::sign(&key(MALLORY), segments(1)).unwrap().bytes;
+    let label = b"\x69signature\x58\x40";
+    let place = signed.windows(label.len()).position(|bytes| bytes == label).unwrap();
+    signed[place + label.len()] ^= 1;
+    assert!(envelope::open::<SegmentAnnouncement>(&signed).is_err());
+
+    let alice = rejected(signed).await;
+
+    assert_eq!(alice.opinion_of(MALLORY).await.standing, Standing::Quarantined);
+}
+
+#[tokio::test]
+async fn an_announcement_of_somebody_else_is_dropped() {
+    let stolen = envelope::sign(&key(BOB), segments(1)).unwrap().bytes;
+    let alice = rejected(stolen).await;
+    assert!(alice.opinion_of(MALLORY).await.score < 0.5);
+}
+
+#[tokio::test]
+async fn an_announcement_of_another_kind_is_dropped() {
+    let templates = TemplateAnnouncement::new("c", 1, [0; 32], 1);
+    rejected(envelope::sign(&key(MALLORY), templates).unwrap().bytes).await;
+}
+
+#[tokio::test]
+async fn an_announcement_with_a_long_name_is_dropped() {
+    let long = SegmentAnnouncement::new("c".repeat(65), 1, [0; 32], 1);
+    rejected(envelope::sign(&key(MALLORY), long).unwrap().bytes).await;
+}

@@ -1,0 +1,13 @@
+//! Real nodes that meet on loopback: one file per family of claims, in one program, because linking
+//! libp2p once is what these tests spend most of their time on.
+
+#![expect(clippy::unwrap_used, reason = "these are tests: a failure ends them")]
+
+mod common;
+
+mod discovery;
+mod exchange;
+mod gossip;
+mod hostile;
+mod limits;
+mod transports;
