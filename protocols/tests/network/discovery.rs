@@ -68,7 +68,9 @@ async fn a_node_of_another_network_is_shown_the_door() {
 
     alice
         .settles(async |alice| {
-            let closed = alice.counters().await.connections_closed;
+            // Whoever hears first who the other is ends it.
+            let (one, other) = (alice.counters().await, bob.handle.counters().await);
+            let closed = one.connections_closed + other.connections_closed;
             let is_alone = alice.peers().await.iter().all(|view| view.link.is_none());
             (closed > 0 && is_alone).then_some(())
         })
