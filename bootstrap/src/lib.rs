@@ -103,3 +103,74 @@ fn on_event(event: Event, on_listening: &mut (impl FnMut(&Multiaddr) + Send)) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dunlin_protocols::{Handle, NetworkError, PeerId};
+    use tokio::{
+        sync::{mpsc, oneshot},
+        time::timeout,
+    };
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn key(number: u8) -> Keypair {
+        Keypair::ed25519_from_bytes([number; 32]).unwrap()
+    }
+
+    fn loopback() -> Vec<Multiaddr> {
+        vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()]
+    }
+
+    async fn peer(number: u8, boot: &Multiaddr) -> (Handle, mpsc::Receiver<Event>, Network) {
+        let mut config = dunlin_protocols::Config::new("test".parse().unwrap());
+        config.listen = loopback();
+        config.bootstrap = vec![boot.clone()];
+        config.mdns = false;
+        config.one_machine = true;
+        let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
+        Network::start(config, key(number), trust).await.unwrap()
+    }
+
+    async fn meets(events: &mut mpsc::Receiver<Event>, other: PeerId) {
+        let met = async {
+            while let Some(event) = events.recv().await {
+                if matches!(event, Event::PeerConnected(peer) if peer == other) {
+                    return;
+                }
+            }
+            panic!("the network ended");
+        };
+        timeout(PATIENCE, met).await.expect("they meet in time");
+    }
+
+    #[tokio::test]
+    async fn peers_meet_through_it_and_it_gives_nothing_else() {
+        let mut config = Config::new("test".parse().unwrap(), loopback());
+        config.one_machine = true;
+        let (stop, (tell, told)) = (CancellationToken::new(), oneshot::channel());
+        let mut tell = Some(tell);
+        let running = tokio::spawn(run(config, key(1), stop.clone(), move |address| {
+            tell.take().map(|tell| tell.send(address.clone()));
+        }));
+        let address = timeout(PATIENCE, told).await.unwrap().unwrap();
+
+        let (alice, mut alice_events, _alice_network) = peer(2, &address).await;
+        let (bob, mut bob_events, _bob_network) = peer(3, &address).await;
+        meets(&mut alice_events, bob.local_peer()).await;
+        meets(&mut bob_events, alice.local_peer()).await;
+
+        let boot = key(1).public().to_peer_id();
+        let segments = alice.segments(boot, "c", None, 1).await;
+        let templates = alice.templates(boot, "c").await;
+        let denied = NetworkError::Refused { peer: boot, reason: RefusalReason::Denied };
+        assert_eq!((segments.unwrap_err(), templates.unwrap_err()), (denied.clone(), denied));
+
+        stop.cancel();
+        timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
+    }
+}
