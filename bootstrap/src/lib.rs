@@ -9,51 +9,9 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Context;
-use dunlin_protocols::{
-    Event, Keypair, Multiaddr, Network, NetworkName, Reach, messages::RefusalReason,
-};
+use dunlin_protocols::{Config, Event, Keypair, Multiaddr, Network, messages::RefusalReason};
 use dunlin_trust::Trust;
 use tokio_util::sync::CancellationToken;
-
-/// How a bootstrap node takes part in its network.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
-    /// The network that it serves.
-    pub network: NetworkName,
-    /// Addresses to listen on.
-    pub listen: Vec<Multiaddr>,
-    /// Other bootstrap nodes of the network, each with its `/p2p` part. Default none.
-    pub bootstrap: Vec<Multiaddr>,
-    /// Whether it is found on the local network, too. Default false.
-    pub mdns: bool,
-    /// Whether strangers reach it. Default local.
-    pub reach: Reach,
-    /// Whether the peers live on this machine: loopback is then exempt from the limit for one address.
-    /// Default false.
-    pub one_machine: bool,
-}
-
-impl Config {
-    /// Returns a bootstrap node of `network` that listens on `listen`.
-    #[must_use]
-    pub fn new(network: NetworkName, listen: Vec<Multiaddr>) -> Self {
-        let bootstrap = Vec::new();
-        Self { network, listen, bootstrap, mdns: false, reach: Reach::Local, one_machine: false }
-    }
-}
-
-impl From<Config> for dunlin_protocols::Config {
-    fn from(config: Config) -> Self {
-        let mut network = Self::new(config.network);
-        network.listen = config.listen;
-        network.bootstrap = config.bootstrap;
-        network.mdns = config.mdns;
-        network.reach = config.reach;
-        network.one_machine = config.one_machine;
-        network
-    }
-}
 
 /// Runs a bootstrap node until `stop` is cancelled, and then takes leave of its peers. `on_listening` is
 /// given every address that it listens on, with its peer id, as soon as it does.
@@ -72,9 +30,8 @@ pub async fn run(
     mut on_listening: impl FnMut(&Multiaddr) + Send,
 ) -> anyhow::Result<()> {
     let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
-    let (_handle, mut events, network) = Network::start(config.into(), keypair, trust)
-        .await
-        .context("the bootstrap node cannot start")?;
+    let (_handle, mut events, network) =
+        Network::start(config, keypair, trust).await.context("the bootstrap node cannot start")?;
     loop {
         tokio::select! {
             biased;
@@ -122,16 +79,17 @@ mod tests {
         Keypair::ed25519_from_bytes([number; 32]).unwrap()
     }
 
-    fn loopback() -> Vec<Multiaddr> {
-        vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()]
+    fn config(bootstrap: Vec<Multiaddr>) -> Config {
+        let mut config = Config::new("test".parse().unwrap());
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        config.bootstrap = bootstrap;
+        config.mdns = false;
+        config.one_machine = true;
+        config
     }
 
     async fn peer(number: u8, boot: &Multiaddr) -> (Handle, mpsc::Receiver<Event>, Network) {
-        let mut config = dunlin_protocols::Config::new("test".parse().unwrap());
-        config.listen = loopback();
-        config.bootstrap = vec![boot.clone()];
-        config.mdns = false;
-        config.one_machine = true;
+        let config = config(vec![boot.clone()]);
         let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
         Network::start(config, key(number), trust).await.unwrap()
     }
@@ -150,11 +108,9 @@ mod tests {
 
     #[tokio::test]
     async fn peers_meet_through_it_and_it_gives_nothing_else() {
-        let mut config = Config::new("test".parse().unwrap(), loopback());
-        config.one_machine = true;
         let (stop, (tell, told)) = (CancellationToken::new(), oneshot::channel());
         let mut tell = Some(tell);
-        let running = tokio::spawn(run(config, key(1), stop.clone(), move |address| {
+        let running = tokio::spawn(run(config(Vec::new()), key(1), stop.clone(), move |address| {
             tell.take().map(|tell| tell.send(address.clone()));
         }));
         let address = timeout(PATIENCE, told).await.unwrap().unwrap();

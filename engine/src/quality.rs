@@ -216,7 +216,8 @@ impl Total {
         let (error, deviation) =
             (in_ranges(&self.error, &ranges), in_ranges(&self.deviation, &ranges));
         let values = (self.observations * self.dim as u64).max(1) as f64;
-        let nrmse = (error / values).sqrt();
+        // The sum of nothing is -0, and so would its root be.
+        let nrmse = (error / values).sqrt().abs();
         Quality {
             observations: self.observations,
             segments: self.segments,

@@ -76,7 +76,7 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
         });
         let mut addresses = Vec::new();
         let publish = |address: &Multiaddr| publish_address(&dir, &mut addresses, address);
-        dunlin_bootstrap::run(bootstrap_config(&config.network), identity, stop, publish).await
+        dunlin_bootstrap::run(network_config(&config.network), identity, stop, publish).await
     });
     dir.unpublish();
     done.map(|()| ExitCode::SUCCESS)
@@ -111,15 +111,6 @@ fn network_config(config: &NetworkConfig) -> dunlin_protocols::Config {
         one_machine: config.one_machine,
         ..dunlin_protocols::Config::new(config.name.clone())
     }
-}
-
-fn bootstrap_config(config: &NetworkConfig) -> dunlin_bootstrap::Config {
-    let mut bootstrap = dunlin_bootstrap::Config::new(config.name.clone(), config.listen.clone());
-    bootstrap.bootstrap.clone_from(&config.bootstrap);
-    bootstrap.mdns = config.mdns;
-    bootstrap.reach = config.reach;
-    bootstrap.one_machine = config.one_machine;
-    bootstrap
 }
 
 /// Writes down where the node listens, for other programs on this machine.
