@@ -2,10 +2,13 @@
 
 #![expect(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod http;
+pub(crate) mod peers;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -141,6 +144,11 @@ impl Node {
         self.signal(rustix::process::Signal::INT);
         let status = eventually("the node ends", || self.child.try_wait().unwrap());
         assert!(status.success(), "the node ended with {status}: {}", self.log());
+    }
+
+    /// Returns how the node ended, if it has.
+    pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -1,0 +1,321 @@
+//! The local HTTP API as `docs/api.md` promises it: who gets in, what is refused and how, and that the
+//! answers are true.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::{collections::BTreeMap, io::Write};
+
+use common::{
+    Node, eventually,
+    http::{self, Answer, authorization, metrics, send, send_json},
+    observation, two_channels,
+};
+use dunlin_client::{
+    Fidelity, HistoryQuery, IngestRequest, KnnQuery, Observation, Scope, ScoresQuery,
+    SegmentsQuery, TemplateUse,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Most bytes of a request body, as `docs/api.md` says.
+const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Observations of each entity.
+const LIFE: u32 = 400;
+
+/// A node with the lives of two entities.
+fn lived() -> (TempDir, Node, Vec<Observation>) {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let mut observations: Vec<_> = (0..LIFE).map(|index| observation("db", index)).collect();
+    observations.extend((0..LIFE).map(|index| shifted(observation("web", index))));
+    node.fill(&two_channels("pairs"), observations.clone());
+    (temp, node, observations)
+}
+
+/// The other entity is not where the first one is.
+fn shifted(mut observation: Observation) -> Observation {
+    observation.vector[0] *= 0.5;
+    observation
+}
+
+#[test]
+fn without_the_token_nothing_is_said() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let wrong = "Authorization: Bearer 0123456789abcdef\r\n";
+    let basic = authorization(&node).replace("Bearer", "Basic");
+    let twice = format!("{}x\r\n", authorization(&node).trim_end());
+    let requests = [
+        "GET /v1/status",
+        "GET /metrics",
+        "POST /v1/collections",
+        "GET /v1/blocks/x",
+        "GET /no/such/call",
+    ];
+    for request in requests {
+        for headers in ["", wrong, &basic, &twice] {
+            send(&node, request, headers, "").assert_refused(401, "unauthorized");
+        }
+    }
+    let health = send(&node, "GET /healthz", "", "");
+    assert_eq!((health.status, health.body.as_str()), (200, "ok\n"));
+    assert_eq!(send(&node, "GET /v1/status", &authorization(&node), "").status, 200);
+}
+
+#[test]
+fn every_refusal_has_a_code_and_a_message() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let ask = |request: &str, body: &str| send_json(&node, request, body);
+    ask("GET /v1/nonsense", "").assert_refused(404, "not_found");
+    ask("GET /", "").assert_refused(404, "not_found");
+    for body in ["", "{", "[]", "{\"collection\": 1}", "{\"colection\": \"x\"}", "\u{0}"] {
+        ask("POST /v1/query/segments", body).assert_refused(400, "bad_json");
+    }
+    let no_type = send(&node, "POST /v1/query/segments", &authorization(&node), "{}");
+    no_type.assert_refused(400, "bad_json");
+    ask("GET /v1/segments/nonsense", "").assert_refused(400, "bad_query");
+    let unknown = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+    ask(&format!("GET /v1/segments/{unknown}"), "").assert_refused(404, "not_found");
+    ask(&format!("GET /v1/blocks/{unknown}"), "").assert_refused(404, "not_found");
+    ask("GET /v1/collections/none/entities", "").assert_refused(404, "not_found");
+    ask("POST /v1/collections/none/seal", "{\"entity\":\"e\"}").assert_refused(404, "not_found");
+    let nameless = json!({ "name": "No Name", "dim": 2 }).to_string();
+    ask("POST /v1/collections", &nameless).assert_refused(400, "bad_collection");
+    assert!(ask("GET /v1/status", "").json()["problems"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused_and_the_node_stays_well() {
+    let (_temp, node, observations) = lived();
+    let headers = format!("{}Content-Type: application/json\r\n", authorization(&node));
+    let open = |length: &str| {
+        let mut stream = http::connect(&node);
+        let head = format!(
+            "POST /v1/collections/pairs/observations HTTP/1.1\r\nHost: dunlin\r\nConnection: close\r\n{headers}{length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let mut one_too_many = open(&format!("Content-Length: {}", BODY_BYTES_MAX + 1));
+    // The node may hang up before it has all of it.
+    one_too_many.write_all(&vec![b' '; BODY_BYTES_MAX + 1]).ok();
+    let refused = http::read(one_too_many);
+    assert!((400..500).contains(&refused.status), "{refused:?}");
+    assert!(refused.json()["code"].is_string(), "{refused:?}");
+    // One that does not say how long it is is cut off.
+    let mut endless = open("Transfer-Encoding: chunked");
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    let sent = (0..64).take_while(|_| endless.write_all(chunk.as_bytes()).is_ok()).count();
+    assert!(sent < 64, "the node took {sent} MiB");
+    // Up to the limit it is read: this one is refused for what it says, not for its size.
+    let full = format!("{{\"observations\": []{}}}", " ".repeat(BODY_BYTES_MAX - 20));
+    assert_eq!(full.len(), BODY_BYTES_MAX);
+    let taken = send_json(&node, "POST /v1/collections/pairs/observations", &full);
+    assert_eq!(taken.status, 200, "{}", taken.body);
+    assert_eq!(send(&node, "GET /healthz", "", "").status, 200);
+    assert_eq!(node.client().status().unwrap().observations, observations.len() as u64);
+}
+
+#[test]
+fn cluster_status_has_its_shape_and_is_true() {
+    let (_temp, node, _) = lived();
+    let archived = node.archive_all("pairs", "db").len();
+    let json = send(&node, "GET /v1/cluster/status", &authorization(&node), "").json();
+    let has = |value: &Value, keys: &[&str]| {
+        for key in keys {
+            assert!(value.get(key).is_some(), "{key} is not in {value}");
+        }
+    };
+    has(&json, &["cluster_id", "topology", "node_count", "shard_count", "status", "members"]);
+    has(&json["replication"], &["crdt_types", "convergence_status"]);
+    has(&json["federation"], &["connected_clusters", "shared_templates"]);
+    has(&json["ipfs"], &["archived_segments", "total_cids", "pinned_nodes", "last_archive_ms"]);
+    has(&json["privacy"], &["differential_privacy_enabled", "shared_segments_noised"]);
+    let me = &json["members"][0];
+    has(me, &["node_id", "peer_id", "address", "state", "role", "entities", "uptime_seconds"]);
+    let status = node.client().status().unwrap();
+    assert_eq!((&me["peer_id"], &me["node_id"]), (&json!(status.peer), &json!(status.peer)));
+    assert_eq!((&me["state"], &me["role"]), (&json!("alive"), &json!("self")));
+    assert_eq!((&me["entities"], &me["address"]), (&json!(2), &json!(status.listen[0])));
+    assert_eq!((&json["status"], &json["topology"]), (&json!("healthy"), &json!("p2p")));
+    assert_eq!(json["node_count"], json!(json["members"].as_array().unwrap().len()));
+    assert_eq!(json["cluster_id"], json!(status.network));
+    assert_eq!(json["ipfs"]["archived_segments"], json!(archived));
+    // Each lossless segment of this size has one payload block besides its own.
+    assert_eq!(json["ipfs"]["total_cids"], json!(2 * archived));
+    assert!(json["ipfs"]["last_archive_ms"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
+    assert_eq!(json["federation"]["shared_templates"], json!(0));
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let (_temp, node, observations) = lived();
+    let client = node.client();
+    let count = observations.len() as u64;
+    client.ingest("pairs", &IngestRequest { observations: observations.clone() }).unwrap();
+    let late = Observation { timestamp_us: -1, ..observations[0].clone() };
+    client.ingest("pairs", &IngestRequest { observations: vec![late] }).unwrap();
+    let wrong = Observation { vector: vec![0.0; 3], ..observations[0].clone() };
+    client.ingest("pairs", &IngestRequest { observations: vec![wrong] }).unwrap_err();
+    let segments = node.archive_all("pairs", "db").len();
+    let status = client.status().unwrap();
+    assert_eq!(status.segments, segments as u64);
+    let metrics = metrics(&node);
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    let expected = BTreeMap::from([
+        ("dunlin_engine_observations_accepted_total", count as f64),
+        // Of what is sent again, the newest of each entity is known to be there; what is older came
+        // too late, there or not.
+        ("dunlin_engine_observations_duplicate_total", 2.0),
+        ("dunlin_engine_observations_late_total", count as f64 - 2.0 + 1.0),
+        ("dunlin_engine_writes_refused_total", 1.0),
+        ("dunlin_engine_segments_sealed_total", segments as f64),
+        ("dunlin_engine_segments", segments as f64),
+        ("dunlin_engine_observations", count as f64),
+        ("dunlin_engine_entities", 2.0),
+        ("dunlin_engine_collections", 1.0),
+        ("dunlin_archive_segments", segments as f64),
+        ("dunlin_archive_due_segments", 0.0),
+        ("dunlin_node_problems", 0.0),
+        ("dunlin_privacy_epsilon_spent", 0.0),
+    ]);
+    for (name, value) in expected {
+        assert_eq!(metrics.get(name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn limits_hold_and_say_what_they_are() {
+    let (_temp, node, _) = lived();
+    let cids = node.archive_all("pairs", "db");
+    let knn = |k: u64, vector: &[f32]| {
+        let body = json!({ "collection": "pairs", "vector": vector, "k": k }).to_string();
+        send_json(&node, "POST /v1/query/knn", &body)
+    };
+    knn(0, &[0.5, 0.5]).assert_refused(400, "bad_query");
+    knn(10_001, &[0.5, 0.5]).assert_refused(400, "bad_query");
+    knn(1 << 40, &[0.5, 0.5]).assert_refused(400, "bad_json");
+    knn(1, &[0.5]).assert_refused(400, "bad_query");
+    assert_eq!(knn(10_000, &[0.5, 0.5]).status, 200);
+    for k in [0, 10_001] {
+        let body = json!({ "collection": "pairs", "k": k }).to_string();
+        send_json(&node, "POST /v1/query/anomalies", &body).assert_refused(400, "bad_query");
+    }
+    let fetch = |cids: &[String]| -> Answer {
+        let body = json!({ "cids": cids }).to_string();
+        send_json(&node, "POST /v1/segments/fetch", &body)
+    };
+    let many = vec![cids[0].clone(); 1_001];
+    fetch(&many).assert_refused(400, "bad_query");
+    fetch(&["nonsense".to_owned()]).assert_refused(400, "bad_query");
+    let answer = fetch(&many[..1_000]).json();
+    let fetched = answer["segments"].as_array().unwrap();
+    assert_eq!(fetched.len(), 1, "the same CID is one wish");
+    assert_eq!(fetched[0]["local"], json!(true));
+    let bad_peer = json!({ "cids": [cids[0]], "peers": ["nobody"] }).to_string();
+    send_json(&node, "POST /v1/segments/fetch", &bad_peer).assert_refused(400, "bad_query");
+    let history = json!({ "collection": "pairs", "entity": "db", "limit": 7 }).to_string();
+    let history = send_json(&node, "POST /v1/query/history", &history).json();
+    assert_eq!(history["points"].as_array().unwrap().len(), 7);
+    assert_eq!(history["coverage"]["complete"], json!(false), "what is left out is said");
+}
+
+#[test]
+fn history_and_scores_are_of_what_was_ingested() {
+    let (_temp, node, observations) = lived();
+    let client = node.client();
+    for entity in ["db", "web"] {
+        let query = HistoryQuery {
+            collection: "pairs".into(),
+            entity: entity.into(),
+            from_us: None,
+            to_us: None,
+            limit: Some(100_000),
+        };
+        let history = client.history(&query).unwrap();
+        assert!(history.fidelity == Fidelity::Lossless && history.coverage.complete);
+        let sent = observations.iter().filter(|sent| sent.entity == entity);
+        let sent: Vec<_> = sent.map(|sent| (sent.timestamp_us, &sent.vector)).collect();
+        let there: Vec<_> =
+            history.points.iter().map(|point| (point.timestamp_us, &point.vector)).collect();
+        assert_eq!(there, sent);
+
+        let (from, to) = (100 * 1_000_000, 299 * 1_000_000);
+        let query = ScoresQuery {
+            collection: "pairs".into(),
+            entity: entity.into(),
+            from_us: from,
+            to_us: to,
+            known_until_us: None,
+            templates: TemplateUse::None,
+            seed: 0,
+        };
+        let scores = client.scores(&query).unwrap().scores;
+        let times: Vec<_> = scores.iter().map(|score| score.timestamp_us).collect();
+        let sent: Vec<_> =
+            sent.iter().map(|(time, _)| *time).filter(|time| (from..=to).contains(time)).collect();
+        assert_eq!(times, sent, "one score for each observation");
+        assert!(scores.iter().all(|score| (0.0..=1.0).contains(&score.score)));
+    }
+}
+
+#[test]
+fn knn_agrees_with_brute_force_over_all_segments() {
+    let (_temp, node, _) = lived();
+    let client = node.client();
+    ["db", "web"].into_iter().for_each(|entity| {
+        client.seal("pairs", entity).unwrap();
+    });
+    let query = SegmentsQuery {
+        collection: "pairs".into(),
+        limit: Some(1_000),
+        ..SegmentsQuery::default()
+    };
+    let segments = client.segments(&query).unwrap().segments;
+    assert!(segments.len() >= 10, "{} segments", segments.len());
+    for (vector, k) in [(vec![0.1, 0.9], 3), (vec![0.6, 0.4], 5), (vec![2.0, -1.0], 1_000)] {
+        let distance = |mean: &[f32]| {
+            let squares = mean.iter().zip(&vector).map(|(a, b)| f64::from(a - b).powi(2));
+            squares.sum::<f64>().sqrt()
+        };
+        let mut expected: Vec<_> =
+            segments.iter().map(|segment| (distance(&segment.mean), &segment.cid)).collect();
+        expected.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let query = KnnQuery {
+            collection: "pairs".into(),
+            vector: vector.clone(),
+            k,
+            entity: None,
+            from_us: None,
+            to_us: None,
+            scope: Scope::Local,
+        };
+        let answer = client.knn(&query).unwrap();
+        assert_eq!(answer.coverage.segments, segments.len() as u64);
+        assert_eq!(answer.hits.len(), segments.len().min(k as usize));
+        for (hit, (distance, _)) in answer.hits.iter().zip(&expected) {
+            // Segments of equal distance may change places, so distances are compared and CIDs owned.
+            assert!((hit.distance - distance).abs() < 1e-5, "{hit:?} {distance}");
+            let cid = hit.cid.as_ref().unwrap();
+            let own = expected.iter().find(|(_, known)| *known == cid).unwrap().0;
+            assert!((hit.distance - own).abs() < 1e-5, "{hit:?} {own}");
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_node_cleanly() {
+    let (_temp, mut node, observations) = lived();
+    let dir = node.dir.clone();
+    assert!(dir.join("api.address").exists() && dir.join("network.address").exists());
+    node.signal(rustix::process::Signal::INT);
+    let status = eventually("the node ends", || node.try_wait());
+    assert_eq!(status.code(), Some(0), "{}", node.log());
+    assert!(!dir.join("api.address").exists() && !dir.join("network.address").exists());
+    let node = Node::start(&dir);
+    assert_eq!(node.client().status().unwrap().observations, observations.len() as u64);
+}
