@@ -12,7 +12,7 @@ use serde_bytes::ByteBuf;
 use tokio::{
     sync::mpsc,
     task::{JoinSet, block_in_place},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ const UNDER_WAY_MAX: usize = 96;
 
 /// How often the gate looks whether the own history has grown.
 const JUDGING_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long work that is under way may go on when the node ends.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// The task that reads the network's events.
 pub(super) struct Responder {
@@ -60,9 +63,10 @@ impl Responder {
                 },
             }
         }
-        // What peers wait for is still answered.
-        while let Some(done) = self.work.join_next().await {
-            done?;
+        // What peers wait for is still answered; what we wait for from peers may take too long.
+        let drained = async { while self.work.join_next().await.is_some() {} };
+        if timeout(DRAIN, drained).await.is_err() {
+            self.work.shutdown().await;
         }
         Ok(())
     }
