@@ -227,8 +227,8 @@ impl LogConfig {
         Self {
             level: section.checked(
                 "level",
-                "info",
-                "a filter like `info` or `dunlin=debug`",
+                "error,dunlin=info",
+                "a filter like `info` or `error,dunlin=debug`",
                 |text| tracing_subscriber::EnvFilter::try_new(text).is_ok(),
             ),
             format: section.choice("format", &formats),
