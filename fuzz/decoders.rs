@@ -1,0 +1,265 @@
+//! Every decoder that a stranger's bytes or a damaged disk can reach, each with what has to hold: it
+//! never panics, and what it accepts encodes to the same bytes again.
+//!
+//! The fuzz targets call these functions, and so does a test of the product that replays the corpus.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, OnceLock},
+};
+
+use dunlin_engine::{
+    Config, Engine, Segment, decode_payload, storage::Simulated, storage::Storage,
+};
+use dunlin_privacy::{Epsilon, Ledger, TemplateSet};
+use dunlin_protocols::{
+    Keypair,
+    messages::{
+        Message, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+        TemplatesRequest, TemplatesResponse,
+    },
+};
+use dunlin_trust::{Record, Trust, UnixMillis};
+use dunlin_wire::{
+    Cid,
+    block::{Block, Codec, cid_of},
+    cbor,
+    envelope::{self, Payload},
+    limits::MESSAGE_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_bytes::ByteBuf;
+
+/// A decoder: takes any bytes, checks what has to hold, and says whether it accepted them.
+type Decoder = fn(&[u8]) -> bool;
+
+/// All decoders by the name of their fuzz target and corpus.
+pub(crate) const TARGETS: [(&str, Decoder); 14] = [
+    ("wire_cbor", canonical::<Sample>),
+    ("envelope", opens::<Sample>),
+    ("segments_request", message::<SegmentsRequest>),
+    ("segments_response", message::<SegmentsResponse>),
+    ("templates_request", message::<TemplatesRequest>),
+    ("templates_response", message::<TemplatesResponse>),
+    ("segment_announcement", signed::<SegmentAnnouncement>),
+    ("template_announcement", signed::<TemplateAnnouncement>),
+    ("segment", segment),
+    ("segment_payload", segment_payload),
+    ("template_set", template_set),
+    ("trust_records", trust_records),
+    ("engine_log", engine_log),
+    ("privacy_ledger", privacy_ledger),
+];
+
+/// A lossless segment, whose link is replaced by one to the bytes that are its payload.
+const LOSSLESS: &[u8] = include_bytes!("corpus/segment/valid-lossless");
+
+/// Runs the decoder of a target; returns whether it accepted the bytes.
+pub(crate) fn run(target: &str, data: &[u8]) -> bool {
+    let (_, decoder) = TARGETS.iter().find(|(name, _)| *name == target).expect("a known target");
+    decoder(data)
+}
+
+/// An object with everything that objects on the wire are made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sample {
+    pub(crate) bytes: ByteBuf,
+    pub(crate) count: u64,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) link: Option<Cid>,
+    pub(crate) names: BTreeMap<String, i64>,
+    pub(crate) number: f64,
+    pub(crate) text: String,
+    pub(crate) version: u8,
+}
+
+/// Every form of a variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Kind {
+    Empty,
+    Flag(bool),
+    Pair(i32, i8),
+    Inner { sample: Box<Sample> },
+}
+
+impl Payload for Sample {
+    const TYPE: &'static str = "dunlin/fuzz/1";
+    const BYTES_MAX: usize = 64 * 1024;
+}
+
+/// The key with which samples are signed.
+pub(crate) fn keypair() -> Keypair {
+    Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes are a key")
+}
+
+fn canonical<T: Serialize + DeserializeOwned>(data: &[u8]) -> bool {
+    let Ok(value) = cbor::decode::<T>(data, MESSAGE_BYTES_MAX) else { return false };
+    assert_eq!(cbor::encode(&value).expect("it was decoded"), data);
+    true
+}
+
+fn message<M: Message>(data: &[u8]) -> bool {
+    let Ok(message) = M::decode(data) else { return false };
+    assert_eq!(message.encode().expect("it was decoded"), data);
+    true
+}
+
+/// What a stranger sends: an envelope.
+fn opens<T: Payload>(data: &[u8]) -> bool {
+    let Ok(signed) = envelope::open::<T>(data) else { return false };
+    assert_eq!(signed.bytes, data);
+    says(signed.value);
+    true
+}
+
+/// An envelope, or what a stranger with a key of its own puts into one: a fuzzer forges no signatures.
+fn signed<T: Payload>(data: &[u8]) -> bool {
+    if opens::<T>(data) {
+        return true;
+    }
+    let Ok(value) = cbor::decode::<T>(data, T::BYTES_MAX) else { return false };
+    assert_eq!(cbor::encode(&value).expect("it was decoded"), data);
+    says(value);
+    true
+}
+
+/// Checks that a value comes out of an envelope as it went in.
+fn says<T: Payload>(value: T) {
+    let bytes = cbor::encode(&value).expect("it was decoded");
+    let signed = envelope::sign(&keypair(), value).expect("it is within its limits");
+    let opened = envelope::open::<T>(&signed.bytes).expect("it was signed");
+    assert_eq!((opened.signer, opened.bytes), (signed.signer, signed.bytes));
+    assert_eq!(cbor::encode(&opened.value).expect("it was decoded"), bytes);
+}
+
+fn segment(data: &[u8]) -> bool {
+    let Ok(segment) = Segment::decode(data) else { return false };
+    assert_eq!(segment.encode(), data);
+    assert_eq!(segment.cid(), cid_of(Codec::DagCbor, data));
+    let dim = segment.dim();
+    let rows = [segment.mean().to_vec(), segment.spread(), segment.first(), segment.last()];
+    assert!(rows.iter().all(|row| row.len() == dim));
+    true
+}
+
+/// A payload block, and a segment that links to it and to nothing else.
+fn segment_payload(data: &[u8]) -> bool {
+    let block = Block::new(Codec::Raw, data.to_vec());
+    let old = Segment::decode(LOSSLESS).expect("a valid segment").payload()[0].to_bytes();
+    let at = LOSSLESS.windows(old.len()).position(|window| window == old).expect("its link");
+    let mut bytes = LOSSLESS.to_vec();
+    bytes[at..at + old.len()].copy_from_slice(&block.cid().to_bytes());
+    let segment = Segment::decode(&bytes).expect("another link is a link");
+    let Ok(rows) = decode_payload(&segment, &[block]) else { return false };
+    assert_eq!((rows.count(), rows.dim()), (segment.count() as usize, segment.dim()));
+    assert_eq!(rows.time(0), Some(segment.start()));
+    true
+}
+
+fn template_set(data: &[u8]) -> bool {
+    let check = |set: &TemplateSet| {
+        assert_eq!(set.centroids().len(), set.dim() * set.templates().len());
+        for template in set.templates() {
+            let spread = template.spread(set.bounds());
+            let rows = [Some(template.centroid(set.bounds())), spread];
+            assert!(rows.iter().flatten().all(|row| row.len() == set.dim()));
+        }
+        set.is_current(0)
+    };
+    if let Ok(signed) = envelope::open::<TemplateSet>(data) {
+        check(&signed.value);
+    } else if let Ok(set) = cbor::decode::<TemplateSet>(data, TemplateSet::BYTES_MAX) {
+        check(&set);
+    }
+    signed::<TemplateSet>(data)
+}
+
+/// What a node remembers of its peers. A damaged file may be refused, but not believed halfway.
+fn trust_records(data: &[u8]) -> bool {
+    let Ok(decoded) = cbor::decode::<(u8, Vec<Record>)>(data, MESSAGE_BYTES_MAX) else {
+        return false;
+    };
+    assert_eq!(cbor::encode(&decoded).expect("it was decoded"), data);
+    let trust = Trust::new(dunlin_trust::Config::default(), decoded.1);
+    for now in [0, 1_763_700_000_000, u64::MAX].map(UnixMillis) {
+        for peer in trust.peers() {
+            let score = trust.score(now, peer);
+            assert!((0.0..=1.0).contains(&score), "a score of {score}");
+            assert_eq!(trust.explain(now, peer).standing, trust.standing(now, peer));
+        }
+    }
+    true
+}
+
+/// The content of one log record, framed as the engine frames it: a checksum keeps out accidents only.
+fn engine_log(data: &[u8]) -> bool {
+    let (files, log) = empty_store();
+    let folder = Simulated::new();
+    for (name, content) in files {
+        folder.put(name, content.clone());
+    }
+    let mut content = folder.content(log).expect("a new store has a log");
+    let number = content[12..20].to_vec();
+    let length = u32::try_from(data.len()).expect("inputs are small").to_le_bytes();
+    let checksum = crc32(&[&length[..], &number, data].concat()).to_le_bytes();
+    content.extend([&length[..], &checksum, &number, data].concat());
+    folder.put(log, content);
+    let open = || Engine::open_storage(Arc::new(folder.clone()), Config::default());
+    let Ok(engine) = open() else { return false };
+    let replayed = engine.recovery().replayed_records;
+    let sealed = engine.sealed_after(0, usize::MAX).expect("a whole store").len();
+    engine.close().expect("nothing fails here");
+    drop(engine);
+    let engine = open().expect("what was opened and closed opens again");
+    assert_eq!(engine.recovery().replayed_records, 0, "{replayed} records were applied");
+    assert_eq!(engine.sealed_after(0, usize::MAX).expect("a whole store").len(), sealed);
+    true
+}
+
+/// Files by name, and which of them is the log.
+type Store = (Vec<(String, Vec<u8>)>, String);
+
+/// Returns the files of a store with nothing in it: making one takes longer than reading it.
+fn empty_store() -> &'static Store {
+    static STORE: OnceLock<Store> = OnceLock::new();
+    STORE.get_or_init(|| {
+        let folder = Simulated::new();
+        let engine = Engine::open_storage(Arc::new(folder.clone()), Config::default());
+        drop(engine.expect("a new store"));
+        let log = folder.list("log").expect("a folder").pop().expect("a new store has a log");
+        let log = format!("log/{log}");
+        let names = folder.list("").expect("a folder").into_iter().chain([log.clone()]);
+        let files = names.filter_map(|name| folder.content(&name).map(|content| (name, content)));
+        (files.collect(), log)
+    })
+}
+
+/// CRC-32 as zlib has it, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// The ledger: what opens is what opens again, and nothing that was spent is forgotten in between.
+fn privacy_ledger(data: &[u8]) -> bool {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("ledger");
+    fs::write(&path, data).expect("a writable folder");
+    let ceiling = Epsilon::new(4.0).expect("a valid epsilon");
+    let entries = |ledger: &Ledger| format!("{:?}", ledger.entries());
+    let Ok(ledger) = Ledger::open(&path, ceiling) else {
+        assert_eq!(fs::read(&path).expect("it is there"), data, "what is refused is left as it is");
+        return false;
+    };
+    let first = entries(&ledger);
+    drop(ledger);
+    let again = Ledger::open(&path, ceiling).expect("what was opened opens again");
+    assert_eq!(entries(&again), first);
+    true
+}

@@ -1,0 +1,223 @@
+//! Writes the seeds of every corpus: valid bytes, and a few damaged ones made from each.
+//!
+//! Run it after a format has changed: `cargo run` in this folder. What a fuzzer has added stays.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use dunlin_engine::{
+    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, Observation,
+    Timestamp, Units,
+    storage::{Simulated, Storage},
+};
+use dunlin_privacy::{
+    About, Bounds, ChannelsDigest, Dataset, Epsilon, Intent, Ledger, Metric, ReleaseConfig,
+    TemplateSet, Unit, release,
+};
+use dunlin_protocols::messages::{
+    Message, RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
+    TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+};
+use dunlin_trust::{Evidence, RECORD_VERSION, Trust, UnixMillis};
+use dunlin_wire::{
+    block::{Block, Codec},
+    cbor,
+    envelope::{self, Payload},
+};
+use serde_bytes::ByteBuf;
+
+#[expect(dead_code, reason = "only the sample and its key are needed here")]
+mod decoders;
+
+use decoders::{Kind, Sample, keypair};
+
+const NOW_MS: u64 = 1_763_700_000_000;
+
+fn main() {
+    let corpus = Corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"));
+    samples(&corpus);
+    messages(&corpus);
+    announcements(&corpus);
+    segments(&corpus);
+    trust(&corpus);
+    templates(&corpus);
+}
+
+/// The folder of all corpora.
+struct Corpus(PathBuf);
+
+impl Corpus {
+    /// Writes valid bytes, and what a cut, a flipped bit and a byte too much make of them.
+    fn add(&self, target: &str, name: &str, bytes: &[u8]) {
+        let folder = self.0.join(target);
+        fs::create_dir_all(&folder).expect("a writable folder");
+        let write = |kind: &str, bytes: &[u8]| {
+            let path = folder.join(format!("{kind}-{name}"));
+            fs::write(path, bytes).expect("a writable folder");
+        };
+        write("valid", bytes);
+        write("cut", &bytes[..bytes.len() * 2 / 3]);
+        write("longer", &[bytes, &[0]].concat());
+        let mut flipped = bytes.to_vec();
+        flipped[bytes.len() / 2] ^= 0x10;
+        write("flipped", &flipped);
+    }
+
+    /// Writes a payload as a stranger would encode it, and signed.
+    fn add_signed<T: Payload>(&self, target: &str, value: T) {
+        self.add(target, "payload", &cbor::encode(&value).expect("an encoding"));
+        let signed = envelope::sign(&keypair(), value).expect("within its limits");
+        self.add(target, "envelope", &signed.bytes);
+    }
+}
+
+fn block() -> Block {
+    Block::new(Codec::Raw, b"dunlin".to_vec())
+}
+
+fn sample(kinds: Vec<Kind>) -> Sample {
+    Sample {
+        bytes: ByteBuf::from(vec![0, 1, 255]),
+        count: u64::MAX,
+        kinds,
+        link: Some(*block().cid()),
+        names: [("a".to_owned(), -1), ("bb".to_owned(), i64::MIN)].into(),
+        number: 0.1,
+        text: "Alpenstrandläufer".to_owned(),
+        version: 1,
+    }
+}
+
+fn samples(corpus: &Corpus) {
+    let flat = sample(vec![Kind::Empty, Kind::Flag(true), Kind::Pair(-70_000, 5)]);
+    let nested = sample(vec![Kind::Inner { sample: Box::new(flat.clone()) }, Kind::Empty]);
+    for (name, sample) in [("flat", flat), ("nested", nested)] {
+        corpus.add("wire_cbor", name, &cbor::encode(&sample).expect("an encoding"));
+        let signed = envelope::sign(&keypair(), sample).expect("within its limits");
+        corpus.add("envelope", name, &signed.bytes);
+    }
+}
+
+fn messages(corpus: &Corpus) {
+    let cid = *block().cid();
+    let add = |target: &str, name: &str, bytes: Vec<u8>| corpus.add(target, name, &bytes);
+    let request = |name, request: SegmentsRequest| {
+        add("segments_request", name, request.encode().expect("within its limits"));
+    };
+    request("blocks", SegmentsRequest::Blocks { cids: vec![cid, cid] });
+    let collection = "servers".to_owned();
+    request("list", SegmentsRequest::List { collection, after: Some(cid), limit: 7 });
+    let response = |name, response: SegmentsResponse| {
+        add("segments_response", name, response.encode().expect("within its limits"));
+    };
+    response("blocks", SegmentsResponse::fitting(vec![block()], vec![cid]));
+    response("page", SegmentsResponse::Page { cids: vec![cid] });
+    response("refused", SegmentsResponse::Refused { reason: RefusalReason::Denied });
+    let request = TemplatesRequest::new("servers").encode();
+    add("templates_request", "servers", request.expect("within its limits"));
+    let response = |name, response: TemplatesResponse| {
+        add("templates_response", name, response.encode().expect("within its limits"));
+    };
+    let envelopes = vec![ByteBuf::from(vec![1, 2, 3]), ByteBuf::new()];
+    response("envelopes", TemplatesResponse::Envelopes { envelopes });
+    response("refused", TemplatesResponse::Refused { reason: RefusalReason::Busy });
+}
+
+fn announcements(corpus: &Corpus) {
+    let segments = SegmentAnnouncement::new("servers", 1_000, [3; 32], NOW_MS);
+    corpus.add_signed("segment_announcement", segments);
+    let templates = TemplateAnnouncement::new("servers", 16, [5; 32], NOW_MS);
+    corpus.add_signed("template_announcement", templates);
+}
+
+/// Segments of both fidelities, a payload block, and the log of the store that made them.
+fn segments(corpus: &Corpus) {
+    for (name, fidelity) in [("summary", Fidelity::Summary), ("lossless", Fidelity::Lossless)] {
+        let folder = Simulated::new();
+        let engine = Engine::open_storage(Arc::new(folder.clone()), Config::default());
+        let engine = engine.expect("a new store");
+        let collection = CollectionName::new("servers").expect("a name");
+        let dim = Dim::new(3).expect("a dimension");
+        let spec = CollectionSpec::new(collection.clone(), dim, Units::unit_range(dim));
+        engine.create_collection(CollectionSpec { fidelity, ..spec }).expect("a collection");
+        let entity = EntityId::new("web-1").expect("a name");
+        let observation = |index: u8| Observation {
+            entity: entity.clone(),
+            timestamp: Timestamp(i64::from(index) * 1_000_000),
+            vector: vec![f32::from(index % 3) * 0.01, 0.5, 1.0],
+            metadata: None,
+        };
+        engine.ingest(&collection, (0..40).map(observation).collect()).expect("taken in");
+        let cid = engine.seal(&collection, &entity).expect("sealed").expect("a segment");
+        let blocks = engine.segment_blocks(&cid).expect("a whole store").expect("its blocks");
+        corpus.add("segment", name, blocks.summary.bytes());
+        if let [payload] = blocks.payload.as_slice() {
+            corpus.add("segment_payload", name, payload.bytes());
+        }
+        corpus.add("engine_log", name, &log_entries(&folder));
+    }
+}
+
+/// Returns the entries of a log's records, one behind the other, as if they were one record.
+fn log_entries(folder: &Simulated) -> Vec<u8> {
+    let names = folder.list("log").expect("a folder");
+    let [name] = names.as_slice() else { panic!("one log file, not {names:?}") };
+    let log = folder.content(&format!("log/{name}")).expect("it is listed");
+    let (mut rest, mut entries) = (&log[24..], Vec::new());
+    while let Some((head, tail)) = rest.split_first_chunk::<16>() {
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        entries.extend_from_slice(&tail[..length]);
+        rest = &tail[length..];
+    }
+    entries
+}
+
+fn trust(corpus: &Corpus) {
+    let mut trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
+    let peer = keypair().public().to_peer_id();
+    let evidence = [Evidence::Served { blocks: 50 }, Evidence::Timeout, Evidence::WrongCid];
+    for (step, evidence) in (0..).zip(evidence) {
+        trust.observe(UnixMillis(NOW_MS + step), peer, evidence);
+    }
+    let records: Vec<_> = std::iter::from_fn(|| trust.next_dirty()).collect();
+    let bytes = cbor::encode(&(RECORD_VERSION, records)).expect("an encoding");
+    corpus.add("trust_records", "one", &bytes);
+    let nobody = cbor::encode(&(RECORD_VERSION, [0_u8; 0])).expect("an encoding");
+    corpus.add("trust_records", "none", &nobody);
+}
+
+/// A released set, and the ledger that allowed it.
+fn templates(corpus: &Corpus) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("ledger");
+    let epsilon = |value| Epsilon::new(value).expect("a valid epsilon");
+    let mut ledger = Ledger::open(&path, epsilon(4.0)).expect("a new ledger");
+    corpus.add("privacy_ledger", "empty", &fs::read(&path).expect("it was made"));
+    let bounds = Bounds::uniform(3, 0.0, 1.0).expect("a range");
+    let rows: Vec<f32> = (0..9_000_u16).map(|index| f32::from(index % 9 / 3) * 0.3).collect();
+    let data = Dataset::new(&rows, 3, bounds).expect("whole, finite rows");
+    let intent = Intent {
+        collection: "servers",
+        data: &data,
+        unit: Unit::Observation,
+        epsilon: epsilon(1.0),
+        now_unix_ms: NOW_MS,
+        purpose: "templates",
+    };
+    let receipt = ledger.reserve(&intent).expect("within the ceiling");
+    let released = release(&mut ledger, receipt, &data, &ReleaseConfig::default());
+    let released = released.expect("a fresh receipt");
+    corpus.add("privacy_ledger", "release", &fs::read(&path).expect("it was written"));
+    let about = About {
+        collection: "servers",
+        metric: Metric::Euclidean,
+        channels: ChannelsDigest::of(&[]),
+        issued_unix_ms: NOW_MS,
+        expires_unix_ms: NOW_MS + 7 * 86_400_000,
+    };
+    let set = TemplateSet::new(&released, &about).expect("thousands of rows stand out");
+    corpus.add_signed("template_set", set);
+}
