@@ -276,11 +276,16 @@ pub(crate) enum SegmentsCommand {
     },
 }
 
+/// Numbers with commas. A type of its own, because clap takes a plain `Vec` for an argument that may be
+/// repeated, which then swallows the flags behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Vector(pub(crate) Vec<f32>);
+
 #[derive(Debug, Args)]
 pub(crate) struct KnnArgs {
     /// The vector: numbers with commas.
-    #[arg(value_delimiter = ',', required = true, num_args = 1, allow_hyphen_values = true)]
-    pub(crate) vector: Vec<f32>,
+    #[arg(value_name = "N,N,…", value_parser = vector, allow_hyphen_values = true)]
+    pub(crate) vector: Vector,
     /// The collection.
     #[arg(long, short, default_value = "default")]
     pub(crate) collection: String,
@@ -451,6 +456,12 @@ fn template_use(text: &str) -> Result<TemplateUse, String> {
     named(text, "adopted, none, control")
 }
 
+fn vector(text: &str) -> Result<Vector, String> {
+    let number =
+        |part: &str| part.trim().parse::<f32>().map_err(|_| format!("`{part}` is not a number"));
+    text.split(',').map(number).collect::<Result<_, _>>().map(Vector)
+}
+
 fn range(text: &str) -> Result<(f32, f32), String> {
     let parsed = text.split_once(',').and_then(|(lower, upper)| {
         Some((lower.trim().parse::<f32>().ok()?, upper.trim().parse::<f32>().ok()?))
@@ -469,6 +480,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_follow_a_vector_that_begins_with_a_minus() {
+        let cli =
+            Cli::try_parse_from(["dunlin", "knn", "-0.5,1", "-c", "servers", "--json"]).unwrap();
+        let Command::Knn(args) = cli.command else { panic!("not knn") };
+        assert_eq!((args.vector, args.collection.as_str()), (Vector(vec![-0.5, 1.0]), "servers"));
+        assert!(Cli::try_parse_from(["dunlin", "knn", "1,x"]).is_err());
     }
 
     #[test]

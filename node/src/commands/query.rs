@@ -13,6 +13,7 @@ use crate::{
 
 pub(super) fn knn(client: &Client, args: KnnArgs, out: Output) -> anyhow::Result<()> {
     let KnnArgs { vector, collection, k, entity, range, scope } = args;
+    let vector = vector.0;
     let query =
         KnnQuery { collection, vector, k, entity, from_us: range.from, to_us: range.to, scope };
     out.show(&client.knn(&query)?, |answer| {
