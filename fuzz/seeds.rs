@@ -1,6 +1,6 @@
 //! Writes the seeds of every corpus: valid bytes, and a few damaged ones made from each.
 //!
-//! Run it after a format has changed: `cargo run` in this folder. What a fuzzer has added stays.
+//! Run it after a format has changed: `cargo run --example seeds` in this folder. What a fuzzer has added stays.
 
 use std::{
     fs,
