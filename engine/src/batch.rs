@@ -197,6 +197,10 @@ fn take_rows(input: &mut &[u8]) -> Option<Rows> {
     };
     let values: Vec<f32> =
         values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    // No batch holds such a value; taken over, it would spoil the state of its entity for ever.
+    if values.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
     let mut metadata = metadata.into_iter().peekable();
     let mut rows = Rows::new(dim);
     for (index, time) in times.as_chunks::<8>().0.iter().enumerate() {

@@ -195,6 +195,9 @@ impl State {
         let mut sealing =
             Sealing { number: *number, spec, store, packer: &mut self.packer, sealed };
         for (id, rows) in groups {
+            if rows.dim() != spec.dim.get() {
+                return Err(StoreError::Damaged { what: "a log record" });
+            }
             let entity = entities.entry(id.clone()).or_insert_with(|| Entity::new(spec));
             let regimes = observe(entity, &rows, &mut ack);
             self.baseline_bytes += sealing.seal(&id, entity, regimes, &mut self.next_segment)?;
