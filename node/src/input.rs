@@ -72,14 +72,26 @@ pub(crate) type Rows<'a> = Box<dyn Iterator<Item = Result<Row, BadLine>> + 'a>;
 /// Returns the rows of an NDJSON input.
 pub(crate) fn ndjson<'a>(input: impl Read + 'a) -> Rows<'a> {
     let mut input = std::io::BufReader::new(input);
-    let mut number = 0;
+    let (mut number, mut has_failed) = (0, false);
     Box::new(std::iter::from_fn(move || {
         loop {
+            if has_failed {
+                // An input that cannot be read stays so: going on would find bad lines for ever.
+                return None;
+            }
             number += 1;
             let line = match read_line(&mut input) {
-                Ok(None) => return None,
-                Ok(Some(line)) => line,
-                Err(problem) => return Some(Err(BadLine { line: number, problem })),
+                Ok(Line::End) => return None,
+                Ok(Line::Whole(line)) => line,
+                Ok(Line::TooLong) => {
+                    let problem = format!("longer than {LINE_BYTES_MAX} bytes");
+                    return Some(Err(BadLine { line: number, problem }));
+                }
+                Err(cause) => {
+                    has_failed = true;
+                    let problem = format!("cannot be read: {cause}");
+                    return Some(Err(BadLine { line: number, problem }));
+                }
             };
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
@@ -92,17 +104,24 @@ pub(crate) fn ndjson<'a>(input: impl Read + 'a) -> Rows<'a> {
     }))
 }
 
+/// What stands next in an input.
+enum Line {
+    Whole(Vec<u8>),
+    /// It was passed over.
+    TooLong,
+    End,
+}
+
 /// Returns the next line without reading more than [`LINE_BYTES_MAX`] of it into memory.
-fn read_line(input: &mut impl std::io::BufRead) -> Result<Option<Vec<u8>>, String> {
+fn read_line(input: &mut impl std::io::BufRead) -> std::io::Result<Line> {
     let mut line = Vec::new();
     let mut limited = Read::take(&mut *input, LINE_BYTES_MAX);
-    let count = std::io::BufRead::read_until(&mut limited, b'\n', &mut line);
-    let count = count.map_err(|cause| format!("cannot be read: {cause}"))?;
+    let count = std::io::BufRead::read_until(&mut limited, b'\n', &mut line)?;
     if count as u64 == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
-        input.skip_until(b'\n').map_err(|cause| format!("cannot be read: {cause}"))?;
-        return Err(format!("longer than {LINE_BYTES_MAX} bytes"));
+        input.skip_until(b'\n')?;
+        return Ok(Line::TooLong);
     }
-    Ok((count > 0).then_some(line))
+    Ok(if count > 0 { Line::Whole(line) } else { Line::End })
 }
 
 /// Returns the rows of a CSV input.
@@ -325,6 +344,12 @@ mod tests {
         assert_eq!(timestamp("1970-01-01T00:00:01Z", TimeUnit::S), Some(1_000_000));
         assert_eq!(parse_time("1970-01-01 00:00:01"), Ok(1_000_000));
         assert!(parse_time("yesterday").is_err());
+    }
+
+    #[test]
+    fn an_input_that_cannot_be_read_ends() {
+        let folder = std::fs::File::open("/").unwrap();
+        assert_eq!(ndjson(folder).filter(Result::is_err).count(), 1);
     }
 
     #[test]
