@@ -19,7 +19,7 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Most peers remembered. Default 4,096, about 1 MiB. Higher remembers more strangers between
     /// their visits; when full, the peer whose record says least is forgotten first, but never a
-    /// quarantined, revoked or own peer. Range: 1 and up.
+    /// revoked or own peer, and a quarantined one only when they are more than half. Range: 1 and up.
     pub peers_max: usize,
 }
 

@@ -21,7 +21,7 @@ pub enum Operation {
     FetchTemplates,
     /// Match our own entities against its templates.
     AdoptTemplates,
-    /// Hear and forward its announcements.
+    /// Hear and forward its announcements, and tell others where it is.
     AcceptAnnouncement,
     /// Hear what it reports about third peers.
     AcceptEvidence,

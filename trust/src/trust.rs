@@ -58,7 +58,8 @@ impl Trust {
             forgotten: BTreeSet::new(),
             unrecorded: 0,
         };
-        // No time is known yet, so nothing has decayed: who was quarantined is kept.
+        // No time is known yet, so nothing has decayed: who was quarantined is kept, within its share.
+        trust.limit_quarantined(UnixMillis(0));
         trust.shrink_to(UnixMillis(0), trust.config.peers_max);
         trust
     }
@@ -85,7 +86,11 @@ impl Trust {
         record.updated = record.updated.max(now);
         let score = record.sums.score(&self.config.weights);
         record.standing = from.next(score, &self.config.thresholds);
-        self.put_record(record, from)
+        let change = self.put_record(record, from);
+        if change.is_some_and(|change| change.to == Standing::Quarantined) {
+            self.limit_quarantined(now);
+        }
+        change
     }
 
     /// Revokes a peer, forever. The caller has verified the authority's signature; that is why this
@@ -230,10 +235,35 @@ impl Trust {
             let Some(peer) = self.least_useful(now) else {
                 return;
             };
-            self.records.remove(&peer);
-            self.dirty.remove(&peer);
-            self.forget(peer);
+            self.remove(peer);
         }
+    }
+
+    /// Forgets quarantined strangers beyond half of `peers_max`, those with the least against them first.
+    ///
+    /// Keys cost nothing. Were they all kept, whoever makes enough of them misbehave would fill the table
+    /// and close this node to every newcomer; forgotten, each is worth no more to its owner than the fresh
+    /// key that it could have made instead.
+    fn limit_quarantined(&mut self, now: UnixMillis) {
+        let share = (self.config.peers_max / 2).max(1);
+        let mut quarantined: Vec<_> = self
+            .records
+            .values()
+            .filter(|record| self.standing(now, record.peer()) == Standing::Quarantined)
+            .filter(|record| !self.is_own(record.peer()))
+            .map(|record| (self.sums_at(now, record).grave, record.updated, *record.peer()))
+            .collect();
+        let surplus = quarantined.len().saturating_sub(share);
+        quarantined.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
+        for (_, _, peer) in quarantined.into_iter().take(surplus) {
+            self.remove(peer);
+        }
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        self.records.remove(&peer);
+        self.dirty.remove(&peer);
+        self.forget(peer);
     }
 
     fn forget(&mut self, peer: PeerId) {
