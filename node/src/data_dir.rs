@@ -26,6 +26,20 @@ use crate::config::DEFAULT_TOML;
 /// File that lists where the running node listens for peers, one address a line.
 pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
 
+const CONFIG_FILE: &str = "config.toml";
+const IDENTITY_FILE: &str = "identity.key";
+const LOCK_FILE: &str = "lock";
+
+/// What may stand in a folder whose first start was interrupted.
+const FIRST_FILES: [&str; 6] = [
+    LOCK_FILE,
+    CONFIG_FILE,
+    TOKEN_FILE,
+    ".config.toml.next",
+    ".api.token.next",
+    ".identity.key.next",
+];
+
 /// Length of the bearer token before hexadecimal encoding.
 const TOKEN_BYTES: usize = 32;
 
@@ -48,21 +62,53 @@ impl DataDir {
 
     /// Opens the folder, making what is missing: itself, the identity, the token, the configuration.
     /// What is there is kept.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the folder is not ours, or when another process is about to make it.
     pub(crate) fn open_or_create(path: &Path) -> Result<Self, DataDirError> {
+        let dir = Self::claim(path)?;
+        if !dir.path.join(IDENTITY_FILE).exists() {
+            let _lock = dir.lock()?;
+            dir.complete()?;
+        }
+        Ok(dir)
+    }
+
+    /// Does as [`Self::open_or_create`], and takes the folder as [`Self::lock`] does.
+    pub(crate) fn open_or_create_locked(path: &Path) -> Result<(Self, File), DataDirError> {
+        let dir = Self::claim(path)?;
+        let lock = dir.lock()?;
+        dir.complete()?;
+        Ok((dir, lock))
+    }
+
+    /// Makes the folder itself, unless it is there; refuses one that was never a node's.
+    fn claim(path: &Path) -> Result<Self, DataDirError> {
         let fail = |cause| DataDirError::Access { path: path.into(), cause };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
         let path = path.canonicalize().map_err(fail)?;
-        let foreign = !path.join("identity.key").exists()
-            && fs::read_dir(&path).map_err(fail)?.next().is_some_and(|entry| entry.is_ok());
-        if foreign {
-            return Err(DataDirError::Foreign { path });
+        if !path.join(IDENTITY_FILE).exists() {
+            let entries = fs::read_dir(&path).map_err(fail)?;
+            let names: Result<Vec<_>, _> =
+                entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
+            let names = names.map_err(fail)?;
+            // An interrupted first start leaves the lock, which comes first, and a few files of ours.
+            let is_begun = names.iter().any(|name| name == LOCK_FILE)
+                && names.iter().all(|name| FIRST_FILES.iter().any(|first| name == first));
+            if !names.is_empty() && !is_begun {
+                return Err(DataDirError::Foreign { path });
+            }
         }
-        let dir = Self { path };
-        dir.create_once("config.toml", 0o644, || Ok(DEFAULT_TOML.as_bytes().to_vec()))?;
-        dir.create_once(TOKEN_FILE, 0o600, || Ok(new_token()))?;
+        Ok(Self { path })
+    }
+
+    /// Makes the files that are missing. The caller holds the lock.
+    fn complete(&self) -> Result<(), DataDirError> {
+        self.create_once(CONFIG_FILE, 0o644, || Ok(DEFAULT_TOML.as_bytes().to_vec()))?;
+        self.create_once(TOKEN_FILE, 0o600, || Ok(new_token()))?;
         // Last, because it marks the folder as complete and ours.
-        dir.create_once("identity.key", 0o600, new_identity)?;
-        Ok(dir)
+        self.create_once(IDENTITY_FILE, 0o600, new_identity)
     }
 
     /// Returns the path of the folder, without symbolic links.
@@ -72,7 +118,7 @@ impl DataDir {
 
     /// Returns the path of the configuration.
     pub(crate) fn config_path(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG_FILE)
     }
 
     /// Returns the folder of one room's store, making it when it is missing.
@@ -92,7 +138,7 @@ impl DataDir {
     ///
     /// Fails when others than the owner may read the file: a key that others may have read is no key.
     pub(crate) fn identity(&self) -> Result<Keypair, DataDirError> {
-        let (path, bytes) = self.read_secret("identity.key")?;
+        let (path, bytes) = self.read_secret(IDENTITY_FILE)?;
         Keypair::from_protobuf_encoding(&bytes).map_err(|_| DataDirError::Identity { path })
     }
 
@@ -109,7 +155,7 @@ impl DataDir {
     ///
     /// Fails at once when another process holds it.
     pub(crate) fn lock(&self) -> Result<File, DataDirError> {
-        let path = self.path.join("lock");
+        let path = self.path.join(LOCK_FILE);
         let fail = |cause| DataDirError::Access { path: path.clone(), cause };
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -147,9 +193,10 @@ impl DataDir {
         let path = self.path.join(name);
         let next = self.path.join(format!(".{name}.next"));
         let write = || -> io::Result<()> {
+            // One that an interrupted run left may have another mode.
+            fs::remove_file(&next).or_else(absent_is_fine)?;
             let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(mode).open(&next)?;
+            let mut file = options.write(true).create_new(true).mode(mode).open(&next)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&next, &path)?;
@@ -181,6 +228,10 @@ impl DataDir {
         let bytes = fs::read(&path).map_err(fail)?;
         Ok((path, bytes))
     }
+}
+
+fn absent_is_fine(cause: io::Error) -> io::Result<()> {
+    if cause.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(cause) }
 }
 
 fn new_identity() -> Result<Vec<u8>, DataDirError> {
@@ -264,6 +315,44 @@ mod tests {
         let error = DataDir::open_or_create(temp.path()).unwrap_err();
         assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_first_start_that_was_interrupted_anywhere_is_finished_by_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        for count in 1..=FIRST_FILES.len() {
+            let path = temp.path().join(count.to_string());
+            fs::create_dir(&path).unwrap();
+            for name in &FIRST_FILES[..count] {
+                let mode = if *name == TOKEN_FILE { 0o600 } else { 0o644 };
+                let file =
+                    OpenOptions::new().create(true).write(true).mode(mode).open(path.join(name));
+                file.unwrap().write_all(b"# unfinished\n").unwrap();
+            }
+            DataDir::open_or_create(&path).unwrap().identity().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_that_only_looks_like_ours_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join(CONFIG_FILE), "x").unwrap();
+        let error = DataDir::open_or_create_locked(temp.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_another_process_is_making_is_not_made_twice() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("node");
+        let (first, lock) = DataDir::open_or_create_locked(&path).unwrap();
+        fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
+        let error = DataDir::open_or_create(&path).unwrap_err();
+        assert!(matches!(error, DataDirError::Locked { .. }), "{error}");
+        drop(lock);
+        DataDir::open_or_create(&path).unwrap();
+        assert!(first.identity().is_ok());
     }
 
     #[test]
