@@ -33,40 +33,46 @@ use crate::{
 /// Longest clean end. What is acknowledged is durable anyway; this is for peers and checkpoints.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long work on disks may outlast the node before the process ends over it. It is durable, or it was
+/// not acknowledged.
+const WORK_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Threads that drive sockets. Work on disks and vectors has threads of its own, so few suffice.
 const NETWORK_THREADS: usize = 2;
 
 /// Runs a node until Ctrl-C or SIGTERM.
 pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
-    let dir = DataDir::open_or_create(path)?;
+    let (dir, _lock) = DataDir::open_or_create_locked(path)?;
     let mut config = Config::load(&dir.config_path())?;
     config.network.own_peers.extend(args.own_peer);
     config.api.listen = args.api.unwrap_or(config.api.listen);
     logging::init(&config.log, args.network.log_file.as_deref())?;
     override_network(&mut config.network, args.network);
-    let done = runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let mut node = Node::start(dir, config).await?;
         let failed = tokio::select! {
             () = interrupt::wait() => None,
             cause = node.failed() => Some(cause),
         };
         end_at_once_on_second_interrupt();
-        node.shutdown(SHUTDOWN_DEADLINE).await?;
-        failed.map_or(Ok(()), Err)
+        let ended = node.shutdown(SHUTDOWN_DEADLINE).await;
+        failed.map_or(ended, Err)
     });
+    runtime.shutdown_timeout(WORK_DEADLINE);
     done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs a bootstrap node until Ctrl-C or SIGTERM.
 pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCode> {
-    let dir = DataDir::open_or_create(path)?;
+    let (dir, _lock) = DataDir::open_or_create_locked(path)?;
     let mut config = Config::load(&dir.config_path())?;
-    let _lock = dir.lock()?;
     dir.unpublish();
     logging::init(&config.log, args.log_file.as_deref())?;
     override_network(&mut config.network, args);
     let identity = dir.identity()?;
-    let done = runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let stop = CancellationToken::new();
         let on_signal = stop.clone();
         tokio::spawn(async move {
@@ -78,6 +84,7 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
         let publish = |address: &Multiaddr| publish_address(&dir, &mut addresses, address);
         dunlin_bootstrap::run(network_config(&config.network), identity, stop, publish).await
     });
+    runtime.shutdown_timeout(WORK_DEADLINE);
     dir.unpublish();
     done.map(|()| ExitCode::SUCCESS)
 }

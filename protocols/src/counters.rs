@@ -30,9 +30,9 @@ pub struct Counters {
     pub block_bytes_served: u64,
     /// Announcements heard and passed on.
     pub announcements_accepted: u64,
-    /// Announcements that were old news, or came too fast.
+    /// Announcements that were old news, came too fast, or were of a peer that is not heard.
     pub announcements_ignored: u64,
-    /// Announcements that were malformed, badly signed, or of a peer that is not heard.
+    /// Announcements that were malformed or badly signed.
     pub announcements_rejected: u64,
     /// Events that were dropped because the shell did not keep up.
     pub events_dropped: u64,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::rate::{Bucket, Rate};
+
 /// First pause between two rounds; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 
@@ -11,6 +13,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest pause of a node that is alone: its bootstrap node may be back, or its network.
 const PAUSE_ALONE_MAX: Duration = Duration::from_secs(15);
 
+/// Connected peers from which on a new one is no reason to hurry.
+const PEERS_ENOUGH: usize = 8;
+
+/// How often a new peer may make us hurry: peers that come and go must not set our pace.
+const HURRYING: Rate = Rate { burst: 4, every: Duration::from_secs(10) };
+
 /// Peers that the DHT's rendezvous record may make us dial in one round.
 pub(crate) const DIALS_PER_ROUND_MAX: usize = 32;
 
@@ -19,12 +27,13 @@ pub(crate) const DIALS_PER_ROUND_MAX: usize = 32;
 pub(crate) struct Discovery {
     next: Instant,
     pause: Duration,
+    hurries: Bucket,
 }
 
 impl Discovery {
     /// Returns a schedule whose first round is due at once.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { next: now, pause: PAUSE_MIN }
+        Self { next: now, pause: PAUSE_MIN, hurries: Bucket::full(HURRYING, now) }
     }
 
     /// Returns when the next round is due.
@@ -44,8 +53,11 @@ impl Discovery {
         true
     }
 
-    /// A node of the DHT was met: through it others can be found, so look again soon.
-    pub(crate) fn on_new_contact(&mut self, now: Instant) {
+    /// A peer was met: while few are known, others may be found through it, so look again soon.
+    pub(crate) fn on_new_contact(&mut self, now: Instant, connected: usize) {
+        if connected > PEERS_ENOUGH || !self.hurries.take(HURRYING, now) {
+            return;
+        }
         self.pause = self.pause.min(4 * PAUSE_MIN);
         self.next = self.next.min(now + PAUSE_MIN);
     }
@@ -70,8 +82,25 @@ mod tests {
             }
         }
         assert!((15..30).contains(&rounds), "{rounds}");
-        discovery.on_new_contact(now - Duration::from_secs(100));
+        discovery.on_new_contact(now - Duration::from_secs(100), 1);
         assert!(discovery.next_wake() < now);
+    }
+
+    #[test]
+    fn peers_that_come_and_go_do_not_set_the_pace() {
+        let start = Instant::now();
+        let mut discovery = Discovery::new(start);
+        let (mut now, mut rounds) = (start, 0);
+        while now < start + Duration::from_secs(600) {
+            now += Duration::from_millis(100);
+            discovery.on_new_contact(now, 3);
+            rounds += usize::from(discovery.wake(now, false));
+        }
+        // One new peer every 100 ms for ten minutes; without a limit there would be 2,400 rounds.
+        assert!(rounds < 300, "{rounds}");
+        let calm = discovery.next_wake();
+        discovery.on_new_contact(now + Duration::from_secs(3_600), PEERS_ENOUGH + 1);
+        assert_eq!(discovery.next_wake(), calm);
     }
 
     #[test]

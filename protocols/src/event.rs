@@ -52,8 +52,13 @@ pub enum Event {
         /// What it says.
         announcement: TemplateAnnouncement,
     },
-    /// Records of peers changed: keep them.
-    TrustChanged(Vec<Record>),
+    /// What is known of peers changed: keep it.
+    TrustChanged {
+        /// Records to keep.
+        changed: Vec<Record>,
+        /// Peers whose records may go: there are more peers than records are kept of.
+        forgotten: Vec<PeerId>,
+    },
 }
 
 /// Where the answer to a request goes. Dropped without an answer, it says that the node failed.

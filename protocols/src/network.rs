@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use dunlin_trust::{Evidence, Operation, Record, Trust, UnixMillis};
+use dunlin_trust::{Evidence, Operation, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -26,7 +26,7 @@ use libp2p::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
+    task::JoinSet,
     time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Network {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    /// The actor's task alone. A set says again and again that it is empty; a handle may be asked once.
+    task: JoinSet<()>,
 }
 
 impl Network {
@@ -104,7 +105,7 @@ impl Network {
             discovery: Discovery::new(now),
             next_tick: now + TICK,
             ticks: 0,
-            rendezvous: None,
+            round: Round::default(),
             queries: HashMap::new(),
             segments_asked: Asked::default(),
             templates_asked: Asked::default(),
@@ -112,20 +113,20 @@ impl Network {
             serving: FuturesUnordered::new(),
             held: Held::default(),
             heard: Heard::default(),
-            changed: Vec::new(),
             counters: Counters::default(),
             config,
         };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(actor.run(stop.clone()));
+        let mut task = JoinSet::new();
+        task.spawn(actor.run(stop.clone()));
         Ok((Handle { me, commands }, event_queue, Self { stop, task }))
     }
 
-    /// Says goodbye to all peers and ends.
+    /// Says goodbye to all peers and ends. The queue of events then holds all that the shell has to keep,
+    /// as far as it reads on until the queue ends.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        // A task that panicked has ended, too.
-        (&mut self.task).await.ok();
+        self.ended().await;
     }
 
     /// Waits until the network ends by itself, which it does when it fails.
@@ -134,14 +135,8 @@ impl Network {
     ///
     /// Safe.
     pub async fn ended(&mut self) {
-        // Only the end matters, not how it came.
-        (&mut self.task).await.ok();
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        self.task.abort();
+        // Only the end matters: a task that panicked has ended, too.
+        while self.task.join_next().await.is_some() {}
     }
 }
 
@@ -188,8 +183,7 @@ struct Actor {
     discovery: Discovery,
     next_tick: Instant,
     ticks: u64,
-    /// The question who else is in the network, while it is under way.
-    rendezvous: Option<QueryId>,
+    round: Round,
     queries: HashMap<QueryId, Providers>,
     segments_asked: Asked<SegmentsResponse>,
     templates_asked: Asked<TemplatesResponse>,
@@ -197,9 +191,27 @@ struct Actor {
     serving: FuturesUnordered<Serving>,
     held: Held,
     heard: Heard,
-    /// Records that changed and that the shell has not been given yet.
-    changed: Vec<Record>,
     counters: Counters,
+}
+
+/// The questions to the DHT by which the node looks for peers, while they are under way. A slow DHT gets
+/// each of them once at a time.
+#[derive(Debug, Default)]
+struct Round {
+    /// Who is near.
+    bootstrap: Option<QueryId>,
+    /// Telling that this node is here.
+    provide: Option<QueryId>,
+    /// Who else is in the network.
+    rendezvous: Option<QueryId>,
+}
+
+impl Round {
+    fn end(&mut self, id: QueryId) {
+        for query in [&mut self.bootstrap, &mut self.provide, &mut self.rendezvous] {
+            query.take_if(|under_way| *under_way == id);
+        }
+    }
 }
 
 /// A question for the providers of a CID.
@@ -221,11 +233,10 @@ impl Actor {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
-        self.hand_out_records();
         self.say_goodbye().await;
     }
 
-    async fn say_goodbye(mut self) {
+    async fn say_goodbye(&mut self) {
         let peers: Vec<_> = self.peers.ids().copied().collect();
         for peer in peers {
             // It may be gone by now.
@@ -238,6 +249,11 @@ impl Actor {
         };
         if timeout(GOODBYE, closed).await.is_err() {
             tracing::debug!("some peers did not take leave in time");
+        }
+        if let Some(event) = changed(&mut self.trust)
+            && timeout(GOODBYE, self.events.send(event)).await.is_err()
+        {
+            tracing::warn!("the last evidence about peers was not kept");
         }
     }
 
@@ -269,17 +285,21 @@ impl Actor {
         }
         self.dial_neighbours();
         let kad = &mut self.swarm.behaviour_mut().kad;
-        if kad.bootstrap().is_err() {
-            // Nobody of the DHT is known yet.
-            return;
+        if self.round.bootstrap.is_none() {
+            // It fails while nobody of the DHT is known; there is nobody to ask the rest, either.
+            let Ok(id) = kad.bootstrap() else { return };
+            self.round.bootstrap = Some(id);
         }
         let key = RecordKey::new(&self.config.network.rendezvous().to_bytes());
-        if let Err(cause) = kad.start_providing(key.clone()) {
-            tracing::debug!(%cause, "cannot announce this node on the dht");
+        if self.round.provide.is_none() {
+            self.round.provide = kad
+                .start_providing(key.clone())
+                .inspect_err(
+                    |cause| tracing::debug!(%cause, "cannot announce this node on the dht"),
+                )
+                .ok();
         }
-        if self.rendezvous.is_none() {
-            self.rendezvous = Some(kad.get_providers(key));
-        }
+        self.round.rendezvous.get_or_insert_with(|| kad.get_providers(key));
     }
 
     /// Dials peers that mDNS found and that are not connected.
@@ -413,25 +433,27 @@ impl Actor {
         self.queries.insert(id, Providers { found: BTreeSet::new(), reply });
     }
 
-    /// Takes evidence about a peer; a peer that is revoked loses its connections.
+    /// Takes evidence about a peer; one that may no longer be connected is not.
     fn observe(&mut self, peer: PeerId, evidence: Evidence) {
-        if let Some(change) = self.trust.observe(unix_now(), peer, evidence) {
+        let now = unix_now();
+        if let Some(change) = self.trust.observe(now, peer, evidence) {
             tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
+            if self.trust.may(now, &peer, Operation::AcceptAnnouncement).is_err() {
+                // Nobody is sent its way any more.
+                self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            }
+            if self.trust.may(now, &peer, Operation::Connect).is_err() {
+                self.close(peer);
+            }
         }
     }
 
-    /// Gives the shell the records that changed, to keep. When its queue is full they wait here; there
-    /// are at most as many as peers have records.
+    /// Gives the shell the records that changed, to keep. When its queue is full they wait in `trust`,
+    /// which bounds them.
     fn hand_out_records(&mut self) {
-        while let Some(record) = self.trust.next_dirty() {
-            self.changed.retain(|known| known.peer() != record.peer());
-            self.changed.push(record);
-        }
-        if self.changed.is_empty() {
-            return;
-        }
-        if let Ok(room) = self.events.try_reserve() {
-            room.send(Event::TrustChanged(std::mem::take(&mut self.changed)));
+        let Ok(room) = self.events.try_reserve() else { return };
+        if let Some(event) = changed(&mut self.trust) {
+            room.send(event);
         }
     }
 
@@ -440,6 +462,14 @@ impl Actor {
             self.counters.events_dropped += 1;
         }
     }
+}
+
+/// Returns what changed in the records since this was asked last, for the shell to keep.
+fn changed(trust: &mut Trust) -> Option<Event> {
+    let forgotten: Vec<_> = std::iter::from_fn(|| trust.next_forgotten()).collect();
+    let changed: Vec<_> = std::iter::from_fn(|| trust.next_dirty()).collect();
+    let is_new = !changed.is_empty() || !forgotten.is_empty();
+    is_new.then_some(Event::TrustChanged { changed, forgotten })
 }
 
 /// Checks that nobody listens on a TCP address. libp2p shares its ports, so without this a second node on

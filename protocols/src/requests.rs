@@ -32,7 +32,8 @@ const SERVING_PER_PEER_MAX: usize = 8;
 /// How fast one peer may ask.
 const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(25) };
 
-/// Peers whose rate is remembered: more than can be connected, so none escapes by reconnecting.
+/// Entries of a [`Bounded`] map. More peers than can be connected fit, so none escapes its rate by
+/// reconnecting; of authors that are heard through others, the longest silent one is forgotten.
 const RATES_MAX: usize = 1024;
 
 /// Where an answer goes.
@@ -133,29 +134,36 @@ impl Admission {
     }
 }
 
-/// A map that forgets its oldest entry when it is full.
+/// A map that forgets the entry that was not used for longest when it is full.
 #[derive(Debug)]
 pub(crate) struct Bounded<K, V> {
+    /// With the number of its last use.
     entries: HashMap<K, (u64, V)>,
-    inserted: u64,
+    uses: u64,
 }
 
 impl<K, V> Default for Bounded<K, V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), inserted: 0 }
+        Self { entries: HashMap::new(), uses: 0 }
     }
 }
 
 impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
+    /// Returns a value; looking at it is no use.
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
     pub(crate) fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
         if self.entries.len() >= RATES_MAX && !self.entries.contains_key(&key) {
             let oldest =
-                self.entries.iter().min_by_key(|(_, (age, _))| *age).map(|(key, _)| key.clone());
+                self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.entries.remove(&key));
         }
-        self.inserted += 1;
-        let age = self.inserted;
-        &mut self.entries.entry(key).or_insert_with(|| (age, value())).1
+        self.uses += 1;
+        let (used, value) = self.entries.entry(key).or_insert_with(|| (0, value()));
+        *used = self.uses;
+        value
     }
 }
 
@@ -188,5 +196,16 @@ mod tests {
         assert_eq!(taken, SERVING_MAX);
         assert_eq!(admission.rates.entries.len(), RATES_MAX);
         assert_eq!(admission.serving.len(), SERVING_MAX);
+    }
+
+    #[test]
+    fn who_is_heard_often_is_not_forgotten() {
+        let mut bounded = Bounded::default();
+        *bounded.get_or_insert(0, || 0) = 7;
+        for stranger in 1..10 * RATES_MAX {
+            bounded.get_or_insert(stranger, || 0);
+            bounded.get_or_insert(0, || 0);
+        }
+        assert_eq!((bounded.get(&0), bounded.entries.len()), (Some(&7), RATES_MAX));
     }
 }

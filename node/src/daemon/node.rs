@@ -1,6 +1,6 @@
 //! A node: opened, started, and ended in order.
 
-use std::{fs::File, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use dunlin_archive::Archive;
@@ -8,7 +8,7 @@ use dunlin_client::ADDRESS_FILE;
 use dunlin_engine::Engine;
 use dunlin_protocols::Network;
 use dunlin_trust::Trust;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,19 +25,22 @@ pub(super) struct Node {
     shared: Arc<Shared>,
     network: Network,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// The responder alone. It ends after the network, whose last words it keeps.
+    responder: JoinSet<anyhow::Result<()>>,
+    /// Says, when the node ends, that the responder has nothing under way any more.
+    responder_idle: oneshot::Receiver<()>,
     stop: CancellationToken,
-    _lock: File,
 }
 
 impl Node {
-    /// Opens the stores, joins the network and serves the API.
+    /// Opens the stores, joins the network and serves the API. The caller holds the folder's lock for as
+    /// long as the process lives: work on disks may outlast the node.
     ///
     /// # Errors
     ///
     /// Fails when the folder is in use, a store is damaged, or a port is taken; what was opened is
     /// closed again.
     pub(super) async fn start(dir: DataDir, config: Config) -> anyhow::Result<Self> {
-        let lock = dir.lock()?;
         dir.unpublish();
         let identity = dir.identity()?;
         let listener = listen(config.api.listen).await?;
@@ -60,11 +63,17 @@ impl Node {
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
-        tasks.spawn(Responder::new(Arc::clone(&shared), trust_file).run(events, stop.clone()));
+        let mut responder = JoinSet::new();
+        let (idle, responder_idle) = oneshot::channel();
+        responder.spawn(Responder::new(Arc::clone(&shared), trust_file).run(
+            events,
+            stop.clone(),
+            idle,
+        ));
         shared.dir.publish(ADDRESS_FILE, &format!("{api_address}\n"))?;
         let peer = shared.network.local_peer();
         tracing::info!(%peer, api = %api_address, data = %shared.dir.path().display(), "node is running");
-        Ok(Self { shared, network: running, tasks, stop, _lock: lock })
+        Ok(Self { shared, network: running, tasks, responder, responder_idle, stop })
     }
 
     /// Waits until a part of the node fails.
@@ -73,36 +82,38 @@ impl Node {
     ///
     /// Safe.
     pub(super) async fn failed(&mut self) -> anyhow::Error {
-        tokio::select! {
-            Some(ended) = self.tasks.join_next() => match ended {
-                Ok(Ok(())) => anyhow::anyhow!("a task of the node ended by itself"),
-                Ok(Err(cause)) => cause,
-                Err(panic) => anyhow::Error::from(panic).context("a task of the node failed"),
-            },
-            () = self.network.ended() => anyhow::anyhow!("the network ended by itself"),
+        let ended = tokio::select! {
+            Some(ended) = self.tasks.join_next() => ended,
+            Some(ended) = self.responder.join_next() => ended,
+            () = self.network.ended() => return anyhow::anyhow!("the network ended by itself"),
+        };
+        match ended {
+            Ok(Ok(())) => anyhow::anyhow!("a task of the node ended by itself"),
+            Ok(Err(cause)) => cause,
+            Err(panic) => anyhow::Error::from(panic).context("a task of the node failed"),
         }
     }
 
     /// Ends the node: no more requests, goodbye to peers, stores closed. What does not end within
-    /// `deadline` is cut off, which loses nothing that was acknowledged.
-    pub(super) async fn shutdown(mut self, deadline: Duration) -> anyhow::Result<()> {
+    /// `deadline` is cut off, which loses nothing that was acknowledged. Whatever fails on the way, the
+    /// rest is still ended; the first failure is returned.
+    pub(super) async fn shutdown(self, deadline: Duration) -> anyhow::Result<()> {
         tracing::info!("shutting down");
-        self.stop.cancel();
-        let shared = Arc::clone(&self.shared);
+        let Self { shared, network, mut tasks, mut responder, responder_idle, stop } = self;
+        stop.cancel();
         let orderly = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                ended.context("a task failed while it ended").and_then(|done| done)?;
-            }
+            let mut first = join(&mut tasks).await;
+            // A responder that failed is idle, too.
+            responder_idle.await.ok();
             tracing::info!("requests are done");
-            self.network.shutdown().await;
+            network.shutdown().await;
+            first = first.and(join(&mut responder).await);
             tracing::info!("peers know that we leave");
-            shared
-                .blocking(|shared| shared.engine.close())
-                .await
-                .context("cannot close the engine's store")
+            let closed = shared.blocking(|shared| shared.engine.close()).await;
+            first.and(closed.context("cannot close the engine's store"))
         };
         let ended = timeout(deadline, orderly).await;
-        self.shared.dir.unpublish();
+        shared.dir.unpublish();
         match ended {
             Ok(done) => done.inspect(|()| tracing::info!("stores are closed")),
             Err(_) => {
@@ -114,6 +125,15 @@ impl Node {
             }
         }
     }
+}
+
+/// Waits for all tasks; returns the first failure.
+async fn join(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        first = first.and(ended.context("a task failed while it ended").and_then(|done| done));
+    }
+    first
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -7,10 +7,11 @@ use dunlin_protocols::{
     Event, PeerId, SegmentsReply,
     messages::{RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse},
 };
+use dunlin_trust::Record;
 use dunlin_wire::{Cid, block::Block};
 use serde_bytes::ByteBuf;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinSet, block_in_place},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -41,11 +42,13 @@ impl Responder {
         Self { shared, trust_file, addresses: Vec::new(), work: JoinSet::new() }
     }
 
-    /// Runs until `stop`, or until the network ends.
+    /// Runs until the network ends. From `stop` on it begins nothing new; when nothing is under way any
+    /// more, `idle` is dropped, and until the network has ended it keeps what that still tells about peers.
     pub(super) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
         stop: CancellationToken,
+        idle: oneshot::Sender<()>,
     ) -> anyhow::Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut judging = interval(JUDGING_PAUSE);
@@ -67,6 +70,12 @@ impl Responder {
         let drained = async { while self.work.join_next().await.is_some() {} };
         if timeout(DRAIN, drained).await.is_err() {
             self.work.shutdown().await;
+        }
+        drop(idle);
+        while let Some(event) = events.recv().await {
+            if let Event::TrustChanged { changed, forgotten } = event {
+                self.keep_trust(changed, &forgotten);
+            }
         }
         Ok(())
     }
@@ -101,15 +110,17 @@ impl Responder {
             {
                 self.exchange_templates(peer, Some(announcement.collection));
             }
-            Event::TrustChanged(records) => {
-                // An fsync: other tasks go on meanwhile.
-                let kept = block_in_place(|| self.trust_file.update(&self.shared.dir, records));
-                match kept {
-                    Ok(()) => self.shared.recovered("trust"),
-                    Err(cause) => self.shared.report("trust", format!("{cause:#}")),
-                }
-            }
+            Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
             _ => {}
+        }
+    }
+
+    fn keep_trust(&mut self, changed: Vec<Record>, forgotten: &[PeerId]) {
+        // An fsync: other tasks go on meanwhile.
+        let kept = block_in_place(|| self.trust_file.update(&self.shared.dir, changed, forgotten));
+        match kept {
+            Ok(()) => self.shared.recovered("trust"),
+            Err(cause) => self.shared.report("trust", format!("{cause:#}")),
         }
     }
 

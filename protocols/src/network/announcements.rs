@@ -121,16 +121,16 @@ impl Actor {
         }
         let (collection, sequence) = signed.value.place();
         let place = (author, message.topic.clone(), collection.to_owned());
-        let newest = self.heard.newest.get_or_insert(place, || 0);
-        if sequence <= *newest {
+        // Old news, which anybody can repeat, do not use up what their author may say.
+        if self.heard.newest.get(&place).is_some_and(|newest| sequence <= *newest) {
             return Verdict::Ignore;
         }
-        *newest = sequence;
         let now = Instant::now();
         let bucket = self.heard.rates.get_or_insert(author, || Bucket::full(ANNOUNCING, now));
         if !bucket.take(ANNOUNCING, now) {
             return Verdict::Ignore;
         }
+        *self.heard.newest.get_or_insert(place, || 0) = sequence;
         Verdict::Accept { author, announcement: signed.value }
     }
 }

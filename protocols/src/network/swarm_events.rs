@@ -87,9 +87,13 @@ impl Actor {
         let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, reach));
         let addresses: Vec<_> = addresses.take(ADDRESSES_PER_PEER_MAX).cloned().collect();
         let is_new = self.peers.identify(&peer, &info.agent_version, addresses.clone());
+        // A peer that is not heard may be connected, but nobody is sent its way.
+        if self.trust.may(unix_now(), &peer, Operation::AcceptAnnouncement).is_err() {
+            return;
+        }
         self.keep_addresses(peer, addresses, info);
         if is_new {
-            self.discovery.on_new_contact(Instant::now());
+            self.discovery.on_new_contact(Instant::now(), self.peers.ids().count());
             self.tell(Event::PeerConnected(peer));
         }
     }
@@ -110,7 +114,7 @@ impl Actor {
         }
     }
 
-    fn close(&mut self, peer: PeerId) {
+    pub(super) fn close(&mut self, peer: PeerId) {
         self.counters.connections_closed += 1;
         // It may be gone by now.
         self.swarm.disconnect_peer_id(peer).ok();
@@ -127,17 +131,16 @@ impl Actor {
                 // Dunlin keeps no values on the DHT, so nobody needs to put one here.
                 self.counters.records_refused += 1;
             }
-            kad::Event::OutboundQueryProgressed {
-                id,
-                result: QueryResult::GetProviders(result),
-                step,
-                ..
-            } => {
-                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                if let QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders {
+                    providers,
+                    ..
+                })) = result
+                {
                     self.on_providers(id, providers);
                 }
                 if step.last {
-                    self.on_providers_done(id);
+                    self.on_query_done(id);
                 }
             }
             _ => {}
@@ -148,8 +151,10 @@ impl Actor {
         let reach = self.config.reach;
         record.addresses.retain(|address| is_dialable(address, reach));
         record.addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        let provider = record.provider;
         let is_fit = record.key.as_ref().len() <= KEY_BYTES_MAX
-            && self.peers.is_identified(&record.provider);
+            && self.peers.is_identified(&provider)
+            && self.trust.may(unix_now(), &provider, Operation::AcceptAnnouncement).is_ok();
         let stored =
             is_fit && self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_ok();
         if !stored {
@@ -160,7 +165,7 @@ impl Actor {
     fn on_providers(&mut self, id: kad::QueryId, providers: impl IntoIterator<Item = PeerId>) {
         let me = *self.swarm.local_peer_id();
         let found = providers.into_iter().filter(|peer| *peer != me).take(DIALS_PER_ROUND_MAX);
-        if self.rendezvous == Some(id) {
+        if self.round.rendezvous == Some(id) {
             for peer in found.collect::<Vec<_>>() {
                 if !self.swarm.is_connected(&peer) {
                     self.dial_by_id(peer);
@@ -171,10 +176,9 @@ impl Actor {
         }
     }
 
-    fn on_providers_done(&mut self, id: kad::QueryId) {
-        if self.rendezvous == Some(id) {
-            self.rendezvous = None;
-        } else if let Some(query) = self.queries.remove(&id) {
+    fn on_query_done(&mut self, id: kad::QueryId) {
+        self.round.end(id);
+        if let Some(query) = self.queries.remove(&id) {
             // Whoever asked may have given up.
             query.reply.send(Ok(query.found.into_iter().collect())).ok();
         }
