@@ -11,8 +11,8 @@ use dunlin_wire::{
     cbor,
 };
 use redb::{
-    Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
-    WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, StorageBackend, StorageError, Table,
+    TableDefinition, WriteTransaction,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -140,7 +140,8 @@ impl Archive {
     }
 
     /// Stores objects with their pins, and how far the caller has come with archiving: all of it in one
-    /// durable commit, or nothing. What is there already is kept and counted once.
+    /// durable commit, or nothing. What is there already is kept and counted once: a pin that holds the
+    /// root gains the links that it did not have, and a block that was damaged on disk is whole again.
     ///
     /// # Durability
     ///
@@ -161,12 +162,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        if now.bytes > before.bytes.max(self.bytes_max) {
-            let more = now.bytes - before.bytes;
-            return Err(PutError::Full { bytes: before.bytes, more, bytes_max: self.bytes_max });
-        }
-        transaction.commit()?;
-        Ok(())
+        self.commit(transaction, before, now)
     }
 
     /// Makes `object` the only one under its pin: what the pin held before leaves, unless another pin
@@ -177,7 +173,7 @@ impl Archive {
     /// As [`Self::put`].
     pub fn replace(&self, object: &Object) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        {
+        let (before, now) = {
             let mut writer = Writer::open(&transaction)?;
             for root in writer.roots(&object.pin)? {
                 if root != *object.root.cid() {
@@ -185,10 +181,23 @@ impl Archive {
                 }
             }
             writer.put(object)?;
-            writer.finish()?;
+            writer.finish()?
+        };
+        self.commit(transaction, before, now)
+    }
+
+    /// Makes a transaction durable, unless it takes the archive beyond its quota.
+    fn commit(
+        &self,
+        transaction: WriteTransaction,
+        before: Stats,
+        now: Stats,
+    ) -> Result<(), PutError> {
+        if now.bytes > before.bytes.max(self.bytes_max) {
+            let more = now.bytes - before.bytes;
+            return Err(PutError::Full { bytes: before.bytes, more, bytes_max: self.bytes_max });
         }
-        transaction.commit()?;
-        Ok(())
+        Ok(transaction.commit()?)
     }
 
     /// Returns the bytes of a block, verified.
@@ -245,7 +254,7 @@ impl Archive {
                 break;
             }
             if root != after.as_slice() {
-                roots.push(stored_cid(root));
+                roots.push(stored_cid(root)?);
             }
         }
         Ok(roots)
@@ -349,14 +358,20 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Ok(format)
 }
 
-fn read_stats(meta: &impl ReadableTable<&'static str, u64>) -> Result<Stats, redb::StorageError> {
+fn read_stats(meta: &impl ReadableTable<&'static str, u64>) -> Result<Stats, StorageError> {
     let read = |key| meta.get(key).map(|stored| stored.map_or(0, |value| value.value()));
     Ok(Stats { blocks: read("blocks")?, bytes: read("bytes")? })
 }
 
-/// Keys of our own tables are CIDs that we wrote.
-fn stored_cid(bytes: &[u8]) -> Cid {
-    Cid::try_from(bytes).expect("redb checks its pages, and only CIDs are written as keys")
+/// Keys of our own tables are CIDs that we wrote, unless the disk changed them.
+fn stored_cid(bytes: &[u8]) -> Result<Cid, StorageError> {
+    Cid::try_from(bytes).map_err(|_| StorageError::Corrupted("a key is no CID".to_owned()))
+}
+
+/// Values of our own tables are lists of CIDs that we wrote, unless the disk changed them.
+fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
+    cbor::decode(bytes, LINKS_BYTES_MAX)
+        .map_err(|_| StorageError::Corrupted("links are no list of CIDs".to_owned()))
 }
 
 /// The tables of one write transaction.
@@ -385,22 +400,41 @@ impl<'a> Writer<'a> {
 
     fn put(&mut self, object: &Object) -> Result<(), PutError> {
         let root = object.root.cid().to_bytes();
-        if self.pins.get((object.pin.as_str(), root.as_slice()))?.is_some() {
-            return Ok(());
-        }
+        let pin = (object.pin.as_str(), root.as_slice());
+        let held = self.pins.get(pin)?.map(|links| stored_links(links.value())).transpose()?;
+        let mut links = held.clone().unwrap_or_default();
         for block in object.blocks() {
-            let key = block.cid().to_bytes();
-            let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
-            if count == 0 {
-                self.blocks.insert(key.as_slice(), block.bytes())?;
-                self.now.blocks += 1;
-                self.now.bytes += block.bytes().len() as u64;
+            let is_root = block.cid() == object.root.cid();
+            let is_held = if is_root { held.is_some() } else { links.contains(block.cid()) };
+            self.store(block, !is_held)?;
+            if !is_root && !is_held {
+                links.push(*block.cid());
             }
+        }
+        if held.as_ref() != Some(&links) {
+            let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
+            self.pins.insert(pin, links.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
+    fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
+        let key = block.cid().to_bytes();
+        let stored = self.blocks.get(key.as_slice())?.map(|stored| {
+            let bytes = stored.value();
+            (bytes.len() as u64, verify(block.cid(), bytes).is_ok())
+        });
+        if !matches!(stored, Some((_, true))) {
+            self.blocks.insert(key.as_slice(), block.bytes())?;
+            self.now.blocks += u64::from(stored.is_none());
+            self.now.bytes -= stored.map_or(0, |(bytes, _)| bytes);
+            self.now.bytes += block.bytes().len() as u64;
+        }
+        if is_new {
+            let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
             self.references.insert(key.as_slice(), count + 1)?;
         }
-        let links: Vec<&Cid> = object.links.iter().map(Block::cid).collect();
-        let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
-        self.pins.insert((object.pin.as_str(), root.as_slice()), links.as_slice())?;
         Ok(())
     }
 
@@ -412,7 +446,7 @@ impl<'a> Writer<'a> {
             if name != pin.as_str() {
                 break;
             }
-            roots.push(stored_cid(root));
+            roots.push(stored_cid(root)?);
         }
         Ok(roots)
     }
@@ -422,8 +456,7 @@ impl<'a> Writer<'a> {
             let Some(links) = self.pins.remove((pin.as_str(), root.to_bytes().as_slice()))? else {
                 return Ok(());
             };
-            cbor::decode(links.value(), LINKS_BYTES_MAX)
-                .expect("redb checks its pages, and only lists of CIDs are written as values")
+            stored_links(links.value())?
         };
         for cid in std::iter::once(root).chain(&links) {
             self.release(cid)?;
