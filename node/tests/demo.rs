@@ -233,6 +233,24 @@ fn a_testnet_goes_up_and_down_without_a_trace() {
     assert!(!output(&mut testnet(&["status"])).status.success(), "there is none any more");
 }
 
+#[test]
+fn a_testnet_that_is_interrupted_on_its_way_up_says_so_and_can_be_taken_down() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("net");
+    let _down = Down(&dir);
+    let mut command = dunlin(&["testnet", "up", "-n", "8", "--dir"]);
+    let mut up = Demo(command.arg(&dir).stderr(Stdio::null()).spawn().unwrap());
+    eventually("its first node is under way", || {
+        dir.exists().then(|| fs::read_dir(&dir).unwrap().count()).filter(|count| *count > 1)
+    });
+    let pid = rustix::process::Pid::from_child(&up.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = eventually("it ends", || up.0.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(130));
+    output(dunlin(&["testnet", "down", "--purge", "--dir"]).arg(&dir));
+    assert_nothing_left(temp.path());
+}
+
 /// Stops the testnet of a test that failed halfway.
 struct Down<'a>(&'a Path);
 

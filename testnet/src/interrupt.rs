@@ -12,7 +12,7 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process::Processes;
+use crate::process::{ProcessError, Processes};
 
 /// Exit code of a program that a user interrupted, as shells expect it.
 const EXIT_CODE: i32 = 130;
@@ -41,6 +41,15 @@ impl Interrupt {
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
+
+/// Returns whether a command failed because the user wanted it to end.
+#[must_use]
+pub fn is_interrupt(cause: &anyhow::Error) -> bool {
+    cause.chain().any(|cause| {
+        cause.is::<Interrupted>()
+            || matches!(cause.downcast_ref(), Some(ProcessError::Interrupted(_)))
+    })
+}
 
 /// What has to go when the user is in a hurry.
 #[derive(Debug)]

@@ -23,3 +23,4 @@ mod report;
 pub mod vts1;
 
 pub use fleet::{DownOptions, StatusOptions, UpOptions, down, status, up};
+pub use interrupt::is_interrupt;

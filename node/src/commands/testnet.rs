@@ -4,9 +4,14 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use dunlin_protocols::NetworkName;
-use dunlin_testnet::{DownOptions, StatusOptions, UpOptions, demo, down, liar, status, up};
+use dunlin_testnet::{
+    DownOptions, StatusOptions, UpOptions, demo, down, is_interrupt, liar, status, up,
+};
 
-use crate::cli::{DemoArgs, TestnetCommand};
+use crate::{
+    cli::{DemoArgs, TestnetCommand},
+    interrupt,
+};
 
 pub(super) fn demo(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
     let DemoArgs { data, out, keep } = args;
@@ -15,12 +20,22 @@ pub(super) fn demo(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn testnet(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match carry_out(dir, command, json) {
+        Err(cause) if is_interrupt(&cause) => {
+            eprintln!("interrupted: all processes were stopped");
+            Ok(ExitCode::from(interrupt::EXIT_CODE))
+        }
+        done => done.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<()> {
     match command {
         TestnetCommand::Up { n, dir } => {
-            up(&UpOptions { program: program()?, peers: n, dir, json })?
+            up(&UpOptions { program: program()?, peers: n, dir, json })
         }
-        TestnetCommand::Status { dir } => status(&StatusOptions { dir, json })?,
-        TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json })?,
+        TestnetCommand::Status { dir } => status(&StatusOptions { dir, json }),
+        TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json }),
         TestnetCommand::Liar { network, victim, block, cid } => liar::run(liar::Options {
             data_dir: dir.into(),
             network: network.network.map_or_else(default_network, Ok)?,
@@ -30,9 +45,8 @@ pub(super) fn testnet(dir: &Path, command: TestnetCommand, json: bool) -> anyhow
             victims: victim,
             block,
             cid,
-        })?,
+        }),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn program() -> anyhow::Result<std::path::PathBuf> {
