@@ -59,7 +59,7 @@ impl Trust {
             unrecorded: 0,
         };
         // No time is known yet, so nothing has decayed: who was quarantined is kept, within its share.
-        trust.limit_quarantined(UnixMillis(0));
+        trust.limit_quarantined(UnixMillis(0), None);
         trust.shrink_to(UnixMillis(0), trust.config.peers_max);
         trust
     }
@@ -88,7 +88,7 @@ impl Trust {
         record.standing = from.next(score, &self.config.thresholds);
         let change = self.put_record(record, from);
         if change.is_some_and(|change| change.to == Standing::Quarantined) {
-            self.limit_quarantined(now);
+            self.limit_quarantined(now, Some(&peer));
         }
         change
     }
@@ -239,21 +239,23 @@ impl Trust {
         }
     }
 
-    /// Forgets quarantined strangers beyond half of `peers_max`, those with the least against them first.
+    /// Forgets quarantined strangers beyond half of `peers_max`, those with the least against them first,
+    /// but not `newest`, whose quarantine has only begun.
     ///
     /// Keys cost nothing. Were they all kept, whoever makes enough of them misbehave would fill the table
     /// and close this node to every newcomer; forgotten, each is worth no more to its owner than the fresh
     /// key that it could have made instead.
-    fn limit_quarantined(&mut self, now: UnixMillis) {
+    fn limit_quarantined(&mut self, now: UnixMillis, newest: Option<&PeerId>) {
         let share = (self.config.peers_max / 2).max(1);
         let mut quarantined: Vec<_> = self
             .records
             .values()
             .filter(|record| self.standing(now, record.peer()) == Standing::Quarantined)
-            .filter(|record| !self.is_own(record.peer()))
+            .filter(|record| !self.is_own(record.peer()) && Some(record.peer()) != newest)
             .map(|record| (self.sums_at(now, record).grave, record.updated, *record.peer()))
             .collect();
-        let surplus = quarantined.len().saturating_sub(share);
+        let count = quarantined.len() + usize::from(newest.is_some());
+        let surplus = count.saturating_sub(share);
         quarantined.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
         for (_, _, peer) in quarantined.into_iter().take(surplus) {
             self.remove(peer);

@@ -210,6 +210,7 @@ fn keys_that_misbehave_in_masses_do_not_close_the_node_to_newcomers() {
         assert_eq!(trust.standing(at(1), &peer(seed)), Standing::Quarantined, "it counts at once");
         assert!(trust.peers().count() <= 8);
     }
+    assert_eq!(std::iter::from_fn(|| trust.next_forgotten()).count(), 246 - 3);
     assert_eq!(trust.standing(at(1), &peer(0)), Standing::Quarantined, "the worst is remembered");
     assert_eq!(trust.standing(at(1), &peer(1)), Standing::Trusted, "and so is the best");
     assert!(trust.may(at(1), &peer(5), Operation::FetchTemplates).is_ok(), "newcomers are heard");
