@@ -233,6 +233,10 @@ impl Actor {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
+        // What was found out about peers before the end still counts.
+        while let Ok(command) = self.commands.try_recv() {
+            self.on_command(command);
+        }
         self.say_goodbye().await;
     }
 

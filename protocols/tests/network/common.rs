@@ -58,7 +58,7 @@ pub(crate) struct Node {
     pub(crate) handle: Handle,
     pub(crate) address: Multiaddr,
     news: mpsc::Receiver<Event>,
-    network: Network,
+    network: Option<Network>,
     shell: JoinHandle<()>,
 }
 
@@ -121,7 +121,7 @@ impl Node {
             }
         })
         .await;
-        Self { handle, address, news, network, shell }
+        Self { handle, address, news, network: Some(network), shell }
     }
 
     pub(crate) fn peer(&self) -> PeerId {
@@ -172,8 +172,13 @@ impl Node {
         }
     }
 
-    pub(crate) async fn shutdown(self) {
-        within(self.network.shutdown()).await;
+    /// Ends the network; what it said last can still be read.
+    pub(crate) async fn end_network(&mut self) {
+        within(self.network.take().unwrap().shutdown()).await;
+    }
+
+    pub(crate) async fn shutdown(mut self) {
+        self.end_network().await;
         within(self.shell).await.unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! How peers find each other, and whom they do not want to know.
 
 use dunlin_protocols::{Config, Event};
+use dunlin_trust::Evidence;
 use dunlin_wire::block::{Codec, cid_of};
 
 use super::common::{Mute, Node, connected_to, local, peer, within};
@@ -55,6 +56,38 @@ async fn providers_of_a_cid_are_found_through_the_dht() {
         within(bob.providers(cid)).await.unwrap().contains(&alice).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_a_peer_that_is_quarantined() {
+    let mut alice = Node::start(1, local(), &[], Mute).await;
+    let mut bob = Node::start(2, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    alice.handle.judge(bob.peer(), Evidence::WrongCid, 1).await;
+    let cid = cid_of(Codec::Raw, b"a root");
+
+    bob.handle.provide(cid).await.unwrap();
+
+    alice.settles(async |alice| (alice.counters().await.records_refused > 0).then_some(())).await;
+    assert_eq!(within(alice.handle.providers(cid)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_clean_end_hands_out_what_was_found_out_last() {
+    let mut alice = Node::start(1, local(), &[], Mute).await;
+    let liar = peer(2);
+    alice.handle.judge(liar, Evidence::WrongCid, 1).await;
+
+    alice.end_network().await;
+
+    alice
+        .until(|event| match event {
+            Event::TrustChanged { changed, .. } => {
+                changed.iter().any(|record| *record.peer() == liar).then_some(())
+            }
+            _ => None,
+        })
+        .await;
 }
 
 #[tokio::test]
