@@ -186,6 +186,40 @@ impl Archive {
         self.commit(transaction, before, now)
     }
 
+    /// Lets go of all that `pin` holds: what no other pin holds leaves.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store refuses; nothing has left then.
+    pub fn unpin(&self, pin: &Pin) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        let (before, now) = {
+            let mut writer = Writer::open(&transaction)?;
+            for root in writer.roots(pin)? {
+                writer.unpin(pin, &root)?;
+            }
+            writer.finish()?
+        };
+        self.commit(transaction, before, now)
+    }
+
+    /// Writes a block again that is here and was damaged on disk; one that is not here stays so.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store refuses.
+    pub fn mend(&self, block: &Block) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        let (before, now) = {
+            let mut writer = Writer::open(&transaction)?;
+            if writer.blocks.get(block.cid().to_bytes().as_slice())?.is_some() {
+                writer.store(block, false)?;
+            }
+            writer.finish()?
+        };
+        self.commit(transaction, before, now)
+    }
+
     /// Makes a transaction durable, unless it takes the archive beyond its quota.
     fn commit(
         &self,

@@ -76,6 +76,9 @@ fn a_block_is_stored_once_and_stays_until_its_last_pin_goes() {
     // The same set again changes nothing.
     archive.replace(&object(&templates, "set 2", &[])).unwrap();
     assert_eq!(archive.stats().unwrap(), Stats { blocks: 3, bytes: 12 });
+    archive.unpin(&templates).unwrap();
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 2, bytes: 7 });
+    assert_eq!(archive.pins("").unwrap().len(), 1);
 }
 
 #[test]
@@ -160,7 +163,8 @@ fn a_block_that_was_damaged_on_disk_is_never_returned_and_can_be_stored_again() 
     let before = archive.stats().unwrap();
     let read = archive.get(block(&content).cid());
     assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
-    // Under the pin that holds it, or under another one.
+    // A block that nobody keeps is not kept by mending.
+    archive.mend(&block("stray")).unwrap();
     archive.put(&[object(&Pin::own("servers"), &content, &[])], None).unwrap();
     assert_eq!(archive.get(block(&content).cid()).unwrap().unwrap(), content.as_bytes());
     assert_eq!(archive.stats().unwrap(), before);

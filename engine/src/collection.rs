@@ -410,7 +410,7 @@ pub enum SpecError {
         entities_max: u32,
     },
     /// A policy number is out of range.
-    #[error("policy {name} is {value}; it must be {min} to {max}")]
+    #[error("policy {name} is {value:?}; it must be {min:?} to {max:?}")]
     Policy {
         /// The field.
         name: &'static str,

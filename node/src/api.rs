@@ -10,12 +10,16 @@ mod segments;
 mod status;
 mod templates;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRequest, Request, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, Request,
+        rejection::{JsonRejection, PathRejection},
+    },
+    http::{StatusCode, request::Parts},
     middleware,
     routing::{get, post},
 };
@@ -66,12 +70,35 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/templates/adopt", post(templates::adopt))
         .route("/v1/privacy/ledger", get(templates::ledger))
         .fallback(async || ApiError::not_found("no such call; docs/api.md lists them"))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(token, auth::require_token));
     Router::new()
         .route("/healthz", get(status::health))
         .merge(private)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
+}
+
+/// Longest wait for a request's body. Whoever announces one and never sends it holds a connection no
+/// longer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A part of the path, whose refusal looks like every other refusal of the API.
+struct Path<T>(T);
+
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    axum::extract::Path<T>: FromRequestParts<S, Rejection = PathRejection>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(part)) => Ok(Self(part)),
+            Err(rejection) => Err(ApiError::bad_request("bad_query", rejection.body_text())),
+        }
+    }
 }
 
 /// A JSON body whose refusal looks like every other refusal of the API.
@@ -85,8 +112,15 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Json::<T>::from_request(request, state).await {
+        let body = Json::<T>::from_request(request, state);
+        let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
+            return Err(ApiError::body_timeout(BODY_TIMEOUT));
+        };
+        match body {
             Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(ApiError::body_too_large(BODY_BYTES_MAX))
+            }
             Err(rejection) => Err(ApiError::bad_request("bad_json", rejection.body_text())),
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) name: NetworkName,
     /// Addresses to listen on.
     pub(crate) listen: Vec<Multiaddr>,
+    /// Addresses under which others reach this node, where they are others than it listens on.
+    pub(crate) external: Vec<Multiaddr>,
     /// Peers to dial first, each with its `/p2p` part.
     pub(crate) bootstrap: Vec<Multiaddr>,
     /// Whether to find peers on the local network.
@@ -162,6 +164,11 @@ impl NetworkConfig {
                 "listen",
                 &listen,
                 "a multiaddr like /ip4/0.0.0.0/tcp/4601",
+            ),
+            external: section.parsed_list(
+                "external",
+                &[],
+                "a multiaddr like /dns4/node.example.org/tcp/4601",
             ),
             bootstrap: section.parsed_list(
                 "bootstrap",

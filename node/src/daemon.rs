@@ -3,6 +3,7 @@
 mod announcer;
 mod archiver;
 mod clock;
+mod exchanges;
 mod fetch;
 mod logging;
 mod node;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
-    fetch::{FetchWish, Fetched},
+    fetch::{FetchError, FetchWish, Fetched},
     shared::{Observed, Shared},
     sharing::{Held, Judged, SharingError},
 };
@@ -112,6 +113,7 @@ fn override_network(config: &mut NetworkConfig, args: NetworkArgs) {
 fn network_config(config: &NetworkConfig) -> dunlin_protocols::Config {
     dunlin_protocols::Config {
         listen: config.listen.clone(),
+        external: config.external.clone(),
         bootstrap: config.bootstrap.clone(),
         mdns: config.mdns,
         reach: config.reach,

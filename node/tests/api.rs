@@ -83,6 +83,8 @@ fn every_refusal_has_a_code_and_a_message() {
     ask(&format!("GET /v1/blocks/{unknown}"), "").assert_refused(404, "not_found");
     ask("GET /v1/collections/none/entities", "").assert_refused(404, "not_found");
     ask("POST /v1/collections/none/seal", "{\"entity\":\"e\"}").assert_refused(404, "not_found");
+    ask("DELETE /v1/status", "").assert_refused(405, "method_not_allowed");
+    ask("GET /v1/segments/%FF%FE", "").assert_refused(400, "bad_query");
     let nameless = json!({ "name": "No Name", "dim": 2 }).to_string();
     ask("POST /v1/collections", &nameless).assert_refused(400, "bad_collection");
     assert!(ask("GET /v1/status", "").json()["problems"].as_array().unwrap().is_empty());
@@ -104,8 +106,7 @@ fn a_body_beyond_the_limit_is_refused_and_the_node_stays_well() {
     // The node may hang up before it has all of it.
     one_too_many.write_all(&vec![b' '; BODY_BYTES_MAX + 1]).ok();
     let refused = http::read(one_too_many);
-    assert!((400..500).contains(&refused.status), "{refused:?}");
-    assert!(refused.json()["code"].is_string(), "{refused:?}");
+    refused.assert_refused(413, "too_large");
     // One that does not say how long it is is cut off.
     let mut endless = open("Transfer-Encoding: chunked");
     let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
@@ -304,6 +305,16 @@ fn knn_agrees_with_brute_force_over_all_segments() {
             let own = expected.iter().find(|(_, known)| *known == cid).unwrap().0;
             assert!((hit.distance - own).abs() < 1e-5, "{hit:?} {own}");
         }
+    }
+}
+
+#[test]
+fn questions_with_a_vector_of_another_length_are_refused_everywhere() {
+    let (_temp, node, _) = lived();
+    for scope in ["local", "fetched"] {
+        let query = json!({ "collection": "pairs", "vector": [0.5], "k": 1, "scope": scope });
+        let answer = send_json(&node, "POST /v1/query/knn", &query.to_string());
+        answer.assert_refused(400, "bad_query");
     }
 }
 

@@ -102,6 +102,14 @@ fn own_peers_get_segments_and_strangers_get_nothing() {
     }
     stranger.wait_for_peer(&b_id);
 
+    // First the summaries, of which the payload is then fetched.
+    let summaries = b.client().fetch(&fetch_request(&cids, &[], false)).unwrap();
+    for fetched in &summaries.segments {
+        let outcomes: Vec<_> = fetched.attempts.iter().map(|attempt| &attempt.peer).collect();
+        assert_eq!(outcomes, [&a_id], "only own peers hear what this node looks for");
+    }
+    let link = &summaries.segments[0].segment.as_ref().unwrap().payload[0];
+    assert!(b.client().block(link).is_err(), "it was not wished for");
     let got = b.client().fetch(&fetch_request(&cids, &[&a_id], true)).unwrap();
     for (fetched, cid) in got.segments.iter().zip(&cids) {
         let last = fetched.attempts.last().unwrap();
@@ -139,6 +147,77 @@ fn own_peers_get_segments_and_strangers_get_nothing() {
         assert!(!is_anywhere_in(&net.dir("stranger"), block), "a private block got out");
         assert!(is_anywhere_in(&net.dir("b"), block), "the search finds what is there");
     }
+}
+
+#[test]
+fn blocks_that_rot_on_disk_are_noticed_and_made_whole() {
+    let net = Net::start("rot");
+    let [a_id, b_id] = ["a", "b"].map(|name| net.init(name));
+    let (a, b) = (net.node("a", &[&b_id]), net.node("b", &[&a_id]));
+    a.fill(&two_channels("pairs"), life("web", 400));
+    let cids = a.archive_all("pairs", "web");
+    b.wait_for_peer(&a_id);
+    b.client().create_collection(&two_channels("pairs")).unwrap();
+    b.client().fetch(&fetch_request(&cids, &[], true)).unwrap();
+    let blocks: Vec<_> = cids.iter().map(|cid| a.client().block(cid).unwrap()).collect();
+    a.stop();
+    b.stop();
+    // One block of each rots.
+    rot(&net.dir("a"), &blocks[0]);
+    rot(&net.dir("b"), &blocks[1]);
+    let (a, b) = (net.node("a", &[&b_id]), net.node("b", &[&a_id]));
+    b.wait_for_peer(&a_id);
+    a.wait_for_peer(&b_id);
+
+    // Questions are answered from what is whole, and say that it is not all.
+    let query = |scope| KnnQuery {
+        collection: "pairs".into(),
+        vector: vec![0.3, 0.6],
+        k: 1_000,
+        entity: None,
+        from_us: None,
+        to_us: None,
+        scope,
+    };
+    let answer = b.client().knn(&query(Scope::Fetched)).unwrap();
+    assert_eq!(answer.hits.len(), cids.len() - 1);
+    assert!(!answer.coverage.complete);
+    let problems = b.client().status().unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.contains(&cids[1])), "{problems:?}");
+
+    let got = b.client().fetch(&fetch_request(&cids, &[], true)).unwrap();
+    let again: Vec<_> = got.segments.iter().filter(|fetched| !fetched.local).collect();
+    assert_eq!(again.len(), 1, "only what rotted is fetched again");
+    assert_eq!((&again[0].cid, again[0].missing_payload.len()), (&cids[1], 0));
+    assert_eq!(b.client().block(&cids[1]).unwrap(), blocks[1]);
+    assert!(b.client().knn(&query(Scope::Fetched)).unwrap().coverage.complete);
+    assert!(b.client().status().unwrap().problems.is_empty());
+
+    // What the node sealed itself it makes whole by itself, and serves on.
+    b.stop();
+    let dir = net.dir("b");
+    fs::remove_file(dir.join("archive/blocks.redb")).unwrap();
+    let b = net.node("b", &[&a_id]);
+    b.wait_for_peer(&a_id);
+    let got = b.client().fetch(&fetch_request(&cids, &[], true)).unwrap();
+    assert!(got.segments.iter().all(|fetched| fetched.segment.is_some()), "{got:?}");
+    assert!(a.client().status().unwrap().problems.is_empty());
+    assert!(a.log().contains("whole again"), "{}", a.log());
+}
+
+/// Changes a byte of a block in a node's archive.
+#[track_caller]
+fn rot(dir: &Path, block: &[u8]) {
+    let path = dir.join("archive/blocks.redb");
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<_> = (0..bytes.len().saturating_sub(block.len()))
+        .filter(|&at| bytes[at] == block[0] && bytes[at..].starts_with(block))
+        .collect();
+    assert!(!places.is_empty(), "the block stands in the file as it is");
+    for at in places {
+        bytes[at + block.len() / 2] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
 }
 
 /// Returns the regimes nearest to a vector: CID and distance.
@@ -226,6 +305,28 @@ fn a_liar_is_refused_and_stays_in_quarantine_after_a_restart() {
     opinion(&victim).expect("a restart forgives nothing");
     ask_again(&victim, &cids[2]);
     assert_eq!(victim.client().archive().unwrap().corrupt_refused, 0, "it was not asked");
+}
+
+#[test]
+fn a_clean_end_keeps_what_was_found_out_last() {
+    let net = Net::start("last");
+    let victim_id = net.init("victim");
+    let victim = net.node("victim", &[]);
+    victim.fill(&two_channels("pairs"), life("web", 400));
+    let cid = victim.archive_all("pairs", "web").remove(0);
+    let block = victim.client().block(&cid).unwrap();
+    victim.stop();
+    // The liar offers a block that the victim has lost.
+    fs::remove_dir_all(net.dir("victim").join("archive")).unwrap();
+    fs::remove_dir_all(net.dir("victim").join("engine")).unwrap();
+    let victim = net.node("victim", &[]);
+    let (liar_id, _liar) = net.liar(&victim_id, &block, &cid);
+    victim.wait_for_peer(&liar_id);
+    let got = victim.client().fetch(&fetch_request(&[cid], &[&liar_id], false)).unwrap();
+    assert_eq!(got.segments[0].attempts[0].outcome, AttemptOutcome::Corrupt);
+    // At once, before the network has handed it out.
+    victim.stop();
+    assert!(is_quarantined_on_disk(&net.dir("victim"), &liar_id));
 }
 
 /// Returns whether a node that starts on this folder will hold the peer in quarantine.

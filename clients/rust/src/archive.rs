@@ -29,7 +29,7 @@ pub struct ArchiveStatus {
 pub struct FetchRequest {
     /// Up to 1,000 CIDs.
     pub cids: Vec<String>,
-    /// Peers to ask first; the others follow.
+    /// Peers to ask first, whoever they are; the operator's own peers follow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
     /// Fetch the payload blocks too.
@@ -53,7 +53,10 @@ pub struct FetchedSegment {
     pub cid: String,
     /// The decoded segment, when some peer served the right bytes.
     pub segment: Option<Segment>,
-    /// Whether it was in the local store already.
+    /// CIDs of payload blocks that were wished for and that nobody served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_payload: Vec<String>,
+    /// Whether all that was wished for was in the local store already.
     pub local: bool,
     /// Which peers were asked, in order, and how they answered.
     pub attempts: Vec<Attempt>,

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use dunlin_client as json;
 
-use super::{Body, convert, error::ApiError};
+use super::{Body, Path, convert, error::ApiError};
 use crate::daemon::Shared;
 
 type Answer<T> = Result<Json<T>, ApiError>;

@@ -1,5 +1,7 @@
 //! Failures as the API tells them: a status, a stable code, a public message. Internals are logged.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::StatusCode,
@@ -8,6 +10,8 @@ use axum::{
 use dunlin_archive as archive;
 use dunlin_client::ErrorBody;
 use dunlin_engine::{ReadError, WriteError};
+
+use crate::daemon::FetchError;
 
 /// A refusal or failure of one request.
 #[derive(Debug)]
@@ -36,6 +40,33 @@ impl ApiError {
     /// A limit is reached or a store refuses: the request is right, but cannot be carried out now.
     pub(crate) fn unavailable(code: &'static str, message: impl ToString) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message: message.to_string() }
+    }
+
+    /// The path is right, the method is not.
+    pub(super) fn method_not_allowed() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            code: "method_not_allowed",
+            message: "this call has another method; docs/api.md lists them".to_owned(),
+        }
+    }
+
+    /// The body is larger than any is taken.
+    pub(super) fn body_too_large(bytes_max: usize) -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "too_large",
+            message: format!("the body is larger than {bytes_max} bytes; send smaller batches"),
+        }
+    }
+
+    /// The body did not arrive.
+    pub(super) fn body_timeout(waited: Duration) -> Self {
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            code: "timeout",
+            message: format!("the body did not arrive within {} s", waited.as_secs()),
+        }
     }
 
     /// Something failed here that the caller cannot mend. The cause goes to the log alone.
@@ -101,6 +132,17 @@ impl From<ReadError> for ApiError {
 impl From<archive::ReadError> for ApiError {
     fn from(error: archive::ReadError) -> Self {
         Self::internal(error)
+    }
+}
+
+impl From<FetchError> for ApiError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Put(full @ archive::PutError::Full { .. }) => {
+                Self::unavailable("full", full)
+            }
+            other => Self::internal(other),
+        }
     }
 }
 

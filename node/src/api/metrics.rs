@@ -28,6 +28,93 @@ pub(super) async fn metrics(
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
 
+/// Name, meaning and place of a room's counter.
+type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+const ENGINE: [Row<dunlin_engine::Counters>; 12] = [
+    ("engine_observations_accepted", "Observations taken in and durable", |engine| {
+        engine.observations_accepted
+    }),
+    ("engine_observations_duplicate", "Observations that were known already", |engine| {
+        engine.observations_duplicate
+    }),
+    ("engine_observations_late", "Observations that came too late", |engine| {
+        engine.observations_late
+    }),
+    ("engine_writes_refused", "Writes refused for whatever reason", |engine| engine.writes_refused),
+    ("engine_segments_sealed", "Segments sealed", |engine| engine.segments_sealed),
+    ("engine_segment_bytes", "Bytes of sealed segments' own blocks", |engine| engine.segment_bytes),
+    ("engine_payload_bytes", "Bytes of sealed segments' payload blocks", |engine| {
+        engine.payload_bytes
+    }),
+    ("engine_log_records", "Records appended to the log", |engine| engine.log_records),
+    ("engine_log_bytes", "Bytes appended to the log", |engine| engine.log_bytes),
+    ("engine_checkpoints", "Checkpoints written", |engine| engine.checkpoints),
+    ("engine_queue_full", "Waits because too much waited for the log", |engine| engine.queue_full),
+    ("engine_baseline_cache_drops", "Times the baseline cache was dropped", |engine| {
+        engine.baseline_cache_drops
+    }),
+];
+
+const NETWORK: [Row<dunlin_protocols::Counters>; 20] = [
+    ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
+    ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
+        network.requests_denied
+    }),
+    ("protocols_requests_busy", "Requests of peers refused by rate or room", |network| {
+        network.requests_busy
+    }),
+    ("protocols_requests_failed", "Requests of peers that this node failed to answer", |network| {
+        network.requests_failed
+    }),
+    ("protocols_answers_received", "Own requests answered", |network| network.answers_received),
+    ("protocols_timeouts", "Own requests that timed out", |network| network.timeouts),
+    ("protocols_failures", "Own requests that failed otherwise", |network| network.failures),
+    ("protocols_asks_denied", "Own requests that the gate did not allow", |network| {
+        network.asks_denied
+    }),
+    ("protocols_violations", "Streams that broke a protocol", |network| network.violations),
+    ("protocols_wrong_cids", "Blocks that did not hash to their CID", |network| network.wrong_cids),
+    ("protocols_block_received_bytes", "Bytes of blocks received and verified", |network| {
+        network.block_bytes_received
+    }),
+    ("protocols_block_served_bytes", "Bytes of blocks served", |network| {
+        network.block_bytes_served
+    }),
+    ("protocols_announcements_accepted", "Announcements heard and passed on", |network| {
+        network.announcements_accepted
+    }),
+    (
+        "protocols_announcements_ignored",
+        "Announcements that were old, too frequent, or of a peer that is not heard",
+        |network| network.announcements_ignored,
+    ),
+    (
+        "protocols_announcements_rejected",
+        "Announcements that were malformed or forged",
+        |network| network.announcements_rejected,
+    ),
+    ("protocols_events_dropped", "Events dropped because the node did not keep up", |network| {
+        network.events_dropped
+    }),
+    (
+        "protocols_connections_refused",
+        "Connections refused because there are too many",
+        |network| network.connections_refused,
+    ),
+    (
+        "protocols_connections_refused_by_address",
+        "Connections refused because their address holds or opens too many",
+        |network| network.connections_refused_by_address,
+    ),
+    (
+        "protocols_connections_closed",
+        "Connections closed: revoked, or of another network",
+        |network| network.connections_closed,
+    ),
+    ("protocols_records_refused", "DHT records refused", |network| network.records_refused),
+];
+
 /// All numbers at one moment.
 #[derive(Debug)]
 struct Sample {
@@ -43,134 +130,17 @@ impl Sample {
         let engine = shared.engine.counters();
         let totals = shared.blocking(Totals::of).await?;
         let archive = archive_status(shared).await?;
-        let epsilon_spent = {
-            let ledger = shared.sharing.ledger();
-            ledger.entries().iter().map(|entry| entry.epsilon.as_f64()).sum()
-        };
+        // A release holds the ledger for as long as it takes, so this may have to wait.
+        let epsilon_spent = shared
+            .blocking(|shared| {
+                let ledger = shared.sharing.ledger();
+                ledger.entries().iter().map(|entry| entry.epsilon.as_f64()).sum()
+            })
+            .await;
         #[expect(clippy::cast_precision_loss, reason = "gauges are for graphs")]
         let gauge = |count: u64| count as f64;
         Ok(Self {
-            counters: vec![
-                (
-                    "engine_observations_accepted",
-                    "Observations taken in and durable",
-                    engine.observations_accepted,
-                ),
-                (
-                    "engine_observations_duplicate",
-                    "Observations that were known already",
-                    engine.observations_duplicate,
-                ),
-                (
-                    "engine_observations_late",
-                    "Observations that came too late",
-                    engine.observations_late,
-                ),
-                (
-                    "engine_writes_refused",
-                    "Writes refused for whatever reason",
-                    engine.writes_refused,
-                ),
-                ("engine_segments_sealed", "Segments sealed", engine.segments_sealed),
-                (
-                    "engine_segment_bytes",
-                    "Bytes of sealed segments' own blocks",
-                    engine.segment_bytes,
-                ),
-                (
-                    "engine_payload_bytes",
-                    "Bytes of sealed segments' payload blocks",
-                    engine.payload_bytes,
-                ),
-                ("engine_log_records", "Records appended to the log", engine.log_records),
-                ("engine_log_bytes", "Bytes appended to the log", engine.log_bytes),
-                ("engine_checkpoints", "Checkpoints written", engine.checkpoints),
-                (
-                    "engine_queue_full",
-                    "Waits because too much waited for the log",
-                    engine.queue_full,
-                ),
-                (
-                    "engine_baseline_cache_drops",
-                    "Times the baseline cache was dropped",
-                    engine.baseline_cache_drops,
-                ),
-                (
-                    "protocols_requests_served",
-                    "Requests of peers answered",
-                    network.requests_served,
-                ),
-                (
-                    "protocols_requests_denied",
-                    "Requests of peers that the gate refused",
-                    network.requests_denied,
-                ),
-                (
-                    "protocols_requests_busy",
-                    "Requests of peers refused by rate or room",
-                    network.requests_busy,
-                ),
-                (
-                    "protocols_requests_failed",
-                    "Requests of peers that this node failed to answer",
-                    network.requests_failed,
-                ),
-                ("protocols_answers_received", "Own requests answered", network.answers_received),
-                ("protocols_timeouts", "Own requests that timed out", network.timeouts),
-                ("protocols_failures", "Own requests that failed otherwise", network.failures),
-                (
-                    "protocols_asks_denied",
-                    "Own requests that the gate did not allow",
-                    network.asks_denied,
-                ),
-                ("protocols_violations", "Streams that broke a protocol", network.violations),
-                (
-                    "protocols_wrong_cids",
-                    "Blocks that did not hash to their CID",
-                    network.wrong_cids,
-                ),
-                (
-                    "protocols_block_received_bytes",
-                    "Bytes of blocks received and verified",
-                    network.block_bytes_received,
-                ),
-                (
-                    "protocols_block_served_bytes",
-                    "Bytes of blocks served",
-                    network.block_bytes_served,
-                ),
-                (
-                    "protocols_announcements_accepted",
-                    "Announcements heard and passed on",
-                    network.announcements_accepted,
-                ),
-                (
-                    "protocols_announcements_ignored",
-                    "Announcements that were old or too frequent",
-                    network.announcements_ignored,
-                ),
-                (
-                    "protocols_announcements_rejected",
-                    "Announcements that were malformed or forged",
-                    network.announcements_rejected,
-                ),
-                (
-                    "protocols_events_dropped",
-                    "Events dropped because the node did not keep up",
-                    network.events_dropped,
-                ),
-                (
-                    "protocols_connections_refused",
-                    "Connections refused by address",
-                    network.connections_refused_by_address,
-                ),
-                (
-                    "protocols_connections_closed",
-                    "Connections closed: revoked, or of another network",
-                    network.connections_closed,
-                ),
-                ("protocols_records_refused", "DHT records refused", network.records_refused),
-            ],
+            counters: rows(&ENGINE, &engine).chain(rows(&NETWORK, &network)).collect(),
             gauges: vec![
                 ("node_uptime_seconds", "Seconds since the start", shared.uptime().as_secs_f64()),
                 ("node_resident_bytes", "Resident memory", gauge(resident_bytes().unwrap_or(0))),
@@ -201,6 +171,14 @@ impl Sample {
             ],
         })
     }
+}
+
+/// Reads the counters of a room.
+fn rows<T>(
+    table: &'static [Row<T>],
+    counters: &T,
+) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+    table.iter().map(|(name, help, read)| (*name, *help, read(counters)))
 }
 
 impl Collector for Sample {

@@ -74,17 +74,26 @@ fn knn_fetched(
     query: &json::KnnQuery,
     k: usize,
 ) -> Result<dunlin_engine::KnnAnswer, ApiError> {
-    let metric = shared.engine.collection(collection)?.metric;
+    let spec = shared.engine.collection(collection)?;
+    if query.vector.len() != spec.dim.get() {
+        let (found, dim) = (query.vector.len(), spec.dim.get());
+        let problem = format!("the vector has {found} values, but the collection has {dim}");
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
     if query.vector.iter().any(|value| !value.is_finite()) {
         return Err(ApiError::bad_request("bad_query", "a value of the vector is not finite"));
     }
     let cids = shared.archive.roots(&Pin::fetched(collection.as_str()), None, FETCHED_MAX)?;
     let (from, to) = (query.from_us.unwrap_or(i64::MIN), query.to_us.unwrap_or(i64::MAX));
     let mut segments = Vec::with_capacity(cids.len());
+    let mut is_complete = cids.len() < FETCHED_MAX;
     for cid in &cids {
-        let block = shared.archive.get(cid)?.unwrap_or_default();
+        let Some(block) = shared.stored_block(cid)? else {
+            is_complete = false;
+            continue;
+        };
         // Only what decodes was stored under this pin.
-        if let Ok(segment) = Segment::decode(&block) {
+        if let Ok(segment) = Segment::decode(block.bytes()) {
             let overlaps = segment.start().0 <= to && segment.end().0 >= from;
             let is_of =
                 query.entity.as_ref().is_none_or(|entity| entity == segment.entity().as_str());
@@ -97,9 +106,9 @@ fn knn_fetched(
         segments_scanned: segments.len() as u64,
         hot_regimes: 0,
         range: range(query.from_us, query.to_us),
-        complete: cids.len() < FETCHED_MAX,
+        complete: is_complete,
     };
-    let neighbors = knn_over(metric, &query.vector, k, &segments);
+    let neighbors = knn_over(spec.metric, &query.vector, k, &segments);
     Ok(dunlin_engine::KnnAnswer { neighbors, coverage })
 }
 
@@ -243,7 +252,7 @@ fn coverage(coverage: &Coverage, elapsed: Duration) -> json::Coverage {
         open_regimes: coverage.hot_regimes,
         complete: coverage.complete,
         missing: (!coverage.complete)
-            .then(|| "a limit cut it off; ask for a shorter range".to_owned()),
+            .then(|| "a limit or a damaged block cut it off; `dunlin status` tells of damage, a shorter range avoids limits".to_owned()),
         elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
     }
 }

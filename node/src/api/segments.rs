@@ -2,19 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::header::CONTENT_TYPE,
-    response::IntoResponse,
-};
+use axum::{Json, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use dunlin_archive::{Attempt, AttemptOutcome, Pin};
 use dunlin_client as json;
 use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
-use super::{Body, convert, error::ApiError, status::Totals};
+use super::{Body, Path, convert, error::ApiError, status::Totals};
 use crate::daemon::{FetchWish, Fetched, Shared};
 
 /// Most segments of one page or one retrieval.
@@ -88,7 +83,7 @@ fn find_block(shared: &Shared, cid: &Cid) -> Result<Vec<u8>, ApiError> {
     let missing = || {
         ApiError::not_found(format!("{cid} is not here; `dunlin segments fetch` asks the network"))
     };
-    shared.archive.get(cid)?.ok_or_else(missing)
+    Ok(shared.stored_block(cid)?.ok_or_else(missing)?.into_bytes())
 }
 
 pub(super) async fn fetch(
@@ -111,7 +106,7 @@ pub(super) async fn fetch(
     let first = request.peers.iter().map(peer).collect::<Result<_, _>>()?;
     let started = Instant::now();
     let wish = FetchWish { cids, first, payload: request.payload };
-    let fetched = shared.fetch(wish).await.map_err(ApiError::internal)?;
+    let fetched = shared.fetch(wish).await?;
     let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(json::FetchResponse {
         segments: fetched.iter().map(fetched_json).collect(),
@@ -120,10 +115,11 @@ pub(super) async fn fetch(
 }
 
 fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
-    let Fetched { cid, segment, block_bytes, is_local, attempts } = fetched;
+    let Fetched { cid, segment, missing_payload, block_bytes, is_local, attempts } = fetched;
     json::FetchedSegment {
         cid: cid.to_string(),
         segment: segment.as_ref().map(|segment| segment_json(cid, segment, *block_bytes, false)),
+        missing_payload: missing_payload.iter().map(ToString::to_string).collect(),
         local: *is_local,
         attempts: attempts.iter().map(attempt_json).collect(),
     }

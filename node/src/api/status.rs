@@ -50,9 +50,6 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
     let totals = shared.blocking(Totals::of).await?;
     let archive = archive_status(&shared).await?;
     let peers = shared.network.peers().await;
-    let held = shared.sharing.held();
-    let is_adopted =
-        |held: &&crate::daemon::Held| held.judged.as_ref().is_some_and(|judged| judged.is_adopted);
     Ok(Json(json::NodeStatus {
         peer: shared.network.local_peer().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,7 +65,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
         segments: totals.segments,
         archived: archive.archived,
         peers: peers.iter().filter(|peer| peer.link.is_some()).count() as u64,
-        templates_adopted: held.iter().filter(is_adopted).count() as u64,
+        templates_adopted: shared.adopted_count().await as u64,
         resident_bytes: resident_bytes(),
         problems: problems(&shared.observed()),
     }))

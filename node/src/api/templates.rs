@@ -45,6 +45,11 @@ pub(super) async fn adopt(
 }
 
 pub(super) async fn ledger(State(shared): State<Arc<Shared>>) -> Json<json::LedgerView> {
+    // A release holds the ledger for as long as it takes, so this may have to wait.
+    Json(shared.blocking(ledger_json).await)
+}
+
+fn ledger_json(shared: &Shared) -> json::LedgerView {
     let ledger = shared.sharing.ledger();
     let entry = |entry: &dunlin_privacy::Entry| json::LedgerEntry {
         collection: entry.collection.clone().unwrap_or_default(),
@@ -59,11 +64,11 @@ pub(super) async fn ledger(State(shared): State<Arc<Shared>>) -> Json<json::Ledg
         .entries()
         .iter()
         .fold(dunlin_privacy::Epsilon::ZERO, |sum, entry| sum.compose(entry.epsilon));
-    Json(json::LedgerView {
+    json::LedgerView {
         entries: ledger.entries().iter().map(entry).collect(),
         epsilon_spent: spent.as_f64(),
         epsilon_max: ledger.epsilon_max().as_f64(),
-    })
+    }
 }
 
 fn unit_name(unit: Unit) -> String {

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::Context;
-use dunlin_client::{Client, FetchRequest, FetchResponse, SealResponse, Segment, SegmentsQuery};
+use dunlin_client::{
+    Client, FetchRequest, FetchResponse, FetchedSegment, SealResponse, Segment, SegmentsQuery,
+};
 
 use crate::{
     cli::SegmentsCommand,
@@ -50,7 +52,10 @@ pub(super) fn segments(
         SegmentsCommand::Fetch { cids, peers, payload } => {
             let answer = client.fetch(&FetchRequest { cids, peers, payload })?;
             out.show(&answer, fetched)?;
-            if answer.segments.iter().any(|fetched| fetched.segment.is_none()) {
+            let is_whole = |fetched: &FetchedSegment| {
+                fetched.segment.is_some() && fetched.missing_payload.is_empty()
+            };
+            if !answer.segments.iter().all(is_whole) {
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -124,11 +129,16 @@ fn fetched(answer: &FetchResponse) -> String {
                 format!("{} {}", attempt.peer, format!("{:?}", attempt.outcome).to_lowercase())
             })
             .collect();
-        let how = match (fetched.local, attempts.as_slice()) {
+        let mut how = match (fetched.local, attempts.as_slice()) {
             (true, _) => "was here already".to_owned(),
-            (false, []) => "nobody to ask".to_owned(),
+            (false, []) => {
+                "nobody to ask: no own peer is connected; name one with --peer".to_owned()
+            }
             (false, attempts) => attempts.join(", "),
         };
+        if !fetched.missing_payload.is_empty() {
+            how = format!("{} payload blocks are missing; {how}", fetched.missing_payload.len());
+        }
         let (entity, count) = match &fetched.segment {
             Some(segment) => (segment.entity.clone(), segment.count.to_string()),
             None => ("not found".to_owned(), String::new()),

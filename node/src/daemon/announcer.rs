@@ -1,8 +1,14 @@
 //! Tells peers what is new, soon after it is, and again now and then for those who missed it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use dunlin_archive::Pin;
 use dunlin_protocols::messages::{SegmentAnnouncement, TemplateAnnouncement};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{clock, shared::Shared};
@@ -13,51 +19,95 @@ const COLLECT: Duration = Duration::from_millis(300);
 /// How often everything is told again.
 const REPEAT: Duration = Duration::from_secs(600);
 
+/// Pause for each announcement that was sent: peers hear one a second of each author, and drop what comes
+/// faster for long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Announcements that are sent at once; peers hear 64.
+const BURST: usize = 32;
+
+/// Looking for news reads the list of all archived segments. It takes at most one part in so many of the
+/// time.
+const LOOKING_SHARE: u32 = 10;
+
+/// What was told of each collection last: its segments' and its templates' digest.
+#[derive(Debug, Default)]
+struct Told {
+    segments: BTreeMap<String, [u8; 32]>,
+    templates: BTreeMap<String, [u8; 32]>,
+}
+
 /// Runs until `stop`.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
+    // What is under way may be dropped anywhere: the next start tells everything.
+    stop.run_until_cancelled(announce(&shared)).await;
+    Ok(())
+}
+
+async fn announce(shared: &Arc<Shared>) {
+    let mut told = Told::default();
     loop {
         tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
             () = shared.news.notified() => {}
-            () = tokio::time::sleep(REPEAT) => {}
+            () = shared.newcomer.notified() => told = Told::default(),
+            () = sleep(REPEAT) => told = Told::default(),
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(COLLECT) => {}
-        }
-        match shared.blocking(segment_announcements).await {
-            Ok(announcements) => {
-                for announcement in announcements {
-                    shared.network.announce_segments(announcement).await;
-                }
+        sleep(COLLECT).await;
+        let began = Instant::now();
+        let segments = match shared.blocking(archived).await {
+            Ok(segments) => {
+                shared.recovered("announcements");
+                segments
             }
-            Err(cause) => shared.report("announcements", format!("{cause:#}")),
+            Err(cause) => {
+                shared.report("announcements", format!("{cause:#}"));
+                Vec::new()
+            }
+        };
+        let looking = began.elapsed();
+        let mut sent = 0;
+        for (collection, count, digest) in segments {
+            if told.segments.insert(collection.clone(), digest) != Some(digest) {
+                let now = clock::now().0;
+                let announcement = SegmentAnnouncement::new(collection, count, digest, now);
+                shared.network.announce_segments(announcement).await;
+                pace(&mut sent).await;
+            }
         }
         for (collection, count, digest) in shared.sharing.own_sets() {
-            let announcement = TemplateAnnouncement::new(collection, count, digest, clock::now().0);
-            shared.network.announce_templates(announcement).await;
+            if told.templates.insert(collection.clone(), digest) != Some(digest) {
+                let now = clock::now().0;
+                let announcement = TemplateAnnouncement::new(collection, count, digest, now);
+                shared.network.announce_templates(announcement).await;
+                pace(&mut sent).await;
+            }
         }
+        // What was sent beyond the burst has had its pause.
+        let pause = PAUSE * u32::try_from(sent.min(BURST)).unwrap_or(u32::MAX);
+        sleep(pause.max(LOOKING_SHARE * looking)).await;
     }
 }
 
-/// Says how many segments of each collection are archived here. Only own peers could fetch them, so
-/// without own peers there is nobody to tell.
-fn segment_announcements(shared: &Shared) -> anyhow::Result<Vec<SegmentAnnouncement>> {
+/// Counts an announcement that was sent, and waits when the burst is used up.
+async fn pace(sent: &mut usize) {
+    *sent += 1;
+    if *sent > BURST {
+        sleep(PAUSE).await;
+    }
+}
+
+/// Returns how many segments of each collection are archived here, with their digest. Only own peers could
+/// fetch them, so without own peers there is nobody to tell.
+fn archived(shared: &Shared) -> anyhow::Result<Vec<(String, u64, [u8; 32])>> {
     if shared.config.network.own_peers.is_empty() {
         return Ok(Vec::new());
     }
-    let mut announcements = Vec::new();
-    for pin in shared.archive.pins("own/")?.into_keys() {
-        let digest = shared.archive.digest(&pin)?;
-        let collection = pin.as_str().trim_start_matches("own/");
-        announcements.push(SegmentAnnouncement::new(
-            collection,
-            digest.count,
-            digest.sha256,
-            clock::now().0,
-        ));
+    let mut collections = Vec::new();
+    for spec in shared.engine.collections()? {
+        let digest = shared.archive.digest(&Pin::own(spec.name.as_str()))?;
+        if digest.count > 0 {
+            collections.push((spec.name.to_string(), digest.count, digest.sha256));
+        }
     }
-    Ok(announcements)
+    Ok(collections)
 }

@@ -17,7 +17,10 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         let pause = match shared.blocking(archive_batch).await {
-            Ok(0) => Duration::MAX,
+            Ok(0) => {
+                shared.recovered("archive");
+                Duration::MAX
+            }
             Ok(_) => {
                 shared.recovered("archive");
                 shared.archived();

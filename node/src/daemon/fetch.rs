@@ -1,14 +1,30 @@
-//! Fetches segments from peers: verified, decoded, kept, and with a record of who served what.
+//! Fetching segments by CID from peers: the archive's pure core decides whom to ask, this asks.
+//!
+//! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and those that
+//! the user names.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use dunlin_archive::{Answer, Ask, Attempt, Object, Pin, Retrieval};
+use dunlin_archive::{Answer, Ask, Attempt, Object, Pin, PutError, ReadError, Retrieval};
 use dunlin_engine::Segment;
-use dunlin_protocols::{Handle, NetworkError, PeerId};
+use dunlin_protocols::{Handle, NetworkError, PeerId, messages::RefusalReason};
 use dunlin_wire::{Cid, block::Block};
 use tokio::task::JoinSet;
 
 use super::shared::Shared;
+
+/// Segments that are fetched and stored together. What they bring is in memory until then.
+const TOGETHER_MAX: usize = 256;
+
+/// Segments that are fetched and stored together with their payload, of up to 32 MiB each.
+const TOGETHER_WITH_PAYLOAD_MAX: usize = 8;
+
+/// Pauses before a peer that is busy is asked again; then it counts as one that refuses.
+const BUSY_PAUSES_MS: [u64; 5] = [50, 100, 200, 400, 500];
 
 /// What to fetch, and from whom first.
 #[derive(Clone, Debug)]
@@ -23,116 +39,197 @@ pub(crate) struct FetchWish {
 pub(crate) struct Fetched {
     pub(crate) cid: Cid,
     pub(crate) segment: Option<Segment>,
+    /// Payload blocks that were wished for and that nobody had.
+    pub(crate) missing_payload: Vec<Cid>,
     pub(crate) block_bytes: usize,
+    /// Whether all that was wished for was here already.
     pub(crate) is_local: bool,
     pub(crate) attempts: Vec<Attempt>,
 }
 
+/// Why nothing more was fetched. What was stored before stays.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The archive does not take it.
+    #[error(transparent)]
+    Put(#[from] PutError),
+}
+
 impl Shared {
-    /// Fetches segments that are not here from the connected peers, and stores what is whole.
+    /// Fetches segments that are not here, and stores them.
     ///
     /// # Errors
     ///
-    /// Fails when the archive cannot be read or written; what was stored before stays.
-    pub(crate) async fn fetch(self: &Arc<Self>, wish: FetchWish) -> anyhow::Result<Vec<Fetched>> {
+    /// Fails when the archive cannot be read or written.
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        wish: FetchWish,
+    ) -> Result<Vec<Fetched>, FetchError> {
+        let FetchWish { cids, first, payload } = wish;
+        let others = self.own_peers().await;
+        let together = if payload { TOGETHER_WITH_PAYLOAD_MAX } else { TOGETHER_MAX };
+        let mut fetched = Vec::with_capacity(cids.len());
+        for cids in cids.chunks(together) {
+            let wish = FetchWish { cids: cids.to_vec(), first: first.clone(), payload };
+            fetched.extend(self.fetch_together(wish, &others).await?);
+        }
+        Ok(fetched)
+    }
+
+    async fn fetch_together(
+        self: &Arc<Self>,
+        wish: FetchWish,
+        others: &[PeerId],
+    ) -> Result<Vec<Fetched>, FetchError> {
         let FetchWish { cids, first, payload } = wish;
         let asked = cids.clone();
-        let here = self.blocking(move |shared| local(shared, &asked)).await?;
-        let wanted: Vec<Cid> = cids.iter().filter(|cid| !here.contains_key(cid)).copied().collect();
-        let mut retrieval = Retrieval::new(&wanted, &first, &self.candidates().await);
-        let mut arrived = self.retrieve(&mut retrieval, payload).await;
-        let mut attempts: BTreeMap<Cid, Vec<Attempt>> = retrieval
+        let mut blocks = self.blocking(move |shared| local(shared, &asked, payload)).await?;
+        let here: BTreeSet<Cid> = blocks.keys().copied().collect();
+        let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
+        let mut retrieval = Retrieval::new(&wanted, &first, others);
+        self.retrieve(&mut retrieval, payload, &mut blocks).await;
+        let attempts: BTreeMap<Cid, Vec<Attempt>> = retrieval
             .into_outcomes()
             .into_iter()
             .map(|outcome| (outcome.cid, outcome.attempts))
             .collect();
-        let mut objects = Vec::new();
-        let mut fetched = Vec::with_capacity(cids.len());
+        let (mut fetched, mut objects) = (Vec::with_capacity(cids.len()), Vec::new());
         for cid in cids {
-            let is_local = here.contains_key(&cid);
-            let block = here.get(&cid).or_else(|| arrived.get(&cid)).cloned();
-            // Bytes with the right hash may still be no segment: they are not kept as one.
-            let segment = block.as_ref().and_then(|block| Segment::decode(block.bytes()).ok());
-            let block_bytes = block.as_ref().map_or(0, |block| block.bytes().len());
-            let attempts = attempts.remove(&cid).unwrap_or_default();
-            fetched.push(Fetched { cid, segment, block_bytes, is_local, attempts });
-            if let (Some(root), Some(found), false) = (block, fetched.last(), is_local) {
-                objects.extend(object(found.segment.as_ref(), root, payload, &mut arrived));
+            let one = judge(cid, payload, &here, &blocks, &attempts);
+            if !one.is_local {
+                objects.extend(object(&one, &blocks));
             }
+            fetched.push(one);
         }
-        self.blocking(move |shared| shared.archive.put(&objects, None)).await?;
-        Ok(fetched)
+        self.blocking(move |shared| {
+            shared.archive.put(&objects, None)?;
+            shared.mended(&objects);
+            Ok(fetched)
+        })
+        .await
     }
 
-    /// Carries the retrieval's questions to peers until it is done; returns what arrived.
-    async fn retrieve(&self, retrieval: &mut Retrieval, payload: bool) -> BTreeMap<Cid, Block> {
-        let mut arrived = BTreeMap::new();
+    /// Carries the retrieval's questions to peers until it is done; adds what arrives to `blocks`.
+    async fn retrieve(
+        &self,
+        retrieval: &mut Retrieval,
+        payload: bool,
+        blocks: &mut BTreeMap<Cid, Block>,
+    ) {
         let mut asks = JoinSet::new();
         loop {
             while let Some(ask) = retrieval.next_ask() {
                 asks.spawn(put_question(self.network.clone(), ask));
             }
-            let Some(answer) = asks.join_next().await else { return arrived };
+            let Some(answer) = asks.join_next().await else { return };
             let (peer, answer) = answer.expect("asking does not panic");
-            let blocks = retrieval.handle(answer);
-            if !blocks.is_empty() {
+            let arrived = retrieval.handle(answer);
+            if !arrived.is_empty() {
                 self.synced(peer);
             }
-            for block in blocks {
-                if payload && let Ok(segment) = Segment::decode(block.bytes()) {
-                    retrieval.want(segment.payload());
-                }
-                arrived.insert(*block.cid(), block);
+            for block in arrived {
+                let cid = *block.cid();
+                blocks.insert(cid, block);
+                retrieval.want(&missing(cid, blocks, payload));
             }
         }
     }
 
-    /// Returns the connected peers: those who announced most segments first.
-    async fn candidates(&self) -> Vec<PeerId> {
+    /// Returns the connected peers of this node's operator: those who announced most segments first.
+    async fn own_peers(&self) -> Vec<PeerId> {
         let announced = self.observed().announced;
         let views = self.network.peers().await;
-        let mut peers: Vec<_> =
-            views.iter().filter(|view| view.link.is_some()).map(|view| view.peer).collect();
-        peers.sort_by_key(|peer| (std::cmp::Reverse(announced.get(peer).copied()), *peer));
+        let own = views.iter().filter(|view| view.link.is_some() && view.trust.is_own);
+        let mut peers: Vec<_> = own.map(|view| view.peer).collect();
+        let count = |peer: &PeerId| announced.get(peer).map(|counts| counts.values().sum::<u64>());
+        peers.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
         peers
     }
 }
 
-/// Returns what of `cids` the archive holds.
-fn local(shared: &Shared, cids: &[Cid]) -> anyhow::Result<BTreeMap<Cid, Block>> {
+/// Returns what of `cids`, and of their payload when it is wished for, the archive holds.
+fn local(shared: &Shared, cids: &[Cid], payload: bool) -> Result<BTreeMap<Cid, Block>, FetchError> {
     let mut here = BTreeMap::new();
     for cid in cids {
-        if let Some(bytes) = shared.archive.get(cid)? {
-            here.insert(*cid, Block::verified(*cid, bytes)?);
+        here.extend(shared.stored_block(cid)?.map(|block| (*cid, block)));
+        for link in missing(*cid, &here, payload) {
+            here.extend(shared.stored_block(&link)?.map(|block| (link, block)));
         }
     }
     Ok(here)
 }
 
-/// Returns the object to store for a fetched segment; none when it is no segment, or not whole.
-fn object(
-    segment: Option<&Segment>,
-    root: Block,
+/// Returns what has to be fetched for a segment: itself, or its payload when that is wished for.
+fn missing(cid: Cid, blocks: &BTreeMap<Cid, Block>, payload: bool) -> Vec<Cid> {
+    let Some(root) = blocks.get(&cid) else { return vec![cid] };
+    if !payload {
+        return Vec::new();
+    }
+    // Bytes with the right hash may still be no segment, and then link to nothing.
+    let Ok(segment) = Segment::decode(root.bytes()) else { return Vec::new() };
+    segment.payload().iter().filter(|link| !blocks.contains_key(link)).copied().collect()
+}
+
+/// Returns what became of one segment, by what is here now.
+fn judge(
+    cid: Cid,
     payload: bool,
-    arrived: &mut BTreeMap<Cid, Block>,
-) -> Option<Object> {
-    let segment = segment?;
-    let links = if payload {
-        segment.payload().iter().map(|cid| arrived.remove(cid)).collect::<Option<Vec<_>>>()?
-    } else {
-        Vec::new()
-    };
+    here: &BTreeSet<Cid>,
+    blocks: &BTreeMap<Cid, Block>,
+    attempts: &BTreeMap<Cid, Vec<Attempt>>,
+) -> Fetched {
+    let root = blocks.get(&cid);
+    let segment = root.and_then(|root| Segment::decode(root.bytes()).ok());
+    let links = segment.iter().filter(|_| payload).flat_map(|segment| segment.payload()).copied();
+    let wished: Vec<Cid> = std::iter::once(cid).chain(links).collect();
+    let mut told: Vec<Attempt> = Vec::new();
+    for attempt in wished.iter().filter_map(|cid| attempts.get(cid)).flatten() {
+        if !told.contains(attempt) {
+            told.push(*attempt);
+        }
+    }
+    Fetched {
+        cid,
+        missing_payload: wished[1..]
+            .iter()
+            .filter(|cid| !blocks.contains_key(cid))
+            .copied()
+            .collect(),
+        block_bytes: root.map_or(0, |root| root.bytes().len()),
+        is_local: wished.iter().all(|cid| here.contains(cid)),
+        attempts: told,
+        segment,
+    }
+}
+
+/// Returns the object to store for a fetched segment: with all of its payload that is here.
+fn object(fetched: &Fetched, blocks: &BTreeMap<Cid, Block>) -> Option<Object> {
+    let segment = fetched.segment.as_ref()?;
+    let root = blocks.get(&fetched.cid)?.clone();
+    let links = segment.payload().iter().filter_map(|cid| blocks.get(cid).cloned()).collect();
     Some(Object { pin: Pin::fetched(segment.collection().as_str()), root, links })
 }
 
 async fn put_question(network: Handle, ask: Ask) -> (PeerId, Answer) {
     let Ask { peer, cids } = ask;
-    let answer = match network.blocks(peer, cids).await {
-        Ok(answer) => Answer::blocks(peer, answer.blocks, answer.missing, answer.wrong),
-        Err(NetworkError::Refused { .. } | NetworkError::Gate(_)) => Answer::refused(peer),
-        Err(cause) => {
-            tracing::debug!(%peer, %cause, "no blocks");
-            Answer::failed(peer)
+    let mut pauses = BUSY_PAUSES_MS.into_iter();
+    let answer = loop {
+        let is_busy = match network.blocks(peer, cids.clone()).await {
+            Ok(answer) => break Answer::blocks(peer, answer.blocks, answer.missing, answer.wrong),
+            Err(NetworkError::Busy) => true,
+            Err(NetworkError::Refused { reason, .. }) => reason == RefusalReason::Busy,
+            Err(NetworkError::Gate(_)) => false,
+            Err(cause) => {
+                tracing::debug!(%peer, %cause, "no blocks");
+                break Answer::failed(peer);
+            }
+        };
+        match pauses.next().filter(|_| is_busy) {
+            Some(pause) => tokio::time::sleep(Duration::from_millis(pause)).await,
+            None => break Answer::refused(peer),
         }
     };
     (peer, answer)

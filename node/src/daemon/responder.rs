@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use dunlin_archive::Pin;
 use dunlin_protocols::{
     Event, PeerId, SegmentsReply,
-    messages::{RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse},
+    messages::{
+        RESPONSE_BYTES_MAX, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse,
+    },
 };
 use dunlin_trust::Record;
-use dunlin_wire::{Cid, block::Block};
 use serde_bytes::ByteBuf;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,14 +18,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{publish_address, shared::Shared, trust_file::TrustFile};
+use super::{
+    exchanges::{Exchanges, Wish},
+    publish_address,
+    shared::Shared,
+    trust_file::TrustFile,
+};
 
 /// Answers and exchanges that may be under way. The network admits 64 requests; the rest is for
 /// exchanges that peers' announcements begin. Above, announcements are passed over: they come again.
 const UNDER_WAY_MAX: usize = 96;
 
-/// How often the gate looks whether the own history has grown.
-const JUDGING_PAUSE: Duration = Duration::from_secs(60);
+/// How often the gate looks whether sets arrived that it has not judged, or the own history has grown.
+const JUDGING_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long work that is under way may go on when the node ends.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -34,12 +40,20 @@ pub(super) struct Responder {
     shared: Arc<Shared>,
     trust_file: TrustFile,
     addresses: Vec<String>,
-    work: JoinSet<()>,
+    /// What is under way; an exchange of templates returns its peer.
+    work: JoinSet<Option<PeerId>>,
+    exchanges: Exchanges,
 }
 
 impl Responder {
     pub(super) fn new(shared: Arc<Shared>, trust_file: TrustFile) -> Self {
-        Self { shared, trust_file, addresses: Vec::new(), work: JoinSet::new() }
+        Self {
+            shared,
+            trust_file,
+            addresses: Vec::new(),
+            work: JoinSet::new(),
+            exchanges: Exchanges::default(),
+        }
     }
 
     /// Runs until the network ends. From `stop` on it begins nothing new; when nothing is under way any
@@ -57,7 +71,7 @@ impl Responder {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(done) = self.work.join_next() => done?,
+                Some(done) = self.work.join_next() => self.on_done(done?),
                 _ = judging.tick() => self.judge_again(),
                 () = shared.curious.notified() => self.ask_all_peers().await,
                 event = events.recv() => match event {
@@ -86,12 +100,17 @@ impl Responder {
                 publish_address(&self.shared.dir, &mut self.addresses, &address)
             }
             Event::PeerConnected(peer) => {
-                self.shared.news.notify_one();
+                if self.shared.config.network.own_peers.contains(&peer) {
+                    self.shared.newcomer.notify_one();
+                }
                 self.exchange_templates(peer, None);
             }
             Event::SegmentsRequested { request, reply, .. } => {
                 let shared = Arc::clone(&self.shared);
-                self.work.spawn(async move { answer_segments(&shared, request, reply).await });
+                self.work.spawn(async move {
+                    answer_segments(&shared, request, reply).await;
+                    None
+                });
             }
             Event::TemplatesRequested { request, reply, .. } => {
                 let own = self.shared.sharing.own_envelope(&request.collection);
@@ -99,7 +118,7 @@ impl Responder {
                 reply.send(TemplatesResponse::Envelopes { envelopes });
             }
             Event::SegmentsAnnounced { peer, announcement } => {
-                self.shared.heard_of_segments(peer, announcement.count);
+                self.shared.heard_of_segments(peer, announcement.collection, announcement.count);
             }
             Event::TemplatesAnnounced { peer, announcement }
                 if !self.shared.sharing.has(
@@ -128,9 +147,11 @@ impl Responder {
     fn judge_again(&mut self) {
         let shared = Arc::clone(&self.shared);
         self.work.spawn(async move {
-            if let Err(cause) = shared.blocking(Shared::judge_again).await {
-                shared.report("templates", format!("{cause:#}"));
+            match shared.blocking(Shared::judge_again).await {
+                Ok(()) => shared.recovered("gate"),
+                Err(cause) => shared.report("gate", format!("{cause:#}")),
             }
+            None
         });
     }
 
@@ -143,21 +164,37 @@ impl Responder {
         }
     }
 
-    /// Fetches a peer's templates: of one collection, or of all that this node has.
-    fn exchange_templates(&mut self, peer: PeerId, collection: Option<String>) {
-        if !self.shared.config.templates.adopt || self.work.len() >= UNDER_WAY_MAX {
+    /// Fetches a peer's templates, now or when what is under way with it is done.
+    fn exchange_templates(&mut self, peer: PeerId, wish: Wish) {
+        if !self.shared.config.templates.adopt {
+            return;
+        }
+        if self.work.len() >= UNDER_WAY_MAX || !self.exchanges.begin(peer, &wish) {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        self.work.spawn(async move { shared.fetch_templates(peer, collection).await });
+        self.work.spawn(async move {
+            shared.fetch_templates(peer, wish).await;
+            Some(peer)
+        });
+    }
+
+    fn on_done(&mut self, exchanged_with: Option<PeerId>) {
+        let Some(peer) = exchanged_with else { return };
+        if let Some(wish) = self.exchanges.end(&peer) {
+            self.exchange_templates(peer, wish);
+        }
     }
 }
 
 async fn answer_segments(shared: &Arc<Shared>, request: SegmentsRequest, reply: SegmentsReply) {
     match shared.blocking(|shared| look_up(shared, request)).await {
-        Ok(response) => reply.send(response),
+        Ok(response) => {
+            shared.recovered("serving");
+            reply.send(response);
+        }
         Err(cause) => {
-            shared.report("archive", format!("{:#}", anyhow::Error::from(cause)));
+            shared.report("serving", format!("{:#}", anyhow::Error::from(cause)));
             reply.refuse(RefusalReason::Failed);
         }
     }
@@ -169,11 +206,18 @@ fn look_up(
 ) -> Result<SegmentsResponse, dunlin_archive::ReadError> {
     match request {
         SegmentsRequest::Blocks { cids } => {
-            let (mut found, mut missing) = (Vec::new(), Vec::new());
+            let (mut found, mut missing, mut bytes) = (Vec::new(), Vec::new(), 0);
             for cid in cids {
-                match block(shared, cid)? {
-                    Some(block) => found.push(block),
+                match shared.stored_block(&cid)? {
+                    Some(block) => {
+                        bytes += block.bytes().len();
+                        found.push(block);
+                    }
                     None => missing.push(cid),
+                }
+                if bytes > RESPONSE_BYTES_MAX {
+                    // No more would fit, so no more is read; the rest is asked for again.
+                    break;
                 }
             }
             Ok(SegmentsResponse::fitting(found, missing))
@@ -184,9 +228,4 @@ fn look_up(
             Ok(SegmentsResponse::Page { cids })
         }
     }
-}
-
-fn block(shared: &Shared, cid: Cid) -> Result<Option<Block>, dunlin_archive::ReadError> {
-    let bytes = shared.archive.get(&cid)?;
-    Ok(bytes.and_then(|bytes| Block::verified(cid, bytes).ok()))
 }

@@ -1,22 +1,29 @@
 //! What the API and the tasks of a node use together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use dunlin_archive::Archive;
+use dunlin_archive::{Archive, Object, ReadError};
 use dunlin_engine::Engine;
 use dunlin_protocols::{Handle, PeerId};
+use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{clock, sharing::Sharing};
 use crate::{config::Config, data_dir::DataDir};
 
-/// Peers whose announcements are remembered; those of others are heard but not kept.
+/// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
 const ANNOUNCERS_MAX: usize = 1024;
+
+/// Collections of one peer whose announcements are remembered.
+const ANNOUNCED_MAX: usize = 1024;
+
+/// Damaged blocks that are remembered by name.
+const DAMAGED_MAX: usize = 1024;
 
 /// Everything that a node consists of, for those who act in its name.
 #[derive(Debug)]
@@ -31,10 +38,12 @@ pub(crate) struct Shared {
     pub(crate) sealed: Notify,
     /// Wakes the announcer: there is news for peers.
     pub(crate) news: Notify,
+    /// Wakes the announcer: an own peer came, to whom all is news.
+    pub(crate) newcomer: Notify,
     /// Wakes the responder: there is a new collection that peers may have templates for.
     pub(crate) curious: Notify,
     pub(crate) api_address: SocketAddr,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     started: Instant,
     observed: Mutex<Observed>,
 }
@@ -48,8 +57,10 @@ pub(crate) struct Observed {
     pub(crate) last_archive_ms: Option<u64>,
     /// When each peer last gave us something, in milliseconds since the epoch.
     pub(crate) last_sync_ms: BTreeMap<PeerId, u64>,
-    /// Segments that peers said they have.
-    pub(crate) announced: BTreeMap<PeerId, u64>,
+    /// How many segments of each collection own peers said they have.
+    pub(crate) announced: BTreeMap<PeerId, BTreeMap<String, u64>>,
+    /// Archived blocks that were found damaged and are so still.
+    damaged: BTreeSet<Cid>,
 }
 
 /// The parts that [`Shared::new`] puts together.
@@ -66,7 +77,7 @@ pub(super) struct Parts {
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, dir, engine, archive, network, sharing, api_address } = parts;
-        let permits = Semaphore::new(config.engine.requests_max.get());
+        let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
             config,
             dir,
@@ -76,6 +87,7 @@ impl Shared {
             sharing,
             sealed: Notify::new(),
             news: Notify::new(),
+            newcomer: Notify::new(),
             curious: Notify::new(),
             api_address,
             permits,
@@ -84,7 +96,8 @@ impl Shared {
         })
     }
 
-    /// Runs work on disks or vectors on a thread of its own, when there is room for it.
+    /// Runs work on disks or vectors on a thread of its own, when there is room for it. The room is taken
+    /// until the work ends, even when nobody waits for it any more.
     ///
     /// # Panics
     ///
@@ -97,9 +110,14 @@ impl Shared {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         let shared = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&shared)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&shared)
+        });
+        let done = done.await;
         done.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()))
     }
 
@@ -141,11 +159,70 @@ impl Shared {
         }
     }
 
-    /// Notes how many segments a peer says it has.
-    pub(crate) fn heard_of_segments(&self, peer: PeerId, count: u64) {
+    /// Notes how many segments of a collection an own peer says it has; what others have is none of ours.
+    pub(crate) fn heard_of_segments(&self, peer: PeerId, collection: String, count: u64) {
+        if !self.config.network.own_peers.contains(&peer) {
+            return;
+        }
         let mut observed = self.lock();
-        if observed.announced.len() < ANNOUNCERS_MAX || observed.announced.contains_key(&peer) {
-            observed.announced.insert(peer, count);
+        let counts = observed.announced.entry(peer).or_default();
+        if counts.len() < ANNOUNCED_MAX || counts.contains_key(&collection) {
+            counts.insert(collection, count);
+        }
+    }
+
+    /// Returns an archived block. One that is damaged on disk counts as missing, unless the engine still
+    /// has it: then it is written again.
+    pub(crate) fn stored_block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
+        match self.archive.get(cid) {
+            // It was verified a moment ago; that it is now says the type.
+            Ok(bytes) => Ok(bytes.and_then(|bytes| Block::verified(*cid, bytes).ok())),
+            Err(ReadError::Damaged { cid }) => Ok(self.mend_from_engine(&cid)),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    fn mend_from_engine(&self, cid: &Cid) -> Option<Block> {
+        let block = self.engine.block(cid).ok().flatten();
+        match block.as_ref().map(|block| self.archive.mend(block)) {
+            Some(Ok(())) => tracing::info!(%cid, "a block that was damaged on disk is whole again"),
+            _ => self.found_damaged(*cid),
+        }
+        block
+    }
+
+    fn found_damaged(&self, cid: Cid) {
+        let count = {
+            let mut observed = self.lock();
+            if observed.damaged.len() < DAMAGED_MAX {
+                observed.damaged.insert(cid);
+            }
+            observed.damaged.len()
+        };
+        self.report(
+            "blocks",
+            format!(
+                "{count} archived blocks are damaged on disk, {cid} among them; \
+                 fetch their segments again with `dunlin segments fetch --payload`"
+            ),
+        );
+    }
+
+    /// Notes that objects were stored: their blocks are whole.
+    pub(super) fn mended(&self, objects: &[Object]) {
+        let is_whole = {
+            let mut observed = self.lock();
+            if observed.damaged.is_empty() {
+                return;
+            }
+            for block in objects.iter().flat_map(|object| object.links.iter().chain([&object.root]))
+            {
+                observed.damaged.remove(block.cid());
+            }
+            observed.damaged.is_empty()
+        };
+        if is_whole {
+            self.recovered("blocks");
         }
     }
 

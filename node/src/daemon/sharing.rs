@@ -9,6 +9,7 @@ mod release;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -23,11 +24,16 @@ use dunlin_wire::{
 };
 
 pub(crate) use self::{adoption::Judged, release::SharingError};
-use super::{clock, shared::Shared};
+use super::{clock, exchanges::Wish, shared::Shared};
 use crate::{config::Config, data_dir::DataDir};
 
-/// Sets of peers that are kept. When there are as many, those of further peers are passed over.
-const RECEIVED_MAX: usize = 256;
+/// Sets that are kept. When there are as many, the least useful one makes room; one that is adopted stays
+/// until it expires, so that no crowd of strangers can push it out.
+const SETS_MAX: usize = 256;
+
+/// How often the sets of one collection are judged on arrival. It takes a look at the own history; sets
+/// that arrive in between are judged with the next round of [`Shared::judge_again`].
+const JUDGING_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a node shares and what others shared with it.
 #[derive(Debug)]
@@ -35,10 +41,15 @@ pub(crate) struct Sharing {
     identity: Keypair,
     ledger: Mutex<Ledger>,
     sets: Mutex<Sets>,
+    /// When the gate last judged the sets of each collection.
+    judged: Mutex<BTreeMap<CollectionName, Instant>>,
 }
 
 /// All sets by collection and signer.
-type Sets = BTreeMap<(String, PeerId), Held>;
+type Sets = BTreeMap<Place, Held>;
+
+/// Where a set belongs: its collection and its signer.
+type Place = (String, PeerId);
 
 /// A set that this node holds.
 #[derive(Clone, Debug)]
@@ -61,20 +72,31 @@ impl Sharing {
         let ledger = Ledger::open(&path, epsilon_max).with_context(|| {
             format!("cannot open {}; sharing would not know what it spent", path.display())
         })?;
+        let now = clock::now().0;
         let mut sets = Sets::new();
         for pin in archive.pins("templates/")?.into_keys() {
+            let mut is_used = false;
             for cid in archive.roots(&pin, None, 1)? {
-                let bytes = archive.get(&cid)?.unwrap_or_default();
+                // A damaged one is gone; its signer announces it again.
+                let bytes = archive.get(&cid).ok().flatten().unwrap_or_default();
                 // An envelope of a version that this build no longer reads is passed over.
-                if let Ok(signed) = envelope::open::<TemplateSet>(&bytes) {
-                    let place = (signed.value.collection().to_owned(), signed.signer);
-                    sets.insert(place, Held { signed: Arc::new(signed), judged: None });
+                let signed = envelope::open::<TemplateSet>(&bytes).ok();
+                if let Some(signed) = signed.filter(|signed| signed.value.is_current(now)) {
+                    let held = Held { signed: Arc::new(signed), judged: None };
+                    sets.insert(held.place(), held);
+                    is_used = true;
                 }
             }
+            if !is_used {
+                archive.unpin(&pin)?;
+            }
         }
-        let sharing =
-            Self { identity: identity.clone(), ledger: Mutex::new(ledger), sets: Mutex::new(sets) };
-        Ok(sharing)
+        Ok(Self {
+            identity: identity.clone(),
+            ledger: Mutex::new(ledger),
+            sets: Mutex::new(sets),
+            judged: Mutex::default(),
+        })
     }
 
     fn me(&self) -> PeerId {
@@ -121,14 +143,18 @@ impl Sharing {
         held.is_some_and(|held| digest(&held.signed.bytes) == *announced)
     }
 
-    /// Returns the received sets of a collection that still count, whatever the gate said.
-    fn current(&self, collection: &CollectionName) -> Vec<Held> {
+    /// Returns the received sets that still count, whatever the gate said.
+    fn current(&self) -> Vec<Held> {
         let now = clock::now().0;
         let mut held = self.held();
-        held.retain(|held| {
-            let set = &held.signed.value;
-            !self.is_own(held) && set.collection() == collection.as_str() && set.is_current(now)
-        });
+        held.retain(|held| !self.is_own(held) && held.signed.value.is_current(now));
+        held
+    }
+
+    /// Returns the received sets of a collection that still count, whatever the gate said.
+    fn current_of(&self, collection: &CollectionName) -> Vec<Held> {
+        let mut held = self.current();
+        held.retain(|held| held.signed.value.collection() == collection.as_str());
         held
     }
 
@@ -144,28 +170,77 @@ impl Sharing {
     }
 
     fn hold(&self, held: Held) {
-        let place = (held.signed.value.collection().to_owned(), held.signed.signer);
-        self.sets().insert(place, held);
+        self.sets().insert(held.place(), held);
     }
 
-    fn has_room_for(&self, collection: &str, peer: &PeerId) -> bool {
+    /// Notes what the gate said of a set, unless a newer one has taken its place meanwhile.
+    fn note_verdict(&self, judged: &Held) {
+        if let Some(held) = self.sets().get_mut(&judged.place())
+            && Arc::ptr_eq(&held.signed, &judged.signed)
+        {
+            held.judged.clone_from(&judged.judged);
+        }
+    }
+
+    fn has_room_for(&self, place: &Place) -> bool {
         let sets = self.sets();
-        sets.len() < RECEIVED_MAX || sets.contains_key(&(collection.to_owned(), *peer))
+        sets.len() < SETS_MAX || sets.contains_key(place)
+    }
+
+    /// Returns the received set that is missed least: one that expired, or else the oldest of those that
+    /// the gate did not let in.
+    fn least_useful(&self) -> Option<Place> {
+        let (me, now) = (self.me(), clock::now().0);
+        let sets = self.sets();
+        let received = sets.iter().filter(|((_, signer), _)| *signer != me);
+        let useless =
+            received.filter(|(_, held)| !held.is_adopted() || !held.signed.value.is_current(now));
+        let least = useless.min_by_key(|(_, held)| {
+            (held.signed.value.is_current(now), held.signed.value.issued_unix_ms())
+        });
+        least.map(|(place, _)| place.clone())
+    }
+
+    /// Returns whether the sets of a collection may be judged now, and counts it as done.
+    fn begin_judging(&self, collection: &CollectionName) -> bool {
+        // Times are whole after every statement.
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if judged.get(collection).is_some_and(|last| now.duration_since(*last) < JUDGING_PAUSE) {
+            return false;
+        }
+        judged.insert(collection.clone(), now);
+        true
+    }
+}
+
+impl Held {
+    fn place(&self) -> Place {
+        (self.signed.value.collection().to_owned(), self.signed.signer)
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.judged.as_ref().is_some_and(|judged| judged.is_adopted)
     }
 }
 
 impl Shared {
     /// Returns the adopted templates of a collection, as known behaviour.
     pub(crate) async fn adopted(&self, collection: &CollectionName) -> Vec<Reference> {
-        let mut sets = self.heard_sets(collection).await;
-        sets.retain(|held| held.judged.as_ref().is_some_and(|judged| judged.is_adopted));
+        let mut sets = self.heard(self.sharing.current_of(collection)).await;
+        sets.retain(Held::is_adopted);
         sets.iter().flat_map(references).collect()
+    }
+
+    /// Returns how many sets are adopted, over all collections.
+    pub(crate) async fn adopted_count(&self) -> usize {
+        self.heard(self.sharing.current()).await.iter().filter(|held| held.is_adopted()).count()
     }
 
     /// Returns all received templates of a collection with their channels shuffled, the same way for
     /// all of them: what they say is gone, how they are spread is not.
     pub(crate) async fn control(&self, collection: &CollectionName, seed: u64) -> Vec<Reference> {
-        let sets = self.heard_sets(collection).await;
+        let sets = self.heard(self.sharing.current_of(collection)).await;
         let shuffled = sets.iter().flat_map(references).map(|mut reference| {
             reference.centroid = permuted(&reference.centroid, reference.centroid.len(), seed);
             reference
@@ -173,11 +248,11 @@ impl Shared {
         shuffled.collect()
     }
 
-    /// Returns the sets of peers that are heard now: a peer that was quarantined after its templates
+    /// Returns those sets whose signers are heard now: a peer that was quarantined after its templates
     /// were adopted changes nothing any more.
-    async fn heard_sets(&self, collection: &CollectionName) -> Vec<Held> {
+    async fn heard(&self, sets: Vec<Held>) -> Vec<Held> {
         let mut heard = Vec::new();
-        for held in self.sharing.current(collection) {
+        for held in sets {
             if self.network.may(held.signed.signer, Operation::AdoptTemplates).await.is_ok() {
                 heard.push(held);
             }
@@ -187,15 +262,20 @@ impl Shared {
 
     /// Fetches a peer's templates of one collection, or of all that this node has, and puts them before
     /// the gate. What fails is logged: the next announcement tries again.
-    pub(super) async fn fetch_templates(self: Arc<Self>, peer: PeerId, collection: Option<String>) {
+    pub(super) async fn fetch_templates(self: Arc<Self>, peer: PeerId, collection: Wish) {
         let specs = self.blocking(|shared| shared.engine.collections()).await.unwrap_or_default();
         for spec in specs {
+            // Asking tells the collection's name, so nobody is asked in vain.
+            if !matches!(spec.units, Units::Range { .. }) {
+                continue;
+            }
             if collection.as_ref().is_some_and(|wanted| wanted != spec.name.as_str()) {
                 continue;
             }
             match self.network.templates(peer, spec.name.as_str()).await {
                 Ok(envelopes) => {
-                    for bytes in envelopes {
+                    // A peer has one current set of a collection; more would only keep the gate busy.
+                    if let Some(bytes) = envelopes.into_iter().next() {
                         self.receive(peer, &spec, bytes).await;
                     }
                 }
@@ -222,14 +302,19 @@ impl Shared {
         if let Some(misfit) = misfit(&signed.value, spec) {
             return tracing::debug!(%peer, misfit, "templates passed over");
         }
+        let place = (spec.name.to_string(), peer);
         if self.network.may(peer, Operation::AdoptTemplates).await.is_err()
-            || !self.sharing.has_room_for(spec.name.as_str(), &peer)
+            || !self.make_room_for(&place).await
         {
             return;
         }
         let name = spec.name.clone();
         let kept = self.blocking(move |shared| {
-            shared.keep(signed).and_then(|()| shared.judge_templates(&name))
+            shared.keep(signed)?;
+            if shared.sharing.begin_judging(&name) {
+                shared.judge_templates(&name)?;
+            }
+            Ok::<_, anyhow::Error>(())
         });
         match kept.await {
             Ok(()) => {
@@ -237,6 +322,34 @@ impl Shared {
                 self.recovered("templates");
             }
             Err(cause) => self.report("templates", format!("{cause:#}")),
+        }
+    }
+
+    /// Makes room for one more set, when there is none: first by dropping those of peers that are not
+    /// heard any more, then the one that is missed least. Returns whether there is room.
+    async fn make_room_for(self: &Arc<Self>, place: &Place) -> bool {
+        if self.sharing.has_room_for(place) {
+            return true;
+        }
+        for held in self.sharing.current() {
+            if self.network.may(held.signed.signer, Operation::AdoptTemplates).await.is_err() {
+                self.drop_set(held.place()).await;
+            }
+        }
+        if !self.sharing.has_room_for(place)
+            && let Some(least) = self.sharing.least_useful()
+        {
+            self.drop_set(least).await;
+        }
+        self.sharing.has_room_for(place)
+    }
+
+    async fn drop_set(self: &Arc<Self>, place: Place) {
+        let pin = Pin::templates(&place.0, &place.1);
+        self.sharing.sets().remove(&place);
+        if let Err(cause) = self.blocking(move |shared| shared.archive.unpin(&pin)).await {
+            // Then it is dropped at the next start.
+            self.report("templates", format!("{:#}", anyhow::Error::from(cause)));
         }
     }
 
@@ -294,4 +407,122 @@ fn channels(spec: &CollectionSpec) -> ChannelsDigest {
 fn digest(envelope: &[u8]) -> [u8; 32] {
     let cid = dunlin_wire::block::cid_of(Codec::DagCbor, envelope);
     cid.hash().digest().try_into().expect("our CIDs hold a sha2-256 digest of 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_privacy::{About, Bounds, Dataset, Intent, ReleaseConfig, Unit, release};
+
+    use super::*;
+
+    /// Returns a store for sharing, and a set of one and the same release for each signer and time.
+    struct Fixture {
+        temp: tempfile::TempDir,
+        released: dunlin_privacy::Release,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let bounds = Bounds::new(vec![0.0; 2], vec![1.0; 2]).unwrap();
+            let data = Dataset::new(&[0.25; 40_000], 2, bounds).unwrap();
+            let mut ledger =
+                Ledger::open(&temp.path().join("other-ledger"), Epsilon::new(4.0).unwrap())
+                    .unwrap();
+            let intent = Intent {
+                collection: "pairs",
+                data: &data,
+                unit: Unit::Observation,
+                epsilon: Epsilon::new(1.0).unwrap(),
+                now_unix_ms: 0,
+                purpose: "test",
+            };
+            let receipt = ledger.reserve(&intent).unwrap();
+            let released = release(&mut ledger, receipt, &data, &ReleaseConfig::default()).unwrap();
+            Self { temp, released }
+        }
+
+        fn open(&self) -> (Sharing, Archive) {
+            let dir = DataDir::open_or_create(&self.temp.path().join("node")).unwrap();
+            let archive = Archive::open(
+                &dir.room("archive").unwrap().join("blocks.redb"),
+                dunlin_archive::Config::default(),
+            );
+            let archive = archive.unwrap();
+            let identity = dir.identity().unwrap();
+            let sharing = Sharing::open(&dir, &Config::default(), &identity, &archive);
+            (sharing.unwrap(), archive)
+        }
+
+        /// Returns a set that was issued so long ago and counts for one day.
+        fn set(&self, age: Duration) -> Held {
+            let age_ms = u64::try_from(age.as_millis()).unwrap();
+            let issued_unix_ms = clock::now().0 - age_ms;
+            let about = About {
+                collection: "pairs",
+                metric: dunlin_privacy::Metric::Euclidean,
+                channels: ChannelsDigest::of(&[]),
+                issued_unix_ms,
+                expires_unix_ms: issued_unix_ms + 24 * 60 * 60 * 1_000,
+            };
+            let set = TemplateSet::new(&self.released, &about).unwrap();
+            let signed = envelope::sign(&Keypair::generate_ed25519(), set).unwrap();
+            Held { signed: Arc::new(signed), judged: None }
+        }
+    }
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    #[test]
+    fn the_expired_go_first_then_the_refused_and_the_adopted_never() {
+        let fixture = Fixture::new();
+        let (sharing, _archive) = fixture.open();
+        let adopted = Held { judged: Some(Judged::adopted()), ..fixture.set(9 * HOUR) };
+        let (old, new) = (fixture.set(5 * HOUR), fixture.set(HOUR));
+        let expired = Held { judged: Some(Judged::adopted()), ..fixture.set(30 * HOUR) };
+        for held in [&adopted, &new, &expired, &old] {
+            sharing.hold(held.clone());
+        }
+        for expected in [&expired, &old, &new] {
+            let least = sharing.least_useful().unwrap();
+            assert_eq!(least, expected.place());
+            sharing.sets().remove(&least);
+        }
+        assert_eq!(sharing.least_useful(), None, "what is adopted stays");
+        assert_eq!(sharing.current().len(), 1);
+    }
+
+    #[test]
+    fn a_verdict_on_a_set_that_was_replaced_meanwhile_is_dropped() {
+        let fixture = Fixture::new();
+        let (sharing, _archive) = fixture.open();
+        let mut judged = fixture.set(HOUR);
+        sharing.hold(judged.clone());
+        judged.judged = Some(Judged::adopted());
+        let newer = Held { signed: Arc::new((*judged.signed).clone()), judged: None };
+        sharing.hold(newer);
+        sharing.note_verdict(&judged);
+        assert_eq!(sharing.held()[0].judged, None);
+        let mut current = sharing.held().remove(0);
+        current.judged = Some(Judged::adopted());
+        sharing.note_verdict(&current);
+        assert!(sharing.held()[0].is_adopted());
+    }
+
+    #[test]
+    fn what_expired_while_the_node_was_off_leaves_the_archive() {
+        let fixture = Fixture::new();
+        let (sharing, archive) = fixture.open();
+        let (expired, current) = (fixture.set(30 * HOUR), fixture.set(HOUR));
+        for held in [&expired, &current] {
+            let pin = Pin::templates("pairs", &held.signed.signer);
+            let block = Block::new(Codec::DagCbor, held.signed.bytes.clone());
+            archive.replace(&Object::leaf(pin, block)).unwrap();
+        }
+        drop((sharing, archive));
+        let (sharing, archive) = fixture.open();
+        assert_eq!(sharing.held().len(), 1);
+        assert_eq!(sharing.held()[0].place(), current.place());
+        assert_eq!(archive.pins("templates/").unwrap().len(), 1);
+    }
 }

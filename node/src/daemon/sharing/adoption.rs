@@ -44,7 +44,7 @@ impl Shared {
     /// since: a node that has just started knows too little of itself to judge by.
     pub(crate) fn judge_again(&self) -> anyhow::Result<()> {
         for spec in self.engine.collections()? {
-            let held = self.sharing.current(&spec.name);
+            let held = self.sharing.current_of(&spec.name);
             let judged_at =
                 |held: &Held| held.judged.as_ref().map_or(0, |judged| judged.observations);
             let Some(oldest) = held.iter().map(judged_at).min() else { continue };
@@ -72,13 +72,13 @@ impl Shared {
             ..adoption::Config::default()
         };
         let observations = self.observations(name)?;
-        for mut held in self.sharing.current(name) {
+        for mut held in self.sharing.current_of(name) {
             let verdict =
                 adoption::judge(history, &held.signed.value.centroids(), &bounds, &config);
             let judged = Judged::new(&verdict, observations);
             tracing::info!(peer = %held.signed.signer, reason = judged.reason, adopted = judged.is_adopted, "gate");
             held.judged = Some(judged);
-            self.sharing.hold(held);
+            self.sharing.note_verdict(&held);
         }
         Ok(())
     }
@@ -164,6 +164,11 @@ fn mean(rows: &[&[f32]], dim: usize) -> Vec<f32> {
 }
 
 impl Judged {
+    #[cfg(test)]
+    pub(super) fn adopted() -> Self {
+        Self { is_adopted: true, own_q90: None, foreign_q90: None, reason: "", observations: 1 }
+    }
+
     fn new(verdict: &adoption::Verdict, observations: u64) -> Self {
         let known = |value: f64| value.is_finite().then_some(value);
         Self {
