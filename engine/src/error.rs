@@ -227,6 +227,12 @@ pub enum ReadError {
         /// The limit.
         rows_max: usize,
     },
+    /// The entity has no observation in the range that was asked about.
+    #[error("nothing is known of {entity} in that time")]
+    NothingKnown {
+        /// The entity.
+        entity: EntityId,
+    },
     /// A writer died in the middle of its work. Restart to go on.
     #[error("a writer panicked; restart to go on")]
     Unusable,

@@ -54,7 +54,9 @@ mod rows;
 mod scaled;
 mod segment;
 
+mod alignment;
 mod anomaly;
+mod changes;
 mod distance;
 mod history;
 mod knn;
@@ -62,11 +64,13 @@ mod listing;
 mod quality;
 mod question;
 mod score;
+mod trajectory;
 
 mod counters;
 pub mod storage;
 
 pub use anomaly::{AnomaliesAnswer, AnomaliesQuery, Anomaly, Level};
+pub use changes::{Change, ChangeOrder, ChangesAnswer, ChangesQuery, Move};
 pub use collection::{
     COLLECTION_NAME_BYTES_MAX, CollectionName, CollectionNameError, CollectionSpec, DIM_MAX, Dim,
     DimError, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX, SegmentPolicy,
@@ -95,3 +99,4 @@ pub use score::{
 pub use segment::{DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment};
 pub use state::Ack;
 pub use store::Stored;
+pub use trajectory::{Course, Match, TRAJECTORY_POINTS_MAX, TrajectoryAnswer, TrajectoryQuery};

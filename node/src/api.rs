@@ -61,6 +61,8 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/query/anomalies", post(query::anomalies))
         .route("/v1/query/scores", post(query::scores))
         .route("/v1/query/history", post(query::history))
+        .route("/v1/query/changes", post(query::changes))
+        .route("/v1/query/trajectory", post(query::trajectory))
         .route("/v1/segments/fetch", post(segments::fetch))
         .route("/v1/segments/{cid}", get(segments::show))
         .route("/v1/blocks/{cid}", get(segments::block))

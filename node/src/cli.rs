@@ -62,6 +62,10 @@ pub(crate) enum Command {
     Scores(ScoresArgs),
     /// Show how one entity behaved over time.
     History(HistoryArgs),
+    /// Find the moments at which entities began to behave differently.
+    Changes(ChangesArgs),
+    /// Say how alike two courses are, whatever their pace: two entities, or one at two times.
+    Trajectory(TrajectoryArgs),
     /// List, release or adopt templates.
     #[command(subcommand)]
     Templates(TemplatesCommand),
@@ -349,6 +353,50 @@ pub(crate) struct HistoryArgs {
     /// At most this many points.
     #[arg(long, default_value_t = 1000)]
     pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangesArgs {
+    /// The collection.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    /// Of this entity alone.
+    #[arg(long)]
+    pub(crate) entity: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: TimeRange,
+    /// At most this many.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
+    /// The largest first, instead of the newest.
+    #[arg(long)]
+    pub(crate) largest: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrajectoryArgs {
+    /// One entity.
+    pub(crate) a: String,
+    /// The other entity; it may be the same at another time.
+    pub(crate) b: String,
+    /// The collection.
+    #[arg(long, short, default_value = "default")]
+    pub(crate) collection: String,
+    /// Where the first course begins: RFC 3339, or microseconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) a_from: Option<i64>,
+    /// Where the first course ends.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) a_to: Option<i64>,
+    /// Where the second course begins.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) b_from: Option<i64>,
+    /// Where the second course ends.
+    #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+    pub(crate) b_to: Option<i64>,
+    /// Points of each course: more see shorter regimes.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) points: u32,
 }
 
 #[derive(Debug, Subcommand)]

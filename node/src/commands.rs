@@ -40,6 +40,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,
         Command::History(args) => query::history(&client()?, args, out)?,
+        Command::Changes(args) => query::changes(&client()?, args, out)?,
+        Command::Trajectory(args) => query::trajectory(&client()?, args, out)?,
         Command::Templates(command) => sharing::templates(&client()?, command, out)?,
         Command::Privacy(command) => sharing::privacy(&client()?, &command, out)?,
         Command::Demo(args) => return testnet::demo(args, cli.json),

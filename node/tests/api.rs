@@ -8,13 +8,13 @@ mod common;
 use std::{collections::BTreeMap, io::Write};
 
 use common::{
-    Node, eventually,
+    Node, dunlin, eventually,
     http::{self, Answer, authorization, metrics, send, send_json},
-    observation, two_channels,
+    observation, stdout, two_channels,
 };
 use dunlin_client::{
-    Fidelity, HistoryQuery, IngestRequest, KnnQuery, Observation, Scope, ScoresQuery,
-    SegmentsQuery, TemplateUse,
+    ChangeOrder, ChangesQuery, Course, Fidelity, HistoryQuery, IngestRequest, KnnQuery,
+    Observation, Scope, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -316,6 +316,55 @@ fn questions_with_a_vector_of_another_length_are_refused_everywhere() {
         let answer = send_json(&node, "POST /v1/query/knn", &query.to_string());
         answer.assert_refused(400, "bad_query");
     }
+}
+
+#[test]
+fn changes_and_courses_are_told_by_the_api_and_the_command_line() {
+    let (_temp, node, _) = lived();
+    let query = ChangesQuery {
+        collection: "pairs".into(),
+        entity: Some("db".into()),
+        ..Default::default()
+    };
+    let answer = node.client().changes(&query).unwrap();
+    assert!(answer.changes.len() >= 2 && answer.coverage.complete, "{answer:?}");
+    assert!(answer.changes.is_sorted_by(|a, b| a.at_us > b.at_us));
+    for change in &answer.changes {
+        let before = node.client().segment(&change.from_cid).unwrap();
+        assert!(before.end_us < change.at_us && change.score > 0.0 && !change.moves.is_empty());
+        let moved = &change.moves[0];
+        assert_eq!(before.mean[moved.channel as usize], moved.from);
+    }
+    let largest = ChangesQuery { order: ChangeOrder::Largest, limit: Some(1), ..query };
+    let largest = node.client().changes(&largest).unwrap().changes.remove(0);
+    assert!(answer.changes.iter().all(|change| change.distance <= largest.distance));
+
+    let course = |entity: &str| Course { entity: entity.into(), from_us: None, to_us: None };
+    let ask = |a, b| {
+        let query = TrajectoryQuery {
+            collection: "pairs".into(),
+            a: course(a),
+            b: course(b),
+            points: None,
+        };
+        node.client().trajectory(&query).unwrap()
+    };
+    assert_eq!(ask("db", "db").similarity, 1.0);
+    let between = ask("db", "web");
+    assert!(between.similarity < 1.0 && between.matches.len() >= 2);
+    for points in [1, 5_000] {
+        let query = json!({
+            "collection": "pairs", "a": { "entity": "db" }, "b": { "entity": "web" }, "points": points,
+        });
+        send_json(&node, "POST /v1/query/trajectory", &query.to_string())
+            .assert_refused(400, "bad_query");
+    }
+
+    let printed = |args: &[&str]| stdout(dunlin(args).arg("--data-dir").arg(&node.dir));
+    let table = printed(&["changes", "-c", "pairs", "--largest", "--limit", "1"]);
+    assert!(table.contains("channel ") && table.contains(" to "), "{table}");
+    let text = printed(&["trajectory", "db", "web", "-c", "pairs"]);
+    assert!(text.starts_with(&format!("similarity {:.4}", between.similarity)), "{text}");
 }
 
 #[test]

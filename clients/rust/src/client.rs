@@ -9,11 +9,12 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ClusterStatus, CollectionSpec,
-    Collections, Entities, ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery,
-    IngestAck, IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, PublishRequest,
-    PublishResponse, Quality, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
-    SegmentPage, SegmentsQuery, Templates,
+    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
+    ClusterStatus, CollectionSpec, Collections, Entities, ErrorBody, FetchRequest, FetchResponse,
+    HistoryAnswer, HistoryQuery, IngestAck, IngestRequest, KnnAnswer, KnnQuery, LedgerView,
+    NodeStatus, Peers, PublishRequest, PublishResponse, Quality, ScoresAnswer, ScoresQuery,
+    SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer,
+    TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -234,6 +235,24 @@ impl Client {
     /// See [`ClientError`].
     pub fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, ClientError> {
         self.post("/v1/query/history", query)
+    }
+
+    /// Returns the moments at which entities began to behave differently.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn changes(&self, query: &ChangesQuery) -> Result<ChangesAnswer, ClientError> {
+        self.post("/v1/query/changes", query)
+    }
+
+    /// Returns how alike two courses are.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn trajectory(&self, query: &TrajectoryQuery) -> Result<TrajectoryAnswer, ClientError> {
+        self.post("/v1/query/trajectory", query)
     }
 
     /// Returns the template sets that the node holds.

@@ -32,9 +32,10 @@ pub use engine::{
 };
 pub use peers::{Peer, Peers, Standing};
 pub use query::{
-    AnomaliesAnswer, AnomaliesQuery, Anomaly, Coverage, Factors, HistoryAnswer, HistoryPoint,
-    HistoryQuery, KnnAnswer, KnnHit, KnnQuery, Nearest, Scope, Score, ScoresAnswer, ScoresQuery,
-    TemplateUse,
+    AnomaliesAnswer, AnomaliesQuery, Anomaly, Change, ChangeOrder, ChangesAnswer, ChangesQuery,
+    ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,
+    KnnHit, KnnQuery, Match, Nearest, Scope, Score, ScoresAnswer, ScoresQuery, TemplateUse,
+    TrajectoryAnswer, TrajectoryQuery,
 };
 pub use status::{
     ClusterStatus, Federation, IpfsStatus, Member, MemberState, NodeStatus, PrivacyStatus,

@@ -247,3 +247,132 @@ pub struct HistoryAnswer {
     /// What was looked at.
     pub coverage: Coverage,
 }
+
+/// Which changes come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeOrder {
+    /// The newest.
+    #[default]
+    Newest,
+    /// The largest.
+    Largest,
+}
+
+/// The moments at which entities began to behave differently.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangesQuery {
+    /// In this collection.
+    pub collection: String,
+    /// Of this entity alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// At or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// At or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_us: Option<i64>,
+    /// How many: 1 to 10,000; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Which come first.
+    #[serde(default)]
+    pub order: ChangeOrder,
+}
+
+/// A moment at which an entity left one regime for another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its entity.
+    pub entity: String,
+    /// First observation of the new regime.
+    pub at_us: i64,
+    /// The segment that it left.
+    pub from_cid: String,
+    /// The segment that it went to; absent while that regime is open.
+    pub to_cid: Option<String>,
+    /// Root mean square over channels of the difference of both means, in units.
+    pub distance: f64,
+    /// The same from 0 to below 1; one half at the policy's threshold.
+    pub score: f64,
+    /// Time between both regimes.
+    pub gap_us: u64,
+    /// The channels that moved furthest, up to three.
+    pub moves: Vec<ChannelMove>,
+}
+
+/// How one channel moved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChannelMove {
+    /// Its index.
+    pub channel: u32,
+    /// Its name, where the collection has names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its mean before.
+    pub from: f32,
+    /// Its mean after.
+    pub to: f32,
+}
+
+/// Answer to a [`ChangesQuery`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangesAnswer {
+    /// In the order that was asked for.
+    pub changes: Vec<Change>,
+    /// What was looked at.
+    pub coverage: Coverage,
+}
+
+/// One course: an entity in a stretch of time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Course {
+    /// The entity.
+    pub entity: String,
+    /// From here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// Up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_us: Option<i64>,
+}
+
+/// How alike two courses are, whatever their pace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrajectoryQuery {
+    /// The collection of both.
+    pub collection: String,
+    /// One course.
+    pub a: Course,
+    /// The other.
+    pub b: Course,
+    /// Points of each course: 2 to 4,096; 512 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub points: Option<u32>,
+}
+
+/// Two moments that are matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Match {
+    /// Moment of the first course.
+    pub a_us: i64,
+    /// Moment of the second one.
+    pub b_us: i64,
+}
+
+/// Answer to a [`TrajectoryQuery`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrajectoryAnswer {
+    /// Mean distance of what is matched, in units: small is alike.
+    pub distance: f64,
+    /// The same as a score, above 0 to 1: 1 for equal courses, one half at the policy's threshold.
+    pub similarity: f64,
+    /// Where the pace of one against the other changes, from the first moment to the last.
+    pub matches: Vec<Match>,
+    /// What was looked at of both courses.
+    pub coverage: Coverage,
+}

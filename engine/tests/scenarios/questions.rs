@@ -1,8 +1,9 @@
 //! Questions and their answers.
 
 use dunlin_engine::{
-    AnomaliesQuery, CollectionSpec, Fidelity, HistoryQuery, Include, KnnQuery, Level, Metric,
-    Nearest, ReadError, Reference, ScoresQuery, SegmentQuery, Source, TimeRange, Timestamp,
+    AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionSpec, Course, Fidelity, HistoryQuery,
+    Include, KnnQuery, Level, Match, Metric, Nearest, ReadError, Reference, ScoresQuery,
+    SegmentQuery, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery,
     WindowMissing, decode_payload, distance, knn_over,
 };
 
@@ -345,4 +346,108 @@ fn quality_is_measured_where_observations_are_kept_and_estimated_elsewhere() {
         (empty.ratio, empty.nrmse, empty.window),
         (0.0, 0.0, Err(WindowMissing::OutOfReach))
     );
+}
+
+fn changes(range: TimeRange, order: ChangeOrder, limit: usize) -> ChangesQuery {
+    ChangesQuery { collection: name(), entity: None, range, limit, order }
+}
+
+#[test]
+fn changes_are_the_boundaries_between_regimes() {
+    let engine = engine_with(&spec(2));
+    let level = |second: i64| {
+        if second < 50 {
+            0.1
+        } else if second < 90 {
+            0.3
+        } else {
+            0.9
+        }
+    };
+    let life = (0..130).map(|s| observation("pump", s, &[level(s), 0.5]));
+    engine.ingest(&name(), life.collect()).unwrap();
+    let calm = (0..130).map(|s| observation("valve", s, &[0.5, 0.5]));
+    engine.ingest(&name(), calm.collect()).unwrap();
+
+    let answer = engine.changes(&changes(TimeRange::ALL, ChangeOrder::Newest, 10)).unwrap();
+    let told: Vec<_> = answer.changes.iter().map(|change| change.at.0 / 1_000_000).collect();
+    assert_eq!(told, [90, 50], "the valve never changed");
+    assert!(answer.coverage.complete);
+    let newest = &answer.changes[0];
+    assert_eq!(newest.to, Source::Open);
+    assert_eq!(newest.gap_us, 1_000_000);
+    assert_eq!(newest.moves.len(), 1, "{:?}", newest.moves);
+    assert_eq!((newest.moves[0].channel, newest.moves[0].to), (0, 0.9));
+    assert!((newest.distance - 0.6 / 2.0_f64.sqrt()).abs() < 1e-6, "{}", newest.distance);
+    assert!(newest.score > 0.8 && answer.changes[1].score < newest.score);
+    let sealed = sealed(&engine);
+    assert_eq!(Source::Sealed(sealed[1].cid), answer.changes[1].to);
+    assert_eq!(sealed[0].cid, answer.changes[1].from);
+
+    // The change at the very start of a range counts, and what came before it is known.
+    let range = seconds(50, 89);
+    let one = engine.changes(&changes(range, ChangeOrder::Newest, 10)).unwrap();
+    assert_eq!(one.changes, answer.changes[1..]);
+    assert!(
+        engine
+            .changes(&changes(seconds(51, 89), ChangeOrder::Newest, 10))
+            .unwrap()
+            .changes
+            .is_empty()
+    );
+    let largest = engine.changes(&changes(TimeRange::ALL, ChangeOrder::Largest, 1)).unwrap();
+    assert_eq!(largest.changes, answer.changes[..1]);
+    assert!(!largest.coverage.complete);
+    assert!(
+        engine
+            .changes(&changes(TimeRange::ALL, ChangeOrder::Newest, 0))
+            .unwrap()
+            .changes
+            .is_empty()
+    );
+}
+
+#[test]
+fn courses_are_alike_whatever_their_pace() {
+    let engine = engine_with(&spec(2));
+    let course = |id: &str, from: i64, pace: i64, levels: &[f32]| {
+        let levels = levels.iter().zip(0..);
+        let life = levels.flat_map(|(level, place): (&f32, i64)| {
+            let start = from + place * pace;
+            let level = *level;
+            (start..start + pace).map(move |s| (s, level))
+        });
+        life.map(|(s, level)| observation(id, s, &[level, 0.5])).collect::<Vec<_>>()
+    };
+    let levels = [0.2, 0.6, 0.3, 0.9, 0.2];
+    engine.ingest(&name(), course("slow", 0, 120, &levels)).unwrap();
+    engine.ingest(&name(), course("fast", 10_000, 40, &levels)).unwrap();
+    engine.ingest(&name(), course("other", 0, 120, &[0.9, 0.1, 0.9, 0.1, 0.9])).unwrap();
+    let whole = |id: &str| Course { entity: entity(id), range: TimeRange::ALL };
+    let ask = |a: Course, b: Course, points| {
+        engine.trajectory(&TrajectoryQuery { collection: name(), a, b, points })
+    };
+    let alike = ask(whole("slow"), whole("fast"), 500).unwrap();
+    assert!(alike.similarity > 0.95, "{}", alike.similarity);
+    assert_eq!(alike.matches[0], Match { a: Timestamp(0), b: Timestamp(10_000_000_000) });
+    let last = alike.matches.last().unwrap();
+    assert_eq!((last.a.0, last.b.0), (599_000_000, 10_199_000_000));
+    let unlike = ask(whole("slow"), whole("other"), 500).unwrap();
+    assert!(unlike.similarity < 0.5, "{}", unlike.similarity);
+    assert_eq!(ask(whole("slow"), whole("slow"), 100).unwrap().distance, 0.0);
+    // One entity at two times: the first and the last level are the same.
+    let part = |from, to| Course { entity: entity("slow"), range: seconds(from, to) };
+    assert!(ask(part(0, 100), part(500, 599), 50).unwrap().similarity > 0.99);
+    assert!(ask(part(0, 100), part(130, 230), 50).unwrap().similarity < 0.5);
+    for points in [0, 1, TRAJECTORY_POINTS_MAX + 1] {
+        assert!(matches!(
+            ask(whole("slow"), whole("fast"), points),
+            Err(ReadError::TooManyRows { .. })
+        ));
+    }
+    assert!(matches!(
+        ask(part(5_000, 6_000), whole("fast"), 9),
+        Err(ReadError::NothingKnown { .. })
+    ));
+    assert!(matches!(ask(whole("none"), whole("fast"), 9), Err(ReadError::UnknownEntity { .. })));
 }

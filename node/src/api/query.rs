@@ -9,8 +9,9 @@ use axum::{Json, extract::State};
 use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
-    AnomaliesQuery, CollectionName, Coverage, Factors, HistoryQuery, Include, KnnQuery, Level,
-    Nearest, Reference, ScoresQuery, Segment, Source, TimeRange, Timestamp, knn_over,
+    AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, Course, Coverage, Factors,
+    HistoryQuery, Include, KnnQuery, Level, Nearest, Reference, ScoresQuery, Segment, Source,
+    TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery, knn_over,
 };
 
 use super::{Body, convert, error::ApiError};
@@ -30,6 +31,12 @@ const POINTS_MAX: u32 = 100_000;
 
 /// Points of a history when nobody says how many.
 const POINTS_DEFAULT: u32 = 1_000;
+
+/// Changes when nobody says how many.
+const CHANGES_DEFAULT: u32 = 100;
+
+/// Points of a course when nobody says how many: regimes of one part in five hundred are seen.
+const TRAJECTORY_POINTS_DEFAULT: u32 = 512;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -202,6 +209,90 @@ pub(super) async fn history(
     }))
 }
 
+pub(super) async fn changes(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::ChangesQuery>,
+) -> Answer<json::ChangesAnswer> {
+    let started = Instant::now();
+    let question = ChangesQuery {
+        collection: convert::collection_name(&query.collection)?,
+        entity: query.entity.map(convert::entity_id).transpose()?,
+        range: range(query.from_us, query.to_us),
+        limit: checked_k(query.limit.unwrap_or(CHANGES_DEFAULT))?,
+        order: match query.order {
+            json::ChangeOrder::Newest => ChangeOrder::Newest,
+            json::ChangeOrder::Largest => ChangeOrder::Largest,
+        },
+    };
+    let (answer, channels) = shared
+        .blocking(move |shared| {
+            let channels = shared.engine.collection(&question.collection)?.channels.clone();
+            Ok::<_, ApiError>((shared.engine.changes(&question)?, channels.unwrap_or_default()))
+        })
+        .await?;
+    let change = |change: dunlin_engine::Change| json::Change {
+        entity: change.entity.to_string(),
+        at_us: change.at.0,
+        from_cid: change.from.to_string(),
+        to_cid: sealed_cid(change.to),
+        distance: change.distance,
+        score: change.score,
+        gap_us: change.gap_us,
+        moves: change.moves.iter().map(|one| channel_move(one, &channels)).collect(),
+    };
+    let coverage = coverage(&answer.coverage, started.elapsed());
+    Ok(Json(json::ChangesAnswer {
+        changes: answer.changes.into_iter().map(change).collect(),
+        coverage,
+    }))
+}
+
+fn channel_move(one: &dunlin_engine::Move, channels: &[String]) -> json::ChannelMove {
+    json::ChannelMove {
+        channel: u32::try_from(one.channel).unwrap_or(u32::MAX),
+        name: channels.get(one.channel).cloned(),
+        from: one.from,
+        to: one.to,
+    }
+}
+
+pub(super) async fn trajectory(
+    State(shared): State<Arc<Shared>>,
+    Body(query): Body<json::TrajectoryQuery>,
+) -> Answer<json::TrajectoryAnswer> {
+    let started = Instant::now();
+    let course = |course: json::Course| {
+        let entity = convert::entity_id(course.entity)?;
+        Ok::<_, ApiError>(Course { entity, range: range(course.from_us, course.to_us) })
+    };
+    let points = query.points.unwrap_or(TRAJECTORY_POINTS_DEFAULT) as usize;
+    if !(2..=TRAJECTORY_POINTS_MAX).contains(&points) {
+        let problem = format!("{points} points; there may be 2 to {TRAJECTORY_POINTS_MAX}");
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
+    let question = TrajectoryQuery {
+        collection: convert::collection_name(&query.collection)?,
+        a: course(query.a)?,
+        b: course(query.b)?,
+        points,
+    };
+    let answer = shared.blocking(move |shared| shared.engine.trajectory(&question)).await?;
+    let (a, b) = (answer.coverage_a, answer.coverage_b);
+    let both = Coverage {
+        segments_scanned: a.segments_scanned + b.segments_scanned,
+        hot_regimes: a.hot_regimes + b.hot_regimes,
+        range: a.range,
+        complete: a.complete && b.complete,
+    };
+    let matched = |one: &dunlin_engine::Match| json::Match { a_us: one.a.0, b_us: one.b.0 };
+    Ok(Json(json::TrajectoryAnswer {
+        distance: answer.distance,
+        similarity: answer.similarity,
+        matches: answer.matches.iter().map(matched).collect(),
+        coverage: coverage(&both, started.elapsed()),
+    }))
+}
+
 async fn references(
     shared: &Shared,
     collection: &CollectionName,
@@ -218,7 +309,10 @@ async fn references(
 fn checked_k(k: u32) -> Result<usize, ApiError> {
     match k {
         1..=K_MAX => Ok(k as usize),
-        _ => Err(ApiError::bad_request("bad_query", format!("k is {k}; it must be 1 to {K_MAX}"))),
+        _ => Err(ApiError::bad_request(
+            "bad_query",
+            format!("{k} results; there may be 1 to {K_MAX}"),
+        )),
     }
 }
 

@@ -1,13 +1,14 @@
-//! `knn`, `anomalies`, `scores` and `history`: questions and their answers.
+//! `knn`, `anomalies`, `scores`, `history`, `changes` and `trajectory`: questions and their answers.
 
 use std::time::Duration;
 
 use dunlin_client::{
-    AnomaliesQuery, Client, Coverage, Factors, HistoryQuery, KnnQuery, Nearest, ScoresQuery,
+    AnomaliesQuery, Change, ChangeOrder, ChangesQuery, Client, Course, Coverage, Factors,
+    HistoryQuery, KnnQuery, Nearest, ScoresQuery, TrajectoryQuery,
 };
 
 use crate::{
-    cli::{AnomaliesArgs, HistoryArgs, KnnArgs, ScoresArgs},
+    cli::{AnomaliesArgs, ChangesArgs, HistoryArgs, KnnArgs, ScoresArgs, TrajectoryArgs},
     output::{Output, Table, time},
 };
 
@@ -100,6 +101,61 @@ pub(super) fn history(client: &Client, args: HistoryArgs, out: Output) -> anyhow
             table.row([time(point.timestamp_us), vector.join(" ")]);
         }
         format!("{table}\n{}", coverage(&answer.coverage))
+    })
+}
+
+pub(super) fn changes(client: &Client, args: ChangesArgs, out: Output) -> anyhow::Result<()> {
+    let ChangesArgs { collection, entity, range, limit, largest } = args;
+    let query = ChangesQuery {
+        collection,
+        entity,
+        from_us: range.from,
+        to_us: range.to,
+        limit: Some(limit),
+        order: if largest { ChangeOrder::Largest } else { ChangeOrder::Newest },
+    };
+    out.show(&client.changes(&query)?, |answer| {
+        let mut table = Table::new(["time", "entity", "score", "what moved most", "new regime"]);
+        for change in &answer.changes {
+            table.row([
+                time(change.at_us),
+                change.entity.clone(),
+                format!("{:.4}", change.score),
+                moves(change),
+                change.to_cid.clone().unwrap_or_else(|| "(open regime)".to_owned()),
+            ]);
+        }
+        format!("{table}\n{}", coverage(&answer.coverage))
+    })
+}
+
+fn moves(change: &Change) -> String {
+    let moves = change.moves.iter().map(|one| {
+        let name = one.name.clone().unwrap_or_else(|| format!("channel {}", one.channel));
+        format!("{name} {:.3} to {:.3}", one.from, one.to)
+    });
+    moves.collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn trajectory(client: &Client, args: TrajectoryArgs, out: Output) -> anyhow::Result<()> {
+    let TrajectoryArgs { a, b, collection, a_from, a_to, b_from, b_to, points } = args;
+    let query = TrajectoryQuery {
+        collection,
+        a: Course { entity: a, from_us: a_from, to_us: a_to },
+        b: Course { entity: b, from_us: b_from, to_us: b_to },
+        points: Some(points),
+    };
+    out.show(&client.trajectory(&query)?, |answer| {
+        let mut table = Table::new(["at this moment of the first", "the second is here"]);
+        for matched in &answer.matches {
+            table.row([time(matched.a_us), time(matched.b_us)]);
+        }
+        format!(
+            "similarity {:.4}, distance {:.4}\n\n{table}\n{}",
+            answer.similarity,
+            answer.distance,
+            coverage(&answer.coverage)
+        )
     })
 }
 
