@@ -6,6 +6,8 @@
 mod common;
 
 use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -16,7 +18,7 @@ use std::{
 use common::{Node, eventually, observation, stdout, two_channels};
 use dunlin_client::{Client, HistoryQuery, IngestRequest};
 
-/// How often the node is killed.
+/// How often the node is killed; ten times as often with `DUNLIN_SLOW_TESTS` set.
 const KILLS: u32 = 20;
 
 /// Observations in one request: small, so that many requests are under way over the test.
@@ -29,7 +31,8 @@ fn kill_9_loses_nothing_acknowledged_and_makes_no_duplicate() {
     let mut node = Node::start(&dir);
     node.client().create_collection(&two_channels("pairs")).unwrap();
     let mut acknowledged = 0;
-    for kill in 0..KILLS {
+    let times = if std::env::var_os("DUNLIN_SLOW_TESTS").is_some() { 10 } else { 1 };
+    for kill in 0..times * KILLS {
         let goal = acknowledged + 100 + kill * 37 % 200;
         let reached = Arc::new(AtomicU32::new(acknowledged));
         let writer = write_until_it_fails(node.client(), acknowledged, Arc::clone(&reached));
@@ -83,6 +86,72 @@ fn check(client: &Client, acknowledged: u32) -> u32 {
         assert_eq!((point.timestamp_us, &point.vector), (sent.timestamp_us, &sent.vector));
     }
     count
+}
+
+/// A small disk of its own, gone when the test ends.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one, as root; others are told that they cannot.
+    fn mount(path: &Path) -> Option<Self> {
+        std::fs::create_dir(path).unwrap();
+        let disk = Self(path.into());
+        disk.run(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).then_some(disk)
+    }
+
+    fn enlarge(&self) {
+        assert!(self.run(&["-o", "remount,size=128m"]));
+    }
+
+    fn run(&self, args: &[&str]) -> bool {
+        let mounted = Command::new("mount").args(args).arg(&self.0).stderr(Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).stderr(Stdio::null()).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_by_name_and_loses_nothing_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&temp.path().join("disk")) else {
+        // Only root may mount; the engine's tests fill a disk in memory for everybody.
+        return eprintln!("not run: mounting a small disk needs root");
+    };
+    let dir = disk.0.join("node");
+    let node = Node::start(&dir);
+    node.client().create_collection(&two_channels("pairs")).unwrap();
+    let mut acknowledged = 0;
+    let refusal = loop {
+        let observations =
+            (acknowledged..acknowledged + 1_000).map(|i| observation("e", i)).collect();
+        match node.client().ingest("pairs", &IngestRequest { observations }) {
+            Ok(_) => acknowledged += 1_000,
+            Err(refusal) => break refusal,
+        }
+        assert!(acknowledged < 2_000_000, "the disk was never full");
+    };
+    assert!(acknowledged > 1_000);
+    assert!(refusal.is_refusal("store_failed"), "{refusal:?}");
+    assert!(format!("{refusal:#}").contains("restart"), "{refusal:#}");
+    // It says so to everybody, still answers, and does not come back by itself.
+    let allowed = [u64::from(acknowledged), u64::from(acknowledged) + 1_000];
+    let shown = node.client().status().unwrap().observations;
+    assert!(allowed.contains(&shown), "{shown} of {acknowledged}");
+    let again = IngestRequest { observations: vec![observation("e", acknowledged)] };
+    assert!(node.client().ingest("pairs", &again).unwrap_err().is_refusal("store_failed"));
+    assert!(!node.client().status().unwrap().problems.is_empty());
+    node.kill();
+    disk.enlarge();
+    let node = Node::start(&dir);
+    let there = node.client().status().unwrap().observations;
+    assert!(allowed.contains(&there), "{there} of {acknowledged}");
+    assert_eq!(node.client().ingest("pairs", &again).unwrap().late, u64::from(there > allowed[0]));
+    node.stop();
 }
 
 #[test]
