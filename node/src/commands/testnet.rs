@@ -1,12 +1,12 @@
-//! `demo` and `testnet`: many peers on this machine.
+//! `demo` and `testnet`: many peers on this machine. `bench`: what this machine can do.
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use dunlin_protocols::NetworkName;
-use dunlin_testnet::{DownOptions, StatusOptions, UpOptions, demo, down, liar, status, up};
+use dunlin_testnet::{DownOptions, StatusOptions, UpOptions, bench, demo, down, liar, status, up};
 
-use crate::cli::{DemoArgs, TestnetCommand};
+use crate::cli::{BenchArgs, BenchCommand, DemoArgs, TestnetCommand};
 
 pub(super) fn demo(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
     let DemoArgs { data, out, keep } = args;
@@ -33,6 +33,14 @@ pub(super) fn testnet(dir: &Path, command: TestnetCommand, json: bool) -> anyhow
         })?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Compression(BenchArgs { data }) => {
+            bench::compression::run(&bench::compression::Options { data, json })
+        }
+    }
 }
 
 fn program() -> anyhow::Result<std::path::PathBuf> {
