@@ -166,6 +166,9 @@ pub(crate) struct IngestArgs {
     /// What a collection that is created now keeps of sealed observations.
     #[arg(long, value_parser = fidelity, default_value = "summary")]
     pub(crate) fidelity: Fidelity,
+    /// Largest error of what is kept, as a share of the range: for fidelity bounded.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) error: Option<f64>,
     /// Public range of all channels of a collection that is created now, as LOWER,UPPER.
     #[arg(long, value_name = "LOWER,UPPER", value_parser = range)]
     pub(crate) range: Option<(f32, f32)>,
@@ -201,9 +204,12 @@ pub(crate) enum CollectionsCommand {
         /// How vectors are compared: euclidean, cosine or dot.
         #[arg(long, value_parser = metric, default_value = "euclidean")]
         metric: Metric,
-        /// What is kept of sealed observations: summary or lossless.
+        /// What is kept of sealed observations: summary, bounded or lossless.
         #[arg(long, value_parser = fidelity, default_value = "summary")]
         fidelity: Fidelity,
+        /// Largest error of what is kept, as a share of the range: for fidelity bounded.
+        #[arg(long, value_name = "SHARE")]
+        error: Option<f64>,
         /// Public range of all channels, as LOWER,UPPER; drift is then measured in fractions of it.
         #[arg(long, value_name = "LOWER,UPPER", value_parser = range)]
         range: Option<(f32, f32)>,
@@ -494,6 +500,16 @@ pub(crate) enum BenchCommand {
     /// range, and how many segments hold one entity. The engine's codecs are named dunlin-…; zstd,
     /// pcodec, a plain quantizer and fixed windows are measured beside them. Takes a minute or two.
     Compression(BenchArgs),
+    /// How many observations a second are taken in durably, and how long a batch waits.
+    ///
+    /// Prints one row for each case: observations per second over all writers, the median and the
+    /// 99th percentile of the time from a batch's call until it is on disk, and what one observation
+    /// costs in its regime. Takes half a minute; disks differ, so name the one to measure with --dir.
+    Ingest {
+        /// Write here, and remove it again; the system's folder for temporary files when absent.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -510,7 +526,7 @@ fn named<T: serde::de::DeserializeOwned>(text: &str, names: &str) -> Result<T, S
 }
 
 fn fidelity(text: &str) -> Result<Fidelity, String> {
-    named(text, "summary, lossless")
+    named(text, "summary, bounded, lossless")
 }
 
 fn metric(text: &str) -> Result<Metric, String> {

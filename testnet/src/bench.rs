@@ -2,6 +2,7 @@
 //! measured against in the same run.
 
 pub mod compression;
+pub mod ingest;
 
 mod stored;
 

@@ -30,6 +30,16 @@ pub enum Fidelity {
     Lossless,
 }
 
+/// How far a kept value may be from the observed one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorBound {
+    /// This share of each channel's declared range, above 0 to 1.
+    OfRange(f64),
+    /// This much in each channel, in its own unit; 0 keeps the channel bit for bit.
+    Absolute(Vec<f32>),
+}
+
 /// In which units drift and distances are measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,6 +70,9 @@ pub struct CollectionSpec {
     /// What is kept of a sealed regime's observations.
     #[serde(default)]
     pub fidelity: Fidelity,
+    /// The largest error of fidelity `bounded`, which needs one; no other has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_bound: Option<ErrorBound>,
     /// Units of drift and distance.
     #[serde(default)]
     pub units: Units,

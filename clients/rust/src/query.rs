@@ -244,6 +244,9 @@ pub struct HistoryAnswer {
     pub points: Vec<HistoryPoint>,
     /// Which of the two.
     pub fidelity: Fidelity,
+    /// Largest error of each channel, with fidelity `bounded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_max: Option<Vec<f32>>,
     /// What was looked at.
     pub coverage: Coverage,
 }

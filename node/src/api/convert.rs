@@ -2,8 +2,8 @@
 
 use dunlin_client as json;
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Dim, EntityId, Fidelity, Metadata, Metric, Observation,
-    SegmentPolicy, Timestamp, Units,
+    CollectionName, CollectionSpec, Dim, EntityId, ErrorBound, Fidelity, Metadata, Metric,
+    Observation, SegmentPolicy, Timestamp, Units,
 };
 
 use super::error::ApiError;
@@ -39,6 +39,10 @@ pub(super) fn collection_spec(spec: json::CollectionSpec) -> Result<CollectionSp
             json::Fidelity::Lossless => Fidelity::Lossless,
         },
         policy,
+        error_bound: spec.error_bound.map(|bound| match bound {
+            json::ErrorBound::OfRange(share) => ErrorBound::OfRange(share),
+            json::ErrorBound::Absolute(errors) => ErrorBound::Absolute(errors),
+        }),
         lateness_us: spec.lateness_us,
         channels: spec.channels,
         ..CollectionSpec::new(name, dim, units)
@@ -58,6 +62,10 @@ pub(super) fn collection_json(spec: &CollectionSpec) -> json::CollectionSpec {
             Metric::Dot => json::Metric::Dot,
         },
         fidelity: fidelity_json(spec.fidelity),
+        error_bound: spec.error_bound.as_ref().map(|bound| match bound {
+            ErrorBound::OfRange(share) => json::ErrorBound::OfRange(*share),
+            ErrorBound::Absolute(errors) => json::ErrorBound::Absolute(errors.clone()),
+        }),
         units: match &spec.units {
             Units::Range { lower, upper } => {
                 json::Units::Range { lower: lower.clone(), upper: upper.clone() }

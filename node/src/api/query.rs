@@ -205,6 +205,7 @@ pub(super) async fn history(
     Ok(Json(json::HistoryAnswer {
         points,
         fidelity: convert::fidelity_json(answer.fidelity),
+        error_max: answer.error_max,
         coverage,
     }))
 }

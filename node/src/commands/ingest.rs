@@ -14,7 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use dunlin_client::{Client, ClientError, CollectionSpec, IngestAck, IngestRequest, Observation};
+use dunlin_client::{
+    Client, ClientError, CollectionSpec, ErrorBound, IngestAck, IngestRequest, Observation,
+};
 use dunlin_engine::ENTITY_ID_BYTES_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -252,6 +254,7 @@ impl<'a> Intake<'a> {
                 dim,
                 metric: dunlin_client::Metric::Euclidean,
                 fidelity: self.args.fidelity,
+                error_bound: self.args.error.map(ErrorBound::OfRange),
                 units: units(self.args.range, dim),
                 threshold: None,
                 lateness_us: 0,

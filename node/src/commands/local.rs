@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use dunlin_client::{
-    Client, CollectionSpec, Collections, Entities, NodeStatus, Peers, Quality, Units,
+    Client, CollectionSpec, Collections, Entities, ErrorBound, NodeStatus, Peers, Quality, Units,
 };
 use serde::Serialize;
 
@@ -149,6 +149,7 @@ pub(super) fn collections(
             dim,
             metric,
             fidelity,
+            error,
             range,
             threshold,
             lateness_us,
@@ -159,6 +160,7 @@ pub(super) fn collections(
                 dim,
                 metric,
                 fidelity,
+                error_bound: error.map(ErrorBound::OfRange),
                 units,
                 threshold,
                 lateness_us,

@@ -54,6 +54,7 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
         BenchCommand::Compression(BenchArgs { data }) => {
             bench::compression::run(&bench::compression::Options { data, json })
         }
+        BenchCommand::Ingest { dir } => bench::ingest::run(&bench::ingest::Options { dir, json }),
     }
 }
 

@@ -178,6 +178,7 @@ pub(crate) fn two_channels(name: &str) -> CollectionSpec {
         fidelity: Fidelity::Lossless,
         units: Units::Range { lower: vec![0.0; 2], upper: vec![1.0; 2] },
         threshold: None,
+        error_bound: None,
         lateness_us: 0,
         channels: None,
     }

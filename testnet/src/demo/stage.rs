@@ -256,6 +256,7 @@ fn collection(dims: usize) -> CollectionSpec {
         fidelity: Fidelity::Lossless,
         units: Units::Range { lower: vec![0.0; dims], upper: vec![1.0; dims] },
         threshold: None,
+        error_bound: None,
         lateness_us: 0,
         channels: None,
     }
