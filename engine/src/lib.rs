@@ -32,7 +32,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod collection;
 mod config;
@@ -57,6 +57,7 @@ mod segment;
 mod anomaly;
 mod distance;
 mod history;
+pub mod index;
 mod knn;
 mod listing;
 mod quality;
