@@ -226,14 +226,15 @@ impl Space {
     }
 }
 
-/// Returns the power of two that brings `largest` to between one half and one, as far as there is one.
+/// Returns the power of two that brings `largest` to between one half and one.
 fn unit_for(largest: f32) -> f64 {
     if largest == 0.0 {
         return 1.0;
     }
-    // A 64-bit float holds every power that a 32-bit value needs.
-    let exponent = f64::from(largest).log2().floor() as i32 + 1;
-    2.0_f64.powi(-exponent)
+    // From the bits, because logarithms and powers may differ between systems. As a 64-bit float, every
+    // 32-bit one has an exponent, and its inverse too.
+    let biased = f64::from(largest).to_bits() >> 52;
+    f64::from_bits((2 * 1_023 - 1 - biased) << 52)
 }
 
 fn mean_of(sample: &[Vec<f32>], dim: usize) -> Vec<f32> {
@@ -343,5 +344,19 @@ fn orthonormalize(level: Level, basis: &mut [Vec<f32>]) {
         for value in direction.iter_mut() {
             *value = (f64::from(*value) * inverse) as f32;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_bring_values_to_between_one_half_and_one() {
+        for largest in [f32::MAX, 255.0, 1.0, 0.75, f32::MIN_POSITIVE, f32::from_bits(1)] {
+            let scaled = f64::from(largest) * unit_for(largest);
+            assert!((0.5..1.0).contains(&scaled), "{largest}: {scaled}");
+        }
+        assert_eq!(unit_for(0.0), 1.0);
     }
 }

@@ -139,6 +139,7 @@ proptest! {
         }
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         if let Ok(index) = GraphIndex::decode(&bytes) {
+            prop_assert!(index.encode() == bytes);
             index.search(&Search { vector: &vector, k: 3, effort: 9, filter: None }).ok();
         }
     }
