@@ -154,7 +154,7 @@ class Svs:
     def __init__(self, base, path, leanvec_dims):
         import svs
 
-        svs.np_to_svs(base, path)
+        svs.write_vecs(base, path)
         data = svs.VectorDataLoader(path, svs.DataType.float32, dims=base.shape[1])
         if leanvec_dims:
             data = svs.LeanVecLoader(data, leanvec_dims)
@@ -200,7 +200,7 @@ def least_effort(index, target, k, recall):
 
 
 def builders(arguments, library, base, scratch):
-    svs_path = os.path.join(scratch, "rows.svs")
+    svs_path = os.path.join(scratch, "rows.fvecs")
     lean = min(160, base.shape[1])
     return {
         "dunlin": lambda: Ours(library, 0, base),
@@ -242,7 +242,8 @@ def measure(arguments, scratch):
         for target in TARGETS:
             if plan := least_effort(index, target, k, recall):
                 plans.append((target, name, index, *plan))
-        print(f"{name}: built in {seconds:.1f} s", file=sys.stderr)
+        reached = [(target, plan[3]) for plan in plans if plan[1] == name for target in plan[:1]]
+        print(f"{name}: built in {seconds:.1f} s; recall and effort: {reached}", file=sys.stderr)
     best = {}
     for _ in range(arguments.rounds):
         for target, name, index, effort, _ in sorted(plans, key=lambda plan: plan[:2]):

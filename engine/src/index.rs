@@ -241,6 +241,15 @@ impl GraphIndex {
         Self { level: Level::detect(), metric, exact, groups, walked: None }
     }
 
+    /// Returns how many bytes of memory the index takes.
+    #[must_use]
+    pub fn byte_count(&self) -> usize {
+        let walked = self.walked.as_ref().map_or(0, |walked| {
+            walked.space.byte_count() + walked.codes.byte_count() + walked.graph.byte_count()
+        });
+        self.exact.byte_count() + self.groups.byte_count() + walked
+    }
+
     fn build_with(
         level: Level,
         nodes_min: usize,
@@ -274,19 +283,10 @@ impl GraphIndex {
         Ok(index)
     }
 
-    /// Returns how many bytes of memory the index takes.
-    #[must_use]
-    pub fn byte_count(&self) -> usize {
-        let walked = self.walked.as_ref().map_or(0, |walked| {
-            walked.space.byte_count() + walked.codes.byte_count() + walked.graph.byte_count()
-        });
-        self.exact.byte_count() + self.groups.byte_count() + walked
-    }
-
     /// Returns whether a walk finds a sample of the rows. It does not where one row is so large that the
     /// others have no precision left.
     fn finds_its_rows(&self) -> bool {
-        if self.walked.is_none() || self.metric == Metric::Dot {
+        if self.walked.is_none() {
             return true;
         }
         let (count, checked) =
@@ -296,9 +296,16 @@ impl GraphIndex {
             let mut vector = Vec::with_capacity(self.exact.dim);
             self.exact.append(node as u32, &mut vector);
             let search = Search { vector: &vector, k: 1, effort: 64, filter: None };
-            let own = ExactQuery::new(self.level, self.metric, search.vector);
-            let own = self.exact.distance(self.level, &own, node as u32);
-            self.search_unchecked(&search).first().is_some_and(|nearest| nearest.distance <= own)
+            let query = ExactQuery::new(self.level, self.metric, search.vector);
+            let wanted = if self.metric == Metric::Dot {
+                // A row need not be the one with the largest dot product with itself.
+                let mut nearest = Nearest::new(1);
+                self.scan(&query, None, &mut nearest);
+                nearest.finish().map(|(distance, _)| distance).sum()
+            } else {
+                self.exact.distance(self.level, &query, node as u32)
+            };
+            self.search_unchecked(&search).first().is_some_and(|nearest| nearest.distance <= wanted)
         });
         found.count() * 8 >= checked * 7
     }

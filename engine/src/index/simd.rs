@@ -148,7 +148,7 @@ macro_rules! lanes_summed {
 }
 
 widened! {
-    /// Returns the sum of the squared differences, added up as [`crate::distance`] does.
+    /// Returns the sum of the squared differences, added up as [`crate::distance()`] does.
     fn squares<T: Element>(a: &[f32], b: &[T]) -> f64 {
         lanes_summed!(a, b, |a, b| {
             let difference = f64::from(a) - b.wide();
@@ -158,14 +158,14 @@ widened! {
 }
 
 widened! {
-    /// Returns the sum of the products, added up as [`crate::distance`] does.
+    /// Returns the sum of the products, added up as [`crate::distance()`] does.
     fn products<T: Element>(a: &[f32], b: &[T]) -> f64 {
         lanes_summed!(a, b, |a, b| f64::from(a) * b.wide())
     }
 }
 
 widened! {
-    /// Returns the sum of the squares, added up as [`crate::distance`] does.
+    /// Returns the sum of the squares, added up as [`crate::distance()`] does.
     fn norm<T: Element>(a: &[T]) -> f64 {
         lanes_summed!(a, a, |a, b| a.wide() * b.wide())
     }
