@@ -6,7 +6,7 @@
 use crate::collection::Metric;
 
 /// Independent partial sums.
-const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 
 /// Returns the sum of `term` over the indices below `count`.
 pub(crate) fn sum_of(count: usize, mut term: impl FnMut(usize) -> f64) -> f64 {

@@ -32,7 +32,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod collection;
 mod config;
@@ -60,6 +60,7 @@ mod anomaly;
 mod changes;
 mod distance;
 mod history;
+pub mod index;
 mod knn;
 mod listing;
 mod quality;

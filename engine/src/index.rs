@@ -1,0 +1,473 @@
+//! Nearest vectors: an immutable index over a set of rows, and a mutable tier in front of it.
+//!
+//! [`GraphIndex`] answers small sets by comparing every row. From [`GRAPH_NODES_MIN`] distinct rows on it
+//! walks a graph over quantized codes and compares exactly what the walk found, so distances are always
+//! those of [`crate::distance()`], bit for bit, and only which rows are found is approximate. It also
+//! compares every row where a walk would not pay or not be right: few rows pass the filter, a query is
+//! zero or far outside, or the rows cannot be told apart by their codes.
+//!
+//! [`LiveIndex`] takes inserts, updates and deletes, visible at once, over a `GraphIndex` of older rows.
+//!
+//! In reading order: `exact.rs` (the rows), `space.rs` (the space of the graph), `codes.rs` (quantized
+//! rows), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the page is
+//! `docs/formats/index.md`), `live.rs`, and `simd.rs` (the innermost loops).
+
+mod build;
+mod codes;
+mod encoding;
+mod exact;
+mod graph;
+mod groups;
+mod live;
+mod nearest;
+mod random;
+mod row_set;
+mod simd;
+mod space;
+#[cfg(test)]
+mod tests;
+
+pub use encoding::{INDEX_VERSION, IndexError};
+pub use live::{LiveIndex, LiveMatch, LiveSearch};
+pub use row_set::RowSet;
+
+use self::{
+    codes::{Codes, QueryCode},
+    exact::{Exact, ExactQuery},
+    graph::{Graph, Walk},
+    groups::Groups,
+    nearest::Nearest,
+    simd::Level,
+    space::Space,
+};
+use crate::collection::{Dim, Metric};
+
+/// Distinct rows from which on there is a graph. Below, comparing all takes well under a millisecond.
+pub const GRAPH_NODES_MIN: usize = 5_000;
+
+/// Most rows of an index. A node and a flag share 32 bits.
+pub const ROWS_MAX: usize = (1 << 31) - 2;
+
+/// A filter that at most one row of this many passes is answered by comparing those rows.
+const SCANNED_ONE_OF: usize = 50;
+
+/// Rows that are compared without asking for the share.
+const SCANNED_MAX: usize = 1_000;
+
+/// A filtered walk that has met this many nodes for each row that passes gives way to comparing those
+/// rows: the filter and the query do not agree.
+const MET_PER_PASSING_MAX: usize = 4;
+
+/// Rows that a new graph has to find: all but one in eight, or it is not used.
+const CHECKED_ROWS: usize = 64;
+
+/// Under the metric dot a walk keeps this many times the candidates: rows with large dot products are
+/// at the rim of the set, where neighbors are few.
+const DOT_EFFORT_TIMES: usize = 2;
+
+/// A query whose squared norm is this many times that of the farthest row is not told apart by codes.
+const FAR_TIMES: f32 = 256.0;
+
+/// A question for the rows nearest to a vector.
+#[derive(Clone, Copy)]
+pub struct Search<'a> {
+    /// The vector: of the index's dimension, finite.
+    pub vector: &'a [f32],
+    /// How many rows to return; fewer when there are fewer.
+    pub k: usize,
+    /// How many candidates the walk keeps (`ef_search`), at least `k`. A higher value finds more of the
+    /// nearest rows and takes longer; 2 to 4 times `k` is usual.
+    pub effort: usize,
+    /// Only these rows.
+    pub filter: Option<&'a RowSet>,
+}
+
+impl std::fmt::Debug for Search<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Queries are the user's and do not belong in a log.
+        f.debug_struct("Search")
+            .field("dim", &self.vector.len())
+            .field("k", &self.k)
+            .field("effort", &self.effort)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row near the vector that was asked about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Match {
+    /// The row's number.
+    pub row: u32,
+    /// Its distance in the index's metric; small is near.
+    pub distance: f64,
+}
+
+/// Why vectors or a question are not usable. Nothing changed; the same again will fail again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VectorError {
+    /// The values are not whole rows, or a vector has another dimension.
+    #[error("{found} values are no vectors of dimension {expected}")]
+    Length {
+        /// How many values were given.
+        found: usize,
+        /// The dimension.
+        expected: usize,
+    },
+    /// A value is infinite or not a number.
+    #[error("value {position} is not finite")]
+    NotFinite {
+        /// Where it is.
+        position: usize,
+    },
+    /// More rows than [`ROWS_MAX`].
+    #[error("{rows} rows are more than {ROWS_MAX}")]
+    Rows {
+        /// How many there are.
+        rows: usize,
+    },
+}
+
+/// An immutable index over the rows 0 to `count`.
+pub trait Index {
+    /// Returns the dimension of rows and queries.
+    fn dim(&self) -> usize;
+
+    /// Returns how many rows there are.
+    fn count(&self) -> usize;
+
+    /// Returns the rows nearest to a vector, by rising distance, ties by row.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the vector has another dimension or is not finite.
+    fn search(&self, search: &Search<'_>) -> Result<Vec<Match>, VectorError>;
+}
+
+/// Compares every row: always right, and what the others are measured by.
+#[derive(Clone, Debug)]
+pub struct ExactIndex {
+    level: Level,
+    metric: Metric,
+    exact: Exact,
+}
+
+impl ExactIndex {
+    /// Returns an index over `values`: row-major, `dim` values a row, finite.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the values are not rows of such vectors.
+    pub fn new(metric: Metric, dim: Dim, values: &[f32]) -> Result<Self, VectorError> {
+        let dim = dim.get();
+        check_rows(dim, values)?;
+        Ok(Self { level: Level::detect(), metric, exact: Exact::new(dim, values) })
+    }
+}
+
+impl Index for ExactIndex {
+    fn dim(&self) -> usize {
+        self.exact.dim
+    }
+
+    fn count(&self) -> usize {
+        self.exact.count()
+    }
+
+    fn search(&self, search: &Search<'_>) -> Result<Vec<Match>, VectorError> {
+        check_vector(self.dim(), search.vector)?;
+        let query = ExactQuery::new(self.level, self.metric, search.vector);
+        let mut nearest = Nearest::new(search.k.min(self.count()));
+        for row in 0..self.count() as u32 {
+            if search.filter.is_none_or(|filter| filter.contains(row)) {
+                nearest.offer(self.exact.distance(self.level, &query, row), row);
+            }
+        }
+        Ok(nearest.finish().map(|(distance, row)| Match { row, distance }).collect())
+    }
+}
+
+/// Walks a graph over quantized codes, and compares exactly what it finds.
+///
+/// The same rows give the same index, byte for byte, on every machine.
+#[derive(Clone, PartialEq)]
+pub struct GraphIndex {
+    level: Level,
+    metric: Metric,
+    /// Distinct rows, which are the nodes.
+    exact: Exact,
+    /// Which rows each node stands for.
+    groups: Groups,
+    walked: Option<Walked>,
+}
+
+/// What a walk needs.
+#[derive(Clone, Debug, PartialEq)]
+struct Walked {
+    space: Space,
+    codes: Codes,
+    graph: Graph,
+    /// The largest bias of a row.
+    reach: f32,
+}
+
+impl std::fmt::Debug for GraphIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GraphIndex")
+            .field("metric", &self.metric)
+            .field("dim", &self.exact.dim)
+            .field("count", &self.groups.row_count())
+            .field("has_graph", &self.walked.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl GraphIndex {
+    /// Returns the index over `values`: row-major, `dim` values a row, finite. Takes about 0.1 ms a row
+    /// at 784 dimensions when there is a graph.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the values are not rows of such vectors.
+    pub fn build(metric: Metric, dim: Dim, values: &[f32]) -> Result<Self, VectorError> {
+        Self::build_with(Level::detect(), GRAPH_NODES_MIN, metric, dim, values)
+    }
+
+    /// Returns the index of no rows.
+    #[must_use]
+    pub fn empty(metric: Metric, dim: Dim) -> Self {
+        let exact = Exact::new(dim.get(), &[]);
+        let groups = Groups::of_distinct_rows(0);
+        Self { level: Level::detect(), metric, exact, groups, walked: None }
+    }
+
+    /// Returns how many bytes of memory the index takes.
+    #[must_use]
+    pub fn byte_count(&self) -> usize {
+        let walked = self.walked.as_ref().map_or(0, |walked| {
+            walked.space.byte_count() + walked.codes.byte_count() + walked.graph.byte_count()
+        });
+        self.exact.byte_count() + self.groups.byte_count() + walked
+    }
+
+    fn build_with(
+        level: Level,
+        nodes_min: usize,
+        metric: Metric,
+        dim: Dim,
+        values: &[f32],
+    ) -> Result<Self, VectorError> {
+        let dim = dim.get();
+        check_rows(dim, values)?;
+        let groups = Groups::of_equal_rows(dim, values);
+        let row = |node: usize| {
+            let row = groups.first(node as u32) as usize;
+            &values[row * dim..][..dim]
+        };
+        let count = groups.node_count();
+        let exact = Exact::from_rows(dim, count, row);
+        let walked = (count >= nodes_min.max(2)).then(|| {
+            let space = Space::fit(level, metric, dim, count, row);
+            let mut codes = Codes::new(space.dim_out(), count);
+            for node in 0..count {
+                let (values, bias) = space.row(level, row(node));
+                codes.push(&values, bias);
+            }
+            let graph = build::build(level, &codes);
+            Walked::new(space, codes, graph)
+        });
+        let mut index = Self { level, metric, exact, groups, walked };
+        if !index.finds_its_rows() {
+            index.walked = None;
+        }
+        Ok(index)
+    }
+
+    /// Returns whether a walk finds a sample of the rows. It does not where one row is so large that the
+    /// others have no precision left.
+    fn finds_its_rows(&self) -> bool {
+        if self.walked.is_none() {
+            return true;
+        }
+        let (count, checked) =
+            (self.groups.node_count(), CHECKED_ROWS.min(self.groups.node_count()));
+        let found = (0..checked).filter(|sample| {
+            let node = sample * count / checked;
+            let mut vector = Vec::with_capacity(self.exact.dim);
+            self.exact.append(node as u32, &mut vector);
+            let search = Search { vector: &vector, k: 1, effort: 64, filter: None };
+            let query = ExactQuery::new(self.level, self.metric, search.vector);
+            let wanted = if self.metric == Metric::Dot {
+                // A row need not be the one with the largest dot product with itself.
+                let mut nearest = Nearest::new(1);
+                self.scan(&query, None, &mut nearest);
+                nearest.finish().map(|(distance, _)| distance).sum()
+            } else {
+                self.exact.distance(self.level, &query, node as u32)
+            };
+            self.search_unchecked(&search).first().is_some_and(|nearest| nearest.distance <= wanted)
+        });
+        found.count() * 8 >= checked * 7
+    }
+
+    fn search_unchecked(&self, search: &Search<'_>) -> Vec<Match> {
+        let k = search.k.min(self.groups.row_count());
+        if k == 0 {
+            return Vec::new();
+        }
+        let query = ExactQuery::new(self.level, self.metric, search.vector);
+        let mut nearest = Nearest::new(k);
+        let code = self.walked.as_ref().and_then(|walked| walked.query(self.level, search.vector));
+        let walkable = self.walked.as_ref().zip(code);
+        let times = if self.metric == Metric::Dot { DOT_EFFORT_TIMES } else { 1 };
+        let ef = search.effort.saturating_mul(times).max(k);
+        match (walkable, search.filter) {
+            (Some((walked, code)), None) => {
+                self.walk(walked, &code, &query, ef, &mut nearest);
+            }
+            (Some((walked, code)), Some(filter)) if self.is_wide(filter) => {
+                if !self.walk_filtered(walked, &code, (&query, filter), ef, &mut nearest) {
+                    self.scan(&query, Some(filter), &mut nearest);
+                }
+            }
+            (_, filter) => self.scan(&query, filter, &mut nearest),
+        }
+        nearest.finish().map(|(distance, row)| Match { row, distance }).collect()
+    }
+
+    /// Returns whether a filter leaves so many rows that a walk pays.
+    fn is_wide(&self, filter: &RowSet) -> bool {
+        filter.count() > SCANNED_MAX.max(self.groups.row_count() / SCANNED_ONE_OF)
+    }
+
+    fn walk(
+        &self,
+        walked: &Walked,
+        code: &QueryCode,
+        query: &ExactQuery<'_>,
+        ef: usize,
+        nearest: &mut Nearest<u32>,
+    ) {
+        let ef = ef.min(2 * self.groups.node_count());
+        let mut walk = Walk::new(walked.graph.count(), ef);
+        // What is expanded is likely to be compared: its row can come while the walk goes on.
+        let expanded = |node| self.exact.prefetch(node);
+        walked.graph.walk(self.level, &walked.codes, code, &mut walk, expanded);
+        for (_, node) in walk.pool.nearest().take(compared(nearest.k(), ef)) {
+            let distance = self.exact.distance(self.level, query, node);
+            for row in self.groups.rows(node).take(nearest.k()) {
+                nearest.offer(distance, row);
+            }
+        }
+    }
+
+    /// Walks, and says whether it was worth it; nothing was offered otherwise.
+    fn walk_filtered(
+        &self,
+        walked: &Walked,
+        code: &QueryCode,
+        (query, filter): (&ExactQuery<'_>, &RowSet),
+        ef: usize,
+        nearest: &mut Nearest<u32>,
+    ) -> bool {
+        let passes = |node| self.groups.rows(node).any(|row| filter.contains(row));
+        let met_max = filter.count().saturating_mul(MET_PER_PASSING_MAX);
+        let ef = ef.min(2 * self.groups.node_count());
+        let mut walk = Walk::new(walked.graph.count(), ef);
+        let graph = &walked.graph;
+        if !graph.walk_filtered(self.level, &walked.codes, code, &mut walk, (passes, met_max)) {
+            return false;
+        }
+        for (_, node) in walk.pool.nearest().take(compared(nearest.k(), ef)) {
+            let distance = self.exact.distance(self.level, query, node);
+            let passing = self.groups.rows(node).filter(|row| filter.contains(*row));
+            for row in passing.take(nearest.k()) {
+                nearest.offer(distance, row);
+            }
+        }
+        true
+    }
+
+    fn scan(&self, query: &ExactQuery<'_>, filter: Option<&RowSet>, nearest: &mut Nearest<u32>) {
+        if let Some(filter) = filter {
+            for row in filter.iter().take_while(|row| (*row as usize) < self.groups.row_count()) {
+                let node = self.groups.node_of(row);
+                nearest.offer(self.exact.distance(self.level, query, node), row);
+            }
+            return;
+        }
+        for node in 0..self.groups.node_count() as u32 {
+            let distance = self.exact.distance(self.level, query, node);
+            for row in self.groups.rows(node).take(nearest.k()) {
+                nearest.offer(distance, row);
+            }
+        }
+    }
+}
+
+impl Index for GraphIndex {
+    fn dim(&self) -> usize {
+        self.exact.dim
+    }
+
+    fn count(&self) -> usize {
+        self.groups.row_count()
+    }
+
+    fn search(&self, search: &Search<'_>) -> Result<Vec<Match>, VectorError> {
+        check_vector(self.exact.dim, search.vector)?;
+        Ok(self.search_unchecked(search))
+    }
+}
+
+impl Walked {
+    fn new(space: Space, codes: Codes, graph: Graph) -> Self {
+        let biases = (0..codes.count() as u32).map(|row| codes.tail(row).1);
+        let reach = biases.fold(0.0, f32::max);
+        Self { space, codes, graph, reach }
+    }
+
+    /// Returns the code of a query, unless codes cannot tell rows apart for it.
+    fn query(&self, level: Level, vector: &[f32]) -> Option<QueryCode> {
+        let (values, weight) = self.space.query(level, vector);
+        let norm = simd::norm(level, &values) as f32;
+        let is_near = weight == 0.0 || norm <= FAR_TIMES * self.reach;
+        let is_zero = self.space.metric != Metric::Euclidean && vector.iter().all(|v| *v == 0.0);
+        (is_near && norm.is_finite() && !is_zero).then(|| QueryCode::new(&values, weight))
+    }
+}
+
+/// Returns how many of the `ef` nearest by code are compared exactly: the order of codes is nearly right,
+/// so the farther half of a long list holds few of the nearest.
+const fn compared(k: usize, ef: usize) -> usize {
+    let wanted = k.saturating_add(ef / 2);
+    if wanted < ef { wanted } else { ef }
+}
+
+fn check_rows(dim: usize, values: &[f32]) -> Result<(), VectorError> {
+    if !values.len().is_multiple_of(dim) {
+        return Err(VectorError::Length { found: values.len(), expected: dim });
+    }
+    if values.len() / dim > ROWS_MAX {
+        return Err(VectorError::Rows { rows: values.len() / dim });
+    }
+    check_finite(values)
+}
+
+fn check_vector(dim: usize, vector: &[f32]) -> Result<(), VectorError> {
+    if vector.len() != dim {
+        return Err(VectorError::Length { found: vector.len(), expected: dim });
+    }
+    check_finite(vector)
+}
+
+fn check_finite(values: &[f32]) -> Result<(), VectorError> {
+    // All at once first, without a way out of the loop: that is compiled to vector instructions.
+    if !values.iter().fold(false, |any, value| any | !value.is_finite()) {
+        return Ok(());
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(position) => Err(VectorError::NotFinite { position }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,296 @@
+//! Bytes of a [`GraphIndex`]; the page is `docs/formats/index.md`.
+//!
+//! Decoding trusts nothing: a checksum stands over all, and what it cannot vouch for, because a stranger
+//! can compute one too, is checked value by value before anything is looked up with it.
+
+use super::{
+    GraphIndex, ROWS_MAX, Walked,
+    build::DEGREE,
+    codes::{Codes, dim_for, lines_for},
+    exact::{Exact, Values},
+    graph::{Graph, LINE_NEIGHBORS},
+    groups::Groups,
+    simd::{BLOCK, LINE_BYTES, Level, Line, roomy},
+    space::Space,
+};
+use crate::collection::{DIM_MAX, Metric};
+
+/// The version that is written, and the only one that is read.
+pub const INDEX_VERSION: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"DUNLINIX";
+
+/// Most blocks of a projection.
+const BLOCKS_MAX: usize = 4;
+
+/// Why bytes are no index. The rows are elsewhere too: build it again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// The bytes begin in another way: they are something else.
+    #[error("the bytes are no index")]
+    Foreign,
+    /// Another version wrote them.
+    #[error("the index has version {found}; this build knows {INDEX_VERSION}")]
+    Version {
+        /// What the bytes say.
+        found: u32,
+    },
+    /// The bytes are not what was written.
+    #[error("the checksum of the index is not right")]
+    Checksum,
+    /// The bytes end early, or go on behind the end.
+    #[error("the index has another length than its parts")]
+    Length,
+    /// A value is not one that an index has.
+    #[error("the index has an impossible {part}")]
+    Impossible {
+        /// Where it is.
+        part: &'static str,
+    },
+}
+
+const fn impossible(part: &'static str) -> IndexError {
+    IndexError::Impossible { part }
+}
+
+impl GraphIndex {
+    /// Returns the bytes of the index. The same rows give the same bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.byte_count() + 1_024);
+        bytes.extend_from_slice(MAGIC);
+        put_numbers(&mut bytes, &[INDEX_VERSION]);
+        let is_bytes = matches!(self.exact.values, Values::Bytes(_));
+        bytes.extend_from_slice(&[
+            code_of(self.metric),
+            u8::from(is_bytes),
+            u8::from(self.walked.is_some()),
+            0,
+        ]);
+        let (rows, nodes) = (self.groups.row_count(), self.groups.node_count());
+        put_numbers(&mut bytes, &[self.exact.dim as u32, rows as u32, nodes as u32]);
+        put_numbers(&mut bytes, self.groups.nodes());
+        match &self.exact.values {
+            Values::Bytes(values) => bytes.extend_from_slice(values),
+            Values::Floats(values) => put_floats(&mut bytes, values),
+        }
+        if let Some(walked) = &self.walked {
+            walked.encode(&mut bytes);
+        }
+        let checksum = crc32fast::hash(&bytes);
+        put_numbers(&mut bytes, &[checksum]);
+        bytes
+    }
+
+    /// Returns the index that the bytes hold.
+    ///
+    /// # Errors
+    ///
+    /// Fails on bytes that [`GraphIndex::encode`] did not return.
+    pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
+        if !bytes.starts_with(MAGIC) {
+            return Err(IndexError::Foreign);
+        }
+        let mut reader = Reader(&bytes[MAGIC.len()..]);
+        let version = reader.number()?;
+        if version != INDEX_VERSION {
+            return Err(IndexError::Version { found: version });
+        }
+        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(IndexError::Length)?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+            return Err(IndexError::Checksum);
+        }
+        // The checksum is not a part; there is enough, or it would not have been right.
+        reader.0 = reader.0.strip_suffix(checksum).ok_or(IndexError::Length)?;
+        let [metric, is_bytes, has_graph, zero] = reader.array()?;
+        let metric = metric_of(metric).ok_or(impossible("metric"))?;
+        if is_bytes > 1 || has_graph > 1 || zero != 0 {
+            return Err(impossible("flag"));
+        }
+        let [dim, row_count, node_count] =
+            [reader.number()? as usize, reader.number()? as usize, reader.number()? as usize];
+        if dim == 0 || dim > usize::from(DIM_MAX) {
+            return Err(impossible("dimension"));
+        }
+        if row_count > ROWS_MAX || node_count > row_count || (node_count == 0) != (row_count == 0) {
+            return Err(impossible("count"));
+        }
+        let groups = decode_groups(&mut reader, row_count, node_count)?;
+        let exact = decode_exact(&mut reader, is_bytes == 1, dim, node_count)?;
+        let level = Level::detect();
+        let walked = if has_graph == 1 {
+            Some(Walked::decode(&mut reader, level, (metric, dim), node_count)?)
+        } else {
+            None
+        };
+        if !reader.0.is_empty() {
+            return Err(IndexError::Length);
+        }
+        Ok(Self { level, metric, exact, groups, walked })
+    }
+}
+
+impl Walked {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        let Self { space, codes, graph, .. } = self;
+        bytes.extend_from_slice(&space.unit.to_le_bytes());
+        bytes.extend_from_slice(&space.peak.to_le_bytes());
+        put_floats(bytes, &space.mean);
+        put_numbers(bytes, &[(space.matrix.len() / space.dim_in()) as u32]);
+        put_floats(bytes, space.matrix.as_flattened());
+        for line in codes.lines() {
+            bytes.extend_from_slice(&line.0);
+        }
+        put_numbers(bytes, &[graph.hubs.len() as u32]);
+        put_numbers(bytes, &graph.hubs);
+        for slots in graph.slots() {
+            put_numbers(bytes, slots);
+        }
+    }
+
+    fn decode(
+        reader: &mut Reader<'_>,
+        level: Level,
+        (metric, dim): (Metric, usize),
+        count: usize,
+    ) -> Result<Self, IndexError> {
+        let scales = (f64::from_le_bytes(reader.array()?), f64::from_le_bytes(reader.array()?));
+        if !(scales.0.is_finite() && scales.0 > 0.0 && scales.1.is_finite()) {
+            return Err(impossible("scale"));
+        }
+        let dim_in = dim + usize::from(metric == Metric::Dot);
+        let mean = reader.floats(dim_in)?;
+        let blocks = reader.number()? as usize;
+        if blocks > BLOCKS_MAX {
+            return Err(impossible("projection"));
+        }
+        let matrix = reader.floats(blocks * dim_in * BLOCK)?.as_chunks::<BLOCK>().0.to_vec();
+        let space = Space::from_parts(level, (metric, dim), scales, mean, matrix);
+        let lines = if blocks == 0 { lines_for(dim_in) } else { lines_for(dim_for(blocks)) };
+        let stored = reader.take(count, lines * LINE_BYTES)?;
+        let mut store = roomy(count * lines);
+        store.extend(stored.as_chunks::<LINE_BYTES>().0.iter().map(|line| Line(*line)));
+        let codes = Codes::from_lines(lines, store);
+        if (0..count as u32).any(|row| {
+            let (scale, bias) = codes.tail(row);
+            !(scale.is_finite() && bias.is_finite())
+        }) {
+            return Err(impossible("code"));
+        }
+        let hub_count = reader.number()? as usize;
+        let hubs = reader.numbers(hub_count)?;
+        let slots = reader.take(count, DEGREE * 4)?.as_chunks::<{ 4 * LINE_NEIGHBORS }>().0;
+        let slots = slots.iter().map(|bytes| {
+            let (numbers, _) = bytes.as_chunks::<4>();
+            std::array::from_fn(|index| u32::from_le_bytes(numbers[index]))
+        });
+        let graph = Graph::from_slots(count, slots, hubs).ok_or(impossible("neighbor"))?;
+        Ok(Self::new(space, codes, graph))
+    }
+}
+
+fn decode_groups(
+    reader: &mut Reader<'_>,
+    row_count: usize,
+    node_count: usize,
+) -> Result<Groups, IndexError> {
+    if node_count == row_count {
+        return Ok(Groups::of_distinct_rows(row_count));
+    }
+    let nodes = reader.numbers(row_count)?;
+    let mut seen = 0;
+    for node in &nodes {
+        if *node > seen {
+            return Err(impossible("node"));
+        }
+        seen += u32::from(*node == seen);
+    }
+    if seen as usize != node_count {
+        return Err(impossible("node"));
+    }
+    Ok(Groups::from_nodes(nodes, node_count))
+}
+
+fn decode_exact(
+    reader: &mut Reader<'_>,
+    is_bytes: bool,
+    dim: usize,
+    count: usize,
+) -> Result<Exact, IndexError> {
+    if is_bytes {
+        let stored = reader.take(count, dim)?;
+        let mut values = roomy(stored.len());
+        values.extend_from_slice(stored);
+        return Ok(Exact { dim, values: Values::Bytes(values) });
+    }
+    let length = count.checked_mul(dim).ok_or(IndexError::Length)?;
+    Ok(Exact { dim, values: Values::Floats(reader.floats(length)?) })
+}
+
+const fn code_of(metric: Metric) -> u8 {
+    match metric {
+        Metric::Cosine => 0,
+        Metric::Euclidean => 1,
+        Metric::Dot => 2,
+    }
+}
+
+const fn metric_of(code: u8) -> Option<Metric> {
+    match code {
+        0 => Some(Metric::Cosine),
+        1 => Some(Metric::Euclidean),
+        2 => Some(Metric::Dot),
+        _ => None,
+    }
+}
+
+fn put_numbers(bytes: &mut Vec<u8>, numbers: &[u32]) {
+    for number in numbers {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn put_floats(bytes: &mut Vec<u8>, floats: &[f32]) {
+    for float in floats {
+        bytes.extend_from_slice(&float.to_le_bytes());
+    }
+}
+
+/// What is still to be read. Lengths are checked against it before anything is allocated.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize, each: usize) -> Result<&'a [u8], IndexError> {
+        let length = count.checked_mul(each).ok_or(IndexError::Length)?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(IndexError::Length)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(IndexError::Length)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn number(&mut self) -> Result<u32, IndexError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn numbers(&mut self, count: usize) -> Result<Vec<u32>, IndexError> {
+        let (chunks, _) = self.take(count, 4)?.as_chunks::<4>();
+        Ok(chunks.iter().map(|chunk| u32::from_le_bytes(*chunk)).collect())
+    }
+
+    fn floats(&mut self, count: usize) -> Result<Vec<f32>, IndexError> {
+        let (chunks, _) = self.take(count, 4)?.as_chunks::<4>();
+        let mut floats = roomy(count);
+        floats.extend(chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)));
+        if floats.iter().all(|float: &f32| float.is_finite()) {
+            Ok(floats)
+        } else {
+            Err(impossible("value"))
+        }
+    }
+}

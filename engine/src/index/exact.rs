@@ -1,0 +1,169 @@
+//! Rows as they were given, for exact distances, in the narrowest form that loses nothing.
+
+use super::simd::{self, Level};
+use crate::collection::Metric;
+
+/// Rows, flat.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Exact {
+    pub(super) dim: usize,
+    pub(super) values: Values,
+}
+
+/// The numbers of all rows, row by row.
+#[derive(Clone, PartialEq)]
+pub(super) enum Values {
+    /// Every value is an integer from 0 to 255.
+    Bytes(Vec<u8>),
+    /// Any others.
+    Floats(Vec<f32>),
+}
+
+impl std::fmt::Debug for Values {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Vectors do not belong in a log.
+        match self {
+            Self::Bytes(values) => write!(f, "{} bytes", values.len()),
+            Self::Floats(values) => write!(f, "{} floats", values.len()),
+        }
+    }
+}
+
+/// A query, with what its distances need again and again.
+#[derive(Clone)]
+pub(super) struct ExactQuery<'a> {
+    metric: Metric,
+    values: &'a [f32],
+    norm: f64,
+}
+
+impl<'a> ExactQuery<'a> {
+    pub(super) fn new(level: Level, metric: Metric, values: &'a [f32]) -> Self {
+        let norm = if metric == Metric::Cosine { simd::norm(level, values) } else { 0.0 };
+        Self { metric, values, norm }
+    }
+}
+
+impl Exact {
+    /// Returns the rows that `values` holds.
+    pub(super) fn new(dim: usize, values: &[f32]) -> Self {
+        Self::from_rows(dim, values.len() / dim, |row| &values[row * dim..][..dim])
+    }
+
+    /// Returns `count` rows.
+    pub(super) fn from_rows<'a>(
+        dim: usize,
+        count: usize,
+        row: impl Fn(usize) -> &'a [f32],
+    ) -> Self {
+        // Compared by bits: minus zero is no byte, and comes back as it was.
+        let is_byte = |value: &f32| value.to_bits() == f32::from(*value as u8).to_bits();
+        let values = if (0..count).all(|index| row(index).iter().all(is_byte)) {
+            let mut bytes = simd::roomy(count * dim);
+            for index in 0..count {
+                bytes.extend(row(index).iter().map(|value| *value as u8));
+            }
+            Values::Bytes(bytes)
+        } else {
+            let mut floats = simd::roomy(count * dim);
+            for index in 0..count {
+                floats.extend_from_slice(row(index));
+            }
+            Values::Floats(floats)
+        };
+        Self { dim, values }
+    }
+
+    /// Returns the rows that `values` holds, in a form that takes any others too.
+    pub(super) const fn floats(dim: usize, values: Vec<f32>) -> Self {
+        Self { dim, values: Values::Floats(values) }
+    }
+
+    /// Appends a row.
+    ///
+    /// # Panics
+    ///
+    /// Panics when rows are kept as bytes.
+    pub(super) fn push(&mut self, row: &[f32]) {
+        self.floats_mut().extend_from_slice(row);
+    }
+
+    /// Takes a row out and puts the last one in its place.
+    ///
+    /// # Panics
+    ///
+    /// Panics when rows are kept as bytes, or there is no such row.
+    pub(super) fn swap_remove(&mut self, row: u32) {
+        let (dim, last) = (self.dim, self.count() - 1);
+        let values = self.floats_mut();
+        values.copy_within(last * dim.., row as usize * dim);
+        values.truncate(last * dim);
+    }
+
+    /// Returns how many rows there are.
+    pub(super) const fn count(&self) -> usize {
+        match &self.values {
+            Values::Bytes(values) => values.len() / self.dim,
+            Values::Floats(values) => values.len() / self.dim,
+        }
+    }
+
+    /// Returns how many bytes of memory the rows take.
+    pub(super) const fn byte_count(&self) -> usize {
+        match &self.values {
+            Values::Bytes(values) => values.len(),
+            Values::Floats(values) => 4 * values.len(),
+        }
+    }
+
+    /// Appends the values of a row to `taken`.
+    pub(super) fn append(&self, row: u32, taken: &mut Vec<f32>) {
+        let start = row as usize * self.dim;
+        match &self.values {
+            Values::Bytes(values) => {
+                taken.extend(values[start..][..self.dim].iter().map(|value| f32::from(*value)));
+            }
+            Values::Floats(values) => taken.extend_from_slice(&values[start..][..self.dim]),
+        }
+    }
+
+    /// Asks for a row to be brought near.
+    pub(super) fn prefetch(&self, row: u32) {
+        let start = row as usize * self.dim;
+        match &self.values {
+            Values::Bytes(values) => simd::prefetch_all(&values[start..][..self.dim]),
+            Values::Floats(values) => simd::prefetch_all(&values[start..][..self.dim]),
+        }
+    }
+
+    /// Returns the distance of a row, the very bits that [`crate::distance()`] returns.
+    pub(super) fn distance(&self, level: Level, query: &ExactQuery<'_>, row: u32) -> f64 {
+        let start = row as usize * self.dim;
+        match &self.values {
+            Values::Bytes(values) => distance(level, query, &values[start..][..self.dim]),
+            Values::Floats(values) => distance(level, query, &values[start..][..self.dim]),
+        }
+    }
+
+    fn floats_mut(&mut self) -> &mut Vec<f32> {
+        match &mut self.values {
+            Values::Floats(values) => values,
+            Values::Bytes(_) => panic!("rows that change are kept as floats"),
+        }
+    }
+}
+
+fn distance<T: simd::Element>(level: Level, query: &ExactQuery<'_>, row: &[T]) -> f64 {
+    match query.metric {
+        Metric::Dot => -simd::products(level, query.values, row),
+        Metric::Euclidean => simd::squares(level, query.values, row).sqrt(),
+        Metric::Cosine => {
+            let norm = simd::norm(level, row);
+            if query.norm == 0.0 || norm == 0.0 {
+                return if query.norm == norm { 0.0 } else { 1.0 };
+            }
+            let dot = simd::products(level, query.values, row);
+            1.0 - (dot / (query.norm.sqrt() * norm.sqrt())).clamp(-1.0, 1.0)
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The innermost loops, in the widest vector instructions that the CPU has, chosen at run time.
+//!
+//! This is the one file of the engine with unsafe code: calls of functions that need instructions the
+//! CPU was asked for, loads from arrays that are checked in sight, and prefetches.
+//!
+//! Every level gives the same bits. The integer sums are exact, and the floating-point sums have their
+//! order written down, lane by lane, so that the compiler may widen but not reorder them. An index that
+//! was built with AVX-512 is therefore byte for byte the one that a CPU without it builds.
+
+#![expect(unsafe_code, reason = "instructions that are chosen at run time, and prefetches")]
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use crate::distance::LANES;
+
+/// A cache line. Codes and neighbor lists are made of these, so that a row never shares one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u8; LINE_BYTES]);
+
+/// Bytes of a cache line.
+pub(super) const LINE_BYTES: usize = 64;
+
+/// Bytes of a huge page.
+#[cfg(target_os = "linux")]
+const HUGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Values that [`combine`] sums at a time; they fit the registers.
+pub(super) const BLOCK: usize = 64;
+
+/// Which instructions to use. It is made by [`Level::detect`] alone, so having one proves that the CPU
+/// has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Level(Set);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Plain,
+}
+
+impl Level {
+    /// Returns the best level of this CPU.
+    pub(super) fn detect() -> Self {
+        Self::available().first().copied().unwrap_or(Self(Set::Plain))
+    }
+
+    /// Returns all levels of this CPU, the best first; the last one runs anywhere.
+    pub(super) fn available() -> Vec<Self> {
+        let mut levels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            if wide {
+                levels.push(Self(Set::Avx512));
+            }
+            if is_x86_feature_detected!("avx2") {
+                levels.push(Self(Set::Avx2));
+            }
+        }
+        levels.push(Self(Set::Plain));
+        levels
+    }
+}
+
+/// A number that a row may consist of.
+pub(super) trait Element: Copy {
+    /// Returns the number.
+    fn wide(self) -> f64;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Element for u8 {
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+/// Compiles a function once for each level.
+macro_rules! widened {
+    (
+        $(#[$doc:meta])*
+        fn $name:ident $(<$generic:ident: $bound:ident>)? ($($arg:ident: $type:ty),*) $(-> $out:ty)?
+        $body:block
+    ) => {
+        $(#[$doc])*
+        pub(super) fn $name $(<$generic: $bound>)? (level: Level, $($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn plain $(<$generic: $bound>)? ($($arg: $type),*) $(-> $out)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            fn avx512 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $out)? {
+                plain($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2 $(<$generic: $bound>)? ($($arg: $type),*) $(-> $out)? {
+                plain($($arg),*)
+            }
+            match level.0 {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a level is made only where the CPU has its instructions.
+                Set::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Set::Avx2 => unsafe { avx2($($arg),*) },
+                Set::Plain => plain($($arg),*),
+            }
+        }
+    };
+}
+
+/// Sums a term over two slices in the order of [`crate::distance::sum_of`]. A macro, because a closure
+/// that is not inlined would not be compiled for the level.
+macro_rules! lanes_summed {
+    ($a:ident, $b:ident, |$x:ident, $y:ident| $term:expr) => {{
+        let (a_whole, a_rest) = $a.as_chunks::<LANES>();
+        let (b_whole, b_rest) = $b[..$a.len()].as_chunks::<LANES>();
+        let mut lanes = [0.0_f64; LANES];
+        for (a, b) in a_whole.iter().zip(b_whole) {
+            for lane in 0..LANES {
+                let ($x, $y) = (a[lane], b[lane]);
+                lanes[lane] += $term;
+            }
+        }
+        let mut rest = 0.0_f64;
+        for (a, b) in a_rest.iter().zip(b_rest) {
+            let ($x, $y) = (*a, *b);
+            rest += $term;
+        }
+        lanes.iter().sum::<f64>() + rest
+    }};
+}
+
+widened! {
+    /// Returns the sum of the squared differences, added up as [`crate::distance()`] does.
+    fn squares<T: Element>(a: &[f32], b: &[T]) -> f64 {
+        lanes_summed!(a, b, |a, b| {
+            let difference = f64::from(a) - b.wide();
+            difference * difference
+        })
+    }
+}
+
+widened! {
+    /// Returns the sum of the products, added up as [`crate::distance()`] does.
+    fn products<T: Element>(a: &[f32], b: &[T]) -> f64 {
+        lanes_summed!(a, b, |a, b| f64::from(a) * b.wide())
+    }
+}
+
+widened! {
+    /// Returns the sum of the squares, added up as [`crate::distance()`] does.
+    fn norm<T: Element>(a: &[T]) -> f64 {
+        lanes_summed!(a, a, |a, b| a.wide() * b.wide())
+    }
+}
+
+widened! {
+    /// Appends the values, each multiplied with `factor`.
+    fn scale(values: &[f32], factor: f64, scaled: &mut Vec<f32>) {
+        scaled.extend(values.iter().map(|value| (f64::from(*value) * factor) as f32));
+    }
+}
+
+widened! {
+    /// Adds `weights[i] * rows[i]` to `sum`, in order. Zero weights, common in sparse data, cost nothing.
+    fn combine(sum: &mut [f32; BLOCK], rows: &[[f32; BLOCK]], weights: &[f32]) {
+        let mut held = *sum;
+        for (row, weight) in rows.iter().zip(weights) {
+            if *weight != 0.0 {
+                for (total, value) in held.iter_mut().zip(row) {
+                    *total += *weight * *value;
+                }
+            }
+        }
+        *sum = held;
+    }
+}
+
+/// Returns an empty vector with room for `capacity` values, on huge pages where the system has them: walks
+/// jump around in memory, and each jump on small pages costs a look-up of its page.
+pub(super) fn roomy<T>(capacity: usize) -> Vec<T> {
+    let room: Vec<T> = Vec::with_capacity(capacity);
+    #[cfg(target_os = "linux")]
+    {
+        let start = room.as_ptr().addr().next_multiple_of(HUGE_BYTES);
+        let end = (room.as_ptr().addr() + capacity * size_of::<T>()) / HUGE_BYTES * HUGE_BYTES;
+        if end > start {
+            let first = room.as_ptr().with_addr(start).cast_mut().cast();
+            // SAFETY: the pages lie inside the room, and the advice changes no content. Whether it is
+            // taken makes no difference to what is computed.
+            unsafe { rustix::mm::madvise(first, end - start, rustix::mm::Advice::LinuxHugepage) }
+                .ok();
+        }
+    }
+    room
+}
+
+/// Asks for the line that a value begins in to be brought near.
+#[inline(always)]
+pub(super) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing, and the reference is to memory that is there.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+/// Asks for all lines of a slice to be brought near.
+pub(super) fn prefetch_all<T>(values: &[T]) {
+    for value in values.iter().step_by(LINE_BYTES / size_of::<T>()) {
+        prefetch(value);
+    }
+}
+
+/// Sets `dots[i]` to the dot product of the query (signed bytes) with row `rows[i]` of `codes` (unsigned
+/// bytes, `query.len()` lines a row).
+///
+/// # Panics
+///
+/// Panics when there is no such row, or `dots` is shorter than `rows`.
+pub(super) fn dots(level: Level, codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
+    let dots = &mut dots[..rows.len()];
+    match level.0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is made only where the CPU has its instructions.
+        Set::Avx512 => unsafe { dots_avx512(codes, query, rows, dots) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Set::Avx2 => unsafe { dots_avx2(codes, query, rows, dots) },
+        Set::Plain => dots_plain(codes, query, rows, dots),
+    }
+}
+
+#[inline(always)]
+fn row_of(codes: &[Line], lines: usize, row: u32) -> &[Line] {
+    &codes[row as usize * lines..][..lines]
+}
+
+fn dots_plain(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
+    for (row, dot) in rows.iter().zip(dots) {
+        let mut sum = 0;
+        for (code, query) in row_of(codes, query.len(), *row).iter().zip(query) {
+            for (code, query) in code.0.iter().zip(query.0) {
+                sum += i32::from(*code) * i32::from(query.cast_signed());
+            }
+        }
+        *dot = sum;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn load(line: &Line) -> __m512i {
+    // SAFETY: a line has the 64 bytes that are loaded, aligned.
+    unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
+}
+
+/// Returns four sums of four numbers each.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn quarter(sums: __m512i) -> __m128i {
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums));
+    _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn dots_avx512(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
+    let (fours, rest) = rows.as_chunks::<4>();
+    let (dots_of_fours, dots_of_rest) = dots.as_chunks_mut::<4>();
+    for (rows, dots) in fours.iter().zip(dots_of_fours) {
+        let [a, b, c, d] = *rows;
+        let (a, b) = (row_of(codes, query.len(), a), row_of(codes, query.len(), b));
+        let (c, d) = (row_of(codes, query.len(), c), row_of(codes, query.len(), d));
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for ((((a, b), c), d), query) in a.iter().zip(b).zip(c).zip(d).zip(query) {
+            let query = load(query);
+            sums[0] = _mm512_dpbusd_epi32(sums[0], load(a), query);
+            sums[1] = _mm512_dpbusd_epi32(sums[1], load(b), query);
+            sums[2] = _mm512_dpbusd_epi32(sums[2], load(c), query);
+            sums[3] = _mm512_dpbusd_epi32(sums[3], load(d), query);
+        }
+        let ab = _mm_hadd_epi32(quarter(sums[0]), quarter(sums[1]));
+        let cd = _mm_hadd_epi32(quarter(sums[2]), quarter(sums[3]));
+        let sums = _mm_hadd_epi32(ab, cd);
+        // SAFETY: four sums of four bytes go to an array of four.
+        unsafe { _mm_storeu_si128(dots.as_mut_ptr().cast(), sums) };
+    }
+    for (row, dot) in rest.iter().zip(dots_of_rest) {
+        let mut sum = _mm512_setzero_si512();
+        for (code, query) in row_of(codes, query.len(), *row).iter().zip(query) {
+            sum = _mm512_dpbusd_epi32(sum, load(code), load(query));
+        }
+        *dot = _mm512_reduce_add_epi32(sum);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_part(part: &[u8; 16]) -> __m128i {
+    // SAFETY: the part has the 16 bytes that are loaded.
+    unsafe { _mm_loadu_si128(part.as_ptr().cast()) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn dots_avx2(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
+    for (row, dot) in rows.iter().zip(dots) {
+        let mut sum = _mm256_setzero_si256();
+        for (code, query) in row_of(codes, query.len(), *row).iter().zip(query) {
+            let (codes, queries) = (code.0.as_chunks::<16>().0, query.0.as_chunks::<16>().0);
+            for (code, query) in codes.iter().zip(queries) {
+                // Widened to 16 bits: the instruction for bytes saturates.
+                let code = _mm256_cvtepu8_epi16(load_part(code));
+                let query = _mm256_cvtepi8_epi16(load_part(query));
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(code, query));
+            }
+        }
+        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let pair = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
+        *dot = _mm_cvtsi128_si32(_mm_hadd_epi32(pair, pair));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{collection::Metric, distance::distance, index::random::Random};
+
+    #[test]
+    fn every_level_gives_the_same_dot_products() {
+        let mut random = Random::new(1);
+        for lines in 1..6 {
+            let mut line = || Line(std::array::from_fn(|_| random.below(256) as u8));
+            let mut codes: Vec<Line> = (0..lines * 9).map(|_| line()).collect();
+            let mut query: Vec<Line> = (0..lines).map(|_| line()).collect();
+            codes[..lines].fill(Line([255; 64]));
+            query[0] = Line([0x80; 64]);
+            let rows = [3, 0, 8, 1, 1, 7, 2];
+            let mut expected = [0; 7];
+            dots_plain(&codes, &query, &rows, &mut expected);
+            for level in Level::available() {
+                let mut found = [0; 7];
+                dots(level, &codes, &query, &rows, &mut found);
+                assert_eq!(found, expected, "{level:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_gives_the_bits_of_the_plain_distance() {
+        let mut random = Random::new(2);
+        for dim in [1, 7, 8, 63, 64, 65, 784] {
+            let mut values = || (0..dim).map(|_| random.unit() * 3.0 - 1.0).collect::<Vec<f32>>();
+            let (a, b) = (values(), values());
+            for level in Level::available() {
+                assert_eq!(squares(level, &a, &b).sqrt(), distance(Metric::Euclidean, &a, &b));
+                assert_eq!(-products(level, &a, &b), distance(Metric::Dot, &a, &b));
+                assert_eq!(norm(level, &a), products(level, &a, &a));
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_combines_alike() {
+        let mut random = Random::new(3);
+        let rows: Vec<[f32; BLOCK]> =
+            (0..50).map(|_| std::array::from_fn(|_| random.unit() - 0.5)).collect();
+        let weights: Vec<f32> =
+            (0..50).map(|i| if i % 3 == 0 { 0.0 } else { random.unit() }).collect();
+        let sums = Level::available().into_iter().map(|level| {
+            let mut sum = [0.25; BLOCK];
+            combine(level, &mut sum, &rows, &weights);
+            sum
+        });
+        assert!(sums.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}

@@ -1,0 +1,371 @@
+//! The index against brute force: every metric, ties, zeros, duplicates, filters, damaged bytes.
+
+use proptest::prelude::*;
+
+use super::{random::Random, *};
+
+const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
+
+fn dim_of(dim: usize) -> Dim {
+    Dim::new(dim as u16).unwrap()
+}
+
+/// An index with a graph, however few the rows.
+fn walked(metric: Metric, dim: usize, values: &[f32]) -> GraphIndex {
+    GraphIndex::build_with(Level::detect(), 0, metric, dim_of(dim), values).unwrap()
+}
+
+/// What the answer has to be, from the definition of the distance.
+fn brute(
+    metric: Metric,
+    values: &[f32],
+    vector: &[f32],
+    k: usize,
+    passes: impl Fn(u32) -> bool,
+) -> Vec<Match> {
+    let rows = values.chunks_exact(vector.len()).zip(0..);
+    let mut all: Vec<Match> = rows
+        .filter(|(_, row)| passes(*row))
+        .map(|(values, row)| Match { row, distance: crate::distance(metric, vector, values) })
+        .collect();
+    all.sort_by(|a, b| (a.distance + 0.0).total_cmp(&(b.distance + 0.0)).then(a.row.cmp(&b.row)));
+    all.truncate(k);
+    all
+}
+
+/// Rows around some centers, as behavior has them: `spread` is that around a center.
+fn clustered(seed: u64, rows: usize, dim: usize, centers: usize, spread: f32) -> Vec<f32> {
+    let mut random = Random::new(seed);
+    let mut value = |scale: f32| (0..4).map(|_| random.unit() - 0.5).sum::<f32>() * scale;
+    let centers: Vec<f32> = (0..centers * dim).map(|_| value(1.0)).collect();
+    let row = |row: usize| row % (centers.len() / dim) * dim;
+    (0..rows * dim).map(|at| centers[row(at / dim) + at % dim] + value(spread)).collect()
+}
+
+/// Rows of few hidden dimensions seen through many, as sensors see a machine.
+fn lifted(hidden: &[f32], from: usize, to: usize) -> Vec<f32> {
+    let mut random = Random::new(15);
+    let map: Vec<f32> = (0..from * to).map(|_| random.unit() - 0.5).collect();
+    let seen = |row: &[f32], at: usize| {
+        row.iter().zip(&map[at * from..]).map(|(value, weight)| value * weight).sum::<f32>()
+    };
+    hidden.chunks_exact(from).flat_map(|row| (0..to).map(move |at| seen(row, at))).collect()
+}
+
+fn recall(found: &[Match], expected: &[Match]) -> f64 {
+    let hits = found.iter().filter(|found| expected.iter().any(|other| other.row == found.row));
+    hits.count() as f64 / expected.len().max(1) as f64
+}
+
+fn values_with_ties() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
+    (1_usize..7).prop_flat_map(|dim| {
+        let value = prop_oneof![4 => -2_i8..3, 1 => Just(0)].prop_map(f32::from);
+        let odd = prop_oneof![8 => value, 1 => -1e3_f32..1e3];
+        let row = prop_oneof![
+            1 => Just(vec![0.0; dim]),
+            9 => prop::collection::vec(odd, dim),
+        ];
+        let rows = prop::collection::vec(row.clone(), 0..120).prop_map(|rows| rows.concat());
+        (Just(dim), rows, row)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn scans_agree_with_brute_force((dim, values, vector) in values_with_ties(), k in 0_usize..130) {
+        for metric in METRICS {
+            let expected = brute(metric, &values, &vector, k, |_| true);
+            let search = Search { vector: &vector, k, effort: 0, filter: None };
+            let exact = ExactIndex::new(metric, dim_of(dim), &values).unwrap();
+            prop_assert_eq!(&exact.search(&search).unwrap(), &expected);
+            let index = GraphIndex::build(metric, dim_of(dim), &values).unwrap();
+            prop_assert_eq!(&index.search(&search).unwrap(), &expected);
+        }
+    }
+
+    /// With enough effort a walk meets every node that can be reached: nothing may be missing then, which
+    /// also proves that everything can be reached.
+    #[test]
+    fn walks_with_all_effort_agree_with_brute_force(
+        (dim, values, vector) in values_with_ties(),
+        k in 1_usize..130,
+        one_of in 1_u32..5,
+    ) {
+        for metric in METRICS {
+            let index = walked(metric, dim, &values);
+            let effort = 2 * values.len();
+            let expected = brute(metric, &values, &vector, k, |_| true);
+            let search = Search { vector: &vector, k, effort, filter: None };
+            prop_assert_eq!(&index.search(&search).unwrap(), &expected);
+            let filter = RowSet::from_fn(index.count(), |row| row % one_of == 0);
+            let expected = brute(metric, &values, &vector, k, |row| filter.contains(row));
+            let search = Search { filter: Some(&filter), ..search };
+            prop_assert_eq!(&index.search(&search).unwrap(), &expected);
+        }
+    }
+
+    #[test]
+    fn bytes_come_back_and_damage_is_noticed(
+        (dim, values, vector) in values_with_ties(),
+        place in any::<prop::sample::Index>(),
+        bit in 0_u32..8,
+    ) {
+        for metric in METRICS {
+            let index = walked(metric, dim, &values);
+            let mut bytes = index.encode();
+            let read = GraphIndex::decode(&bytes).unwrap();
+            prop_assert!(read == index && read.encode() == bytes);
+            let search = Search { vector: &vector, k: 5, effort: 9, filter: None };
+            prop_assert_eq!(read.search(&search), index.search(&search));
+            prop_assert!(GraphIndex::decode(&bytes[..place.index(bytes.len())]).is_err());
+            bytes[place.index(index.encode().len())] ^= 1 << bit;
+            prop_assert!(GraphIndex::decode(&bytes).is_err());
+        }
+    }
+
+    /// A stranger can write a checksum: any bytes at all give an error or an index that answers.
+    #[test]
+    fn hostile_bytes_never_panic(
+        (dim, values, vector) in values_with_ties(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = walked(Metric::Dot, dim, &values).encode();
+        bytes.truncate(bytes.len() - 4);
+        for (place, byte) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        if let Ok(index) = GraphIndex::decode(&bytes) {
+            prop_assert!(index.encode() == bytes);
+            index.search(&Search { vector: &vector, k: 3, effort: 9, filter: None }).ok();
+        }
+    }
+}
+
+#[test]
+fn every_level_builds_the_same_bytes() {
+    for (dim, rows) in [(9, 700), (520, 300)] {
+        let values = clustered(5, rows, dim, 20, 0.3);
+        for metric in METRICS {
+            let built = Level::available().into_iter().map(|level| {
+                GraphIndex::build_with(level, 0, metric, dim_of(dim), &values).unwrap().encode()
+            });
+            assert!(built.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
+        }
+    }
+}
+
+#[test]
+fn walks_find_nearly_all_in_every_metric() {
+    for (dim, rows) in [(24, 6_000), (600, 5_200)] {
+        let seen = |hidden: Vec<f32>| if dim == 24 { hidden } else { lifted(&hidden, 24, dim) };
+        let values = seen(clustered(6, rows, 24, 60, 0.4));
+        let queries = seen(clustered(7, 40, 24, 40, 1.0));
+        for metric in METRICS {
+            let index = GraphIndex::build(metric, dim_of(dim), &values).unwrap();
+            assert!(index.walked.is_some(), "{metric:?} {dim}");
+            let of = |vector: &[f32]| {
+                let search = Search { vector, k: 10, effort: 80, filter: None };
+                recall(
+                    &index.search(&search).unwrap(),
+                    &brute(metric, &values, vector, 10, |_| true),
+                )
+            };
+            let mean = queries.chunks_exact(dim).map(of).sum::<f64>() / 40.0;
+            assert!(mean > 0.95, "{metric:?} {dim}: {mean}");
+        }
+    }
+}
+
+#[test]
+fn recall_is_kept_under_filters() {
+    let (dim, rows) = (24, 20_000);
+    let values = clustered(8, rows, dim, 200, 0.5);
+    let index = GraphIndex::build(Metric::Euclidean, dim_of(dim), &values).unwrap();
+    let queries = clustered(9, 30, dim, 30, 1.0);
+    let mut random = Random::new(10);
+    for per_mille in [500, 100, 10, 1] {
+        let filter = RowSet::from_fn(rows, |_| random.below(1_000) < per_mille);
+        // The filter that has nothing to do with the query, and the one that passes far rows alone.
+        let far = RowSet::from_fn(rows, |row| {
+            values[row as usize * dim] > 0.5 && row % 1_000 < per_mille
+        });
+        for filter in [filter, far] {
+            let of = |vector: &[f32]| {
+                let expected =
+                    brute(Metric::Euclidean, &values, vector, 10, |r| filter.contains(r));
+                let search = Search { vector, k: 10, effort: 60, filter: Some(&filter) };
+                recall(&index.search(&search).unwrap(), &expected)
+            };
+            let mean = queries.chunks_exact(dim).map(of).sum::<f64>() / 30.0;
+            assert!(mean > 0.95, "{per_mille} of 1,000: {mean}");
+        }
+    }
+}
+
+#[test]
+fn near_duplicates_do_not_tear_the_graph() {
+    let (dim, rows) = (8, 6_000);
+    // Thirty places, far apart; around each, rows that codes can hardly tell apart, and copies.
+    let mut values = clustered(11, rows, dim, 30, 1e-5);
+    values.copy_within(..100 * dim, 3_000 * dim);
+    let index = GraphIndex::build(Metric::Euclidean, dim_of(dim), &values).unwrap();
+    assert_eq!(index.groups.node_count(), rows - 100);
+    for row in (0..rows).step_by(97) {
+        let vector = &values[row * dim..][..dim];
+        let search = Search { vector, k: 3, effort: 60, filter: None };
+        let found = index.search(&search).unwrap();
+        assert!(found.iter().all(|found| found.distance < 1e-3), "{row}: {found:?}");
+    }
+}
+
+#[test]
+fn extreme_values_are_answered() {
+    let (dim, rows) = (3, 5_100);
+    let mut values = clustered(12, rows, dim, 9, 0.5);
+    values[7 * dim] = f32::MAX;
+    values[9 * dim + 1] = -f32::MAX;
+    values[11 * dim..][..dim].fill(f32::from_bits(1));
+    for metric in METRICS {
+        let index = GraphIndex::build(metric, dim_of(dim), &values).unwrap();
+        for vector in [[f32::MAX; 3], [0.0; 3], [f32::from_bits(1); 3], [1.0, -1.0, 0.5]] {
+            let search = Search { vector: &vector, k: 4, effort: 200, filter: None };
+            let expected = brute(metric, &values, &vector, 4, |_| true);
+            let found = index.search(&search).unwrap();
+            assert_eq!(found[0].distance, expected[0].distance, "{metric:?} {vector:?}");
+        }
+    }
+}
+
+#[test]
+fn bad_input_is_a_typed_error() {
+    let dim = dim_of(2);
+    let built = GraphIndex::build(Metric::Dot, dim, &[1.0, 2.0, 3.0]);
+    assert_eq!(built, Err(VectorError::Length { found: 3, expected: 2 }));
+    let built = GraphIndex::build(Metric::Dot, dim, &[1.0, f32::NAN]);
+    assert_eq!(built, Err(VectorError::NotFinite { position: 1 }));
+    let index = GraphIndex::build(Metric::Dot, dim, &[1.0, 2.0]).unwrap();
+    let search = Search { vector: &[1.0], k: 1, effort: 1, filter: None };
+    assert_eq!(index.search(&search), Err(VectorError::Length { found: 1, expected: 2 }));
+    let infinite = Search { vector: &[f32::INFINITY, 0.0], ..search };
+    assert_eq!(index.search(&infinite), Err(VectorError::NotFinite { position: 0 }));
+    let all = Search { vector: &[0.0, 0.0], k: usize::MAX, effort: usize::MAX, filter: None };
+    assert_eq!(index.search(&all).unwrap().len(), 1);
+    let filter = RowSet::from_fn(1_000, |_| true);
+    assert_eq!(index.search(&Search { filter: Some(&filter), ..all }).unwrap().len(), 1);
+}
+
+/// The bytes of three rows, two of them equal, as `docs/formats/index.md` has them.
+#[test]
+fn golden_bytes_of_a_small_index() {
+    let index = GraphIndex::build(Metric::Euclidean, dim_of(2), &[1.0, 2.0, 1.0, 2.0, 7.0, 0.0]);
+    let expected = [
+        &b"DUNLINIX"[..],
+        &[1, 0, 0, 0],             // version
+        &[1, 1, 0, 0],             // euclidean, values as bytes, no graph
+        &[2, 0, 0, 0],             // dimension
+        &[3, 0, 0, 0, 2, 0, 0, 0], // rows, nodes
+        &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        &[1, 2, 7, 0],
+    ]
+    .concat();
+    let checksum = crc32fast::hash(&expected).to_le_bytes();
+    assert_eq!(index.unwrap().encode(), [expected, checksum.to_vec()].concat());
+}
+
+/// A graph is too long for hexadecimal; its checksum stands for it. A changed one is a new version.
+#[test]
+fn golden_checksums_of_graphs() {
+    let checksums =
+        [(20, Metric::Cosine), (20, Metric::Dot), (600, Metric::Euclidean)].map(|(dim, metric)| {
+            let bytes = walked(metric, dim, &clustered(13, 400, dim, 12, 0.3)).encode();
+            assert!(GraphIndex::decode(&bytes).is_ok());
+            crc32fast::hash(&bytes[..bytes.len() - 4])
+        });
+    assert_eq!(checksums, [4_103_791_130, 2_000_678_385, 3_045_035_942]);
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(u64, Vec<f32>),
+    Remove(u64),
+    Compact,
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let vector = prop::collection::vec((-3_i8..4).prop_map(f32::from), 3);
+    let change = prop_oneof![
+        6 => (0_u64..30, vector).prop_map(|(key, vector)| Change::Insert(key, vector)),
+        3 => (0_u64..30).prop_map(Change::Remove),
+        1 => Just(Change::Compact),
+    ];
+    prop::collection::vec(change, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn changes_are_visible_at_once(changes in changes(), one_of in 1_u64..4) {
+        for metric in METRICS {
+            let mut index = LiveIndex::new(metric, dim_of(3));
+            let mut model = std::collections::BTreeMap::<u64, Vec<f32>>::new();
+            for change in &changes {
+                match change {
+                    Change::Insert(key, vector) => {
+                        index.insert(*key, vector).unwrap();
+                        model.insert(*key, vector.clone());
+                    }
+                    Change::Remove(key) => {
+                        prop_assert_eq!(index.remove(*key), model.remove(key).is_some());
+                    }
+                    Change::Compact => index.compact().unwrap(),
+                }
+                prop_assert_eq!(index.count(), model.len());
+                let vector = [1.0, -1.0, 0.5];
+                let passes = |key: u64| key.is_multiple_of(one_of);
+                let search = LiveSearch { vector: &vector, k: 4, effort: 8, filter: Some(&passes) };
+                let found = index.search(&search).unwrap();
+                let mut expected: Vec<LiveMatch> = model
+                    .iter()
+                    .filter(|(key, _)| passes(**key))
+                    .map(|(key, values)| {
+                        LiveMatch { key: *key, distance: crate::distance(metric, &vector, values) }
+                    })
+                    .collect();
+                expected.sort_by(|a, b| {
+                    (a.distance + 0.0).total_cmp(&(b.distance + 0.0)).then(a.key.cmp(&b.key))
+                });
+                expected.truncate(4);
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_live_index_over_a_graph_forgets_what_is_removed() {
+    let (dim, rows) = (6, 5_500);
+    let values = clustered(14, rows, dim, 40, 0.4);
+    let mut index = LiveIndex::new(Metric::Euclidean, dim_of(dim));
+    for (row, key) in values.chunks_exact(dim).zip(0..) {
+        index.insert(key, row).unwrap();
+    }
+    assert!(index.is_compaction_due());
+    index.compact().unwrap();
+    assert!(!index.is_compaction_due());
+    let vector = &values[..dim];
+    let search = LiveSearch { vector, k: 5, effort: 50, filter: None };
+    let before = index.search(&search).unwrap();
+    assert_eq!((before[0].key, before[0].distance), (0, 0.0));
+    for found in &before {
+        assert!(index.remove(found.key) && !index.contains(found.key));
+    }
+    index.insert(before[1].key, vector).unwrap();
+    let after = index.search(&search).unwrap();
+    assert_eq!((after[0].key, after[0].distance), (before[1].key, 0.0));
+    assert!(after[1..].iter().all(|found| before.iter().all(|old| old.key != found.key)));
+}
