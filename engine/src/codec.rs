@@ -8,12 +8,12 @@
 //! Everything is deterministic on every platform: the bytes are part of CIDs.
 
 mod channel;
-mod coder;
-mod guides;
+pub(crate) mod coder;
+pub(crate) mod guides;
 mod levels;
-mod matrix;
+pub(crate) mod matrix;
 mod mixing;
-mod numbers;
+pub(crate) mod numbers;
 
 use self::{
     channel::{Channel, ChannelCoder},

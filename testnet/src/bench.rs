@@ -4,6 +4,7 @@
 pub mod compression;
 
 mod stored;
+mod summary;
 
 use std::path::Path;
 
