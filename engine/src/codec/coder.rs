@@ -28,12 +28,15 @@ pub(crate) struct Encoder {
     low: u32,
     high: u32,
     bytes: Vec<u8>,
+    /// Where the bits begin: what stood before is not the encoder's.
+    start: usize,
 }
 
 impl Encoder {
     /// Returns an encoder that appends to `bytes`.
     pub(crate) const fn new(bytes: Vec<u8>) -> Self {
-        Self { low: 0, high: u32::MAX, bytes }
+        let start = bytes.len();
+        Self { low: 0, high: u32::MAX, bytes, start }
     }
 
     /// Returns the bytes with as few as the last bits need; a decoder reads zeros behind them.
@@ -44,7 +47,7 @@ impl Encoder {
             let tail = kept.iter().map(|mask| self.high & mask).find(|tail| *tail >= self.low);
             self.bytes.extend(tail.unwrap_or(self.high).to_be_bytes());
         }
-        while self.bytes.last() == Some(&0) {
+        while self.bytes.len() > self.start && self.bytes.last() == Some(&0) {
             self.bytes.pop();
         }
         self.bytes
@@ -118,6 +121,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_stands_before_the_bits_stays() {
+        let mut encoder = Encoder::new(vec![0, 0]);
+        encoder.code(true, ONE / 2);
+        assert_eq!(encoder.finish(), [0, 0]);
+    }
 
     proptest! {
         #[test]

@@ -299,3 +299,47 @@ fn quantized(truth: &Truth, bound: f64) -> anyhow::Result<(usize, Vec<f64>)> {
     }
     Ok((zstd::bulk::compress(&bytes, ZSTD_LEVEL)?.len(), values))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_add_up_and_errors_are_means() {
+        let measured = |bytes: f64, nrmse: f64| Measured {
+            raw_bytes: 100.0,
+            bytes,
+            nrmse,
+            r2: 1.0,
+            max_error: nrmse,
+            segments: Some(bytes),
+        };
+        let mut tally = Tally::default();
+        tally.add("dunlin-summary", Setting::Nrmse(0.1), measured(1.0, 0.1));
+        tally.add("dunlin-summary", Setting::Nrmse(0.2), measured(7.0, 0.2));
+        tally.add("dunlin-summary", Setting::Nrmse(0.1), measured(3.0, 0.3));
+        let rows: Vec<Row> = tally.rows("smd").collect();
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].ratio, rows[0].nrmse, rows[0].max_error), (50.0, 0.2, 0.3));
+        assert_eq!((rows[0].segments, rows[0].bound), (Some(2.0), None));
+    }
+
+    #[test]
+    fn baseline_and_engine_keep_the_bound() {
+        let dataset = super::super::dataset(None).unwrap();
+        let set = dataset.sets().remove(0);
+        let series = dataset.read_set(&set).next().unwrap().unwrap();
+        let truth = Truth::of(&series);
+        let (bytes, values) = quantized(&truth, 0.05).unwrap();
+        let plain = truth.measured(bytes, values);
+        let error = Some(ErrorBound::OfRange(0.05));
+        let stored =
+            Stored::seal(&series, &truth.ranges, Fidelity::Bounded, error, Sealing::Full).unwrap();
+        let history = stored.history().unwrap();
+        let values = history.iter().flat_map(|(_, row)| row.iter().copied().map(f64::from));
+        let ours = truth.measured(stored.bytes, values);
+        assert!(plain.max_error <= 0.05 + 1e-9 && ours.max_error <= 0.05);
+        // The target of the engine is 1.2.
+        assert!(ours.bytes * 1.2 < plain.bytes, "{} of {}", ours.bytes, plain.bytes);
+    }
+}
