@@ -119,6 +119,9 @@ pub(super) fn decode(encoded: Encoded) -> Result<Outline, DecodeError> {
     matrix::code(&mut coder, &plain.guides, &mut levels);
     let mut octaves = vec![0; pieces * dim];
     matrix::code(&mut coder, &plain.guides, &mut octaves);
+    if coder.is_exhausted() {
+        return Err(invalid("length"));
+    }
     if !plain.steps.iter().all(|step| step.is_finite() && *step > 0.0) {
         return Err(invalid("steps"));
     }
