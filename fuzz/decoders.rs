@@ -10,7 +10,7 @@ use std::{
 };
 
 use dunlin_engine::{
-    Config, Engine, Segment, decode_payload, storage::Simulated, storage::Storage,
+    Config, Engine, Outline, Segment, decode_payload, storage::Simulated, storage::Storage,
 };
 use dunlin_privacy::{Epsilon, Ledger, TemplateSet};
 use dunlin_protocols::{
@@ -35,7 +35,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 14] = [
+pub(crate) const TARGETS: [(&str, Decoder); 15] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -46,6 +46,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 14] = [
     ("template_announcement", signed::<TemplateAnnouncement>),
     ("segment", segment),
     ("segment_payload", segment_payload),
+    ("outline", outline),
     ("template_set", template_set),
     ("trust_records", trust_records),
     ("engine_log", engine_log),
@@ -142,6 +143,14 @@ fn segment(data: &[u8]) -> bool {
     let dim = segment.dim();
     let rows = [segment.mean().to_vec(), segment.spread(), segment.first(), segment.last()];
     assert!(rows.iter().all(|row| row.len() == dim));
+    true
+}
+
+fn outline(data: &[u8]) -> bool {
+    let Ok(outline) = Outline::decode(data) else { return false };
+    assert!(outline.pieces().is_sorted_by(|a, b| a.end < b.start));
+    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    assert!(outline.pieces().iter().all(|piece| finite(&piece.mean) && finite(&piece.spread)));
     true
 }
 

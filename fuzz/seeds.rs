@@ -9,8 +9,8 @@ use std::{
 };
 
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, Observation,
-    Timestamp, Units,
+    Budget, CollectionName, CollectionSpec, Compaction, Config, Dim, Engine, EntityId, ErrorBound,
+    Fidelity, Observation, Segment, Timestamp, Units, compact,
     storage::{Simulated, Storage},
 };
 use dunlin_privacy::{
@@ -133,16 +133,24 @@ fn announcements(corpus: &Corpus) {
     corpus.add_signed("template_announcement", templates);
 }
 
-/// Segments of both fidelities, a payload block, and the log of the store that made them.
+/// Segments of all fidelities, payload blocks, outlines, and the log of the store that made them. Payload
+/// of the first version, which nothing writes any more, is kept by hand.
 fn segments(corpus: &Corpus) {
-    for (name, fidelity) in [("summary", Fidelity::Summary), ("lossless", Fidelity::Lossless)] {
+    let bound = Some(ErrorBound::OfRange(0.01));
+    for (name, fidelity, error_bound) in [
+        ("summary", Fidelity::Summary, None),
+        ("bounded", Fidelity::Bounded, bound),
+        ("lossless", Fidelity::Lossless, None),
+    ] {
         let folder = Simulated::new();
         let engine = Engine::open_storage(Arc::new(folder.clone()), Config::default());
         let engine = engine.expect("a new store");
         let collection = CollectionName::new("servers").expect("a name");
         let dim = Dim::new(3).expect("a dimension");
         let spec = CollectionSpec::new(collection.clone(), dim, Units::unit_range(dim));
-        engine.create_collection(CollectionSpec { fidelity, ..spec }).expect("a collection");
+        engine
+            .create_collection(CollectionSpec { fidelity, error_bound, ..spec })
+            .expect("a collection");
         let entity = EntityId::new("web-1").expect("a name");
         let observation = |index: u8| Observation {
             entity: entity.clone(),
@@ -158,6 +166,11 @@ fn segments(corpus: &Corpus) {
             corpus.add("segment_payload", name, payload.bytes());
         }
         corpus.add("engine_log", name, &log_entries(&folder));
+        let segment = Segment::decode(blocks.summary.bytes()).expect("a segment");
+        let budget = Budget::Nrmse(0.05);
+        let how = Compaction { budget, widths: &[1.0; 3], flag_drift_min: 0.1 };
+        let outline = compact(&[segment], &how).expect("one course");
+        corpus.add("outline", name, &outline.encode());
     }
 }
 

@@ -8,12 +8,12 @@
 //! Everything is deterministic on every platform: the bytes are part of CIDs.
 
 mod channel;
-mod coder;
-mod guides;
+pub(crate) mod coder;
+pub(crate) mod guides;
 mod levels;
-mod matrix;
+pub(crate) mod matrix;
 mod mixing;
-mod numbers;
+pub(crate) mod numbers;
 
 use self::{
     channel::{Channel, ChannelCoder},
@@ -69,6 +69,9 @@ pub(crate) fn decode(
     let mut coder = Decoder::new(bytes);
     let mut times = vec![0; count];
     code_times(&mut coder, &mut times);
+    if coder.is_exhausted() {
+        return Err("length");
+    }
     let mut described = ChannelCoder::new();
     let mut channels = Vec::with_capacity(dim);
     for _ in 0..dim {
@@ -81,6 +84,9 @@ pub(crate) fn decode(
     code_guides(&mut coder, &mut guides);
     let mut cells = vec![0; moving * count];
     matrix::code(&mut coder, &guides, &mut cells);
+    if coder.is_exhausted() {
+        return Err("length");
+    }
     let mut cells = cells.into_iter();
     let mut values = Vec::with_capacity(count * dim);
     for _ in 0..count {
@@ -97,6 +103,9 @@ fn code_times(coder: &mut impl BitCoder, times: &mut [i64]) {
     let mut numbers = Numbers::new(TIME_KINDS);
     let (mut before, mut pace) = (0_i64, 0_i64);
     for (index, time) in times.iter_mut().enumerate() {
+        if coder.is_exhausted() {
+            return;
+        }
         let kind = if index == 0 { TIME_FIRST } else { TIME_CHANGE };
         let change = time.wrapping_sub(before).wrapping_sub(pace);
         let change = numbers.code_signed(coder, kind, change);

@@ -50,6 +50,7 @@ mod store;
 
 mod bytes;
 mod codec;
+mod compact;
 mod payload;
 mod rows;
 mod scaled;
@@ -77,6 +78,9 @@ pub use collection::{
     COLLECTION_NAME_BYTES_MAX, CollectionName, CollectionNameError, CollectionSpec, DIM_MAX, Dim,
     DimError, ErrorBound, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX,
     SegmentPolicy, SpecError, Units,
+};
+pub use compact::{
+    Budget, CompactError, Compaction, Flag, OUTLINE_BYTES_MAX, Outline, PIECES_MAX, Piece, compact,
 };
 pub use config::Config;
 pub use counters::Counters;

@@ -68,7 +68,7 @@ pub enum WindowMissing {
 impl Engine {
     /// Returns what the sealed segments of a collection, or of one entity, cost and lose.
     ///
-    /// Reads every observation of a collection that keeps them: minutes for a billion values.
+    /// Reads every observation of a collection that keeps them: about a second for a million values.
     ///
     /// # Errors
     ///

@@ -357,7 +357,7 @@ impl TryFrom<Encoded> for Segment {
     }
 }
 
-const fn metric_code(metric: Metric) -> u8 {
+pub(crate) const fn metric_code(metric: Metric) -> u8 {
     match metric {
         Metric::Cosine => 0,
         Metric::Euclidean => 1,
@@ -365,7 +365,7 @@ const fn metric_code(metric: Metric) -> u8 {
     }
 }
 
-fn metric_of(code: u8) -> Option<Metric> {
+pub(crate) fn metric_of(code: u8) -> Option<Metric> {
     [Metric::Cosine, Metric::Euclidean, Metric::Dot]
         .into_iter()
         .find(|metric| metric_code(*metric) == code)

@@ -495,10 +495,11 @@ pub(crate) enum TestnetCommand {
 pub(crate) enum BenchCommand {
     /// How small telemetry gets at each fidelity, and what that costs in error.
     ///
-    /// Prints one row for each set and codec, means over the set's entities: bytes of the values as
-    /// 32-bit floats over bytes stored (ratio), error and largest error in shares of each channel's
-    /// range, and how many segments hold one entity. The engine's codecs are named dunlin-…; zstd,
-    /// pcodec, a plain quantizer and fixed windows are measured beside them. Takes a minute or two.
+    /// Prints one row for each set of entities and codec: bytes of all values as 32-bit floats over bytes
+    /// stored (ratio), error in shares of each channel's range, its largest, and how many segments hold
+    /// one entity. The engine's codecs are named dunlin-…, with -regimes where it seals at every change
+    /// of behaviour instead of when a segment is full; zstd, pcodec, a plain quantizer and fixed windows
+    /// are measured beside them. Takes a minute or two.
     Compression(BenchArgs),
     /// How many observations a second are taken in durably, and how long a batch waits.
     ///

@@ -5,6 +5,7 @@ pub mod compression;
 pub mod ingest;
 
 mod stored;
+mod summary;
 
 use std::path::Path;
 

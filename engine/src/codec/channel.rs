@@ -260,6 +260,9 @@ impl ChannelCoder {
         values.resize(len as usize, 0);
         let mut before = 0_i64;
         for (index, value) in values.iter_mut().enumerate() {
+            if coder.is_exhausted() {
+                break;
+            }
             let kind = if index == 0 { VALUE } else { GAP };
             before = before.wrapping_add(self.numbers.code_signed(
                 coder,

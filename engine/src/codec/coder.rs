@@ -14,6 +14,12 @@ pub(crate) trait BitCoder {
     /// An encoder writes `bit` and returns it; a decoder ignores `bit` and returns what it reads.
     fn code(&mut self, bit: bool, p1: u32) -> bool;
 
+    /// Returns whether more was read than an encoder can have written: the bytes are cut or hostile, and
+    /// nothing is gained by going on.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
+
     /// Codes the lowest `width` bits of `value`, at most 32, each as likely 0 as 1.
     fn code_plain(&mut self, value: u32, width: u32) -> u32 {
         (0..width).rev().fold(0, |read, at| {
@@ -38,15 +44,13 @@ impl Encoder {
 
     /// Returns the bytes with as few as the last bits need; a decoder reads zeros behind them.
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        if self.low > 0 {
-            // One byte tells the interval apart unless its ends share it; then a second one does.
-            let kept = [0xff00_0000, 0xffff_0000, 0xffff_ff00, u32::MAX];
-            let tail = kept.iter().map(|mask| self.high & mask).find(|tail| *tail >= self.low);
-            self.bytes.extend(tail.unwrap_or(self.high).to_be_bytes());
-        }
-        while self.bytes.last() == Some(&0) {
-            self.bytes.pop();
-        }
+        // One byte tells the interval apart unless its ends share it; then a second one does. None is
+        // needed where zeros do.
+        let kept = [0, 0xff00_0000, 0xffff_0000, 0xffff_ff00, u32::MAX];
+        let tail = kept.iter().map(|mask| self.high & mask).find(|tail| *tail >= self.low);
+        let tail = tail.unwrap_or(self.high).to_be_bytes();
+        let zeros = tail.iter().rev().take_while(|byte| **byte == 0).count();
+        self.bytes.extend_from_slice(&tail[..tail.len() - zeros]);
         self.bytes
     }
 }
@@ -62,28 +66,39 @@ impl BitCoder for Encoder {
     }
 }
 
+/// Bytes behind the end that a decoder may read: those that it looks ahead.
+const MISSING_MAX: u32 = 4;
+
 /// Reads bits. Whatever the bytes are, it goes on for as long as it is asked.
 pub(crate) struct Decoder<'a> {
     low: u32,
     high: u32,
     word: u32,
+    /// Bytes read behind the end.
+    missing: u32,
     bytes: std::slice::Iter<'a, u8>,
 }
 
 impl<'a> Decoder<'a> {
     /// Returns a decoder of what an encoder wrote.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        let mut decoder = Self { low: 0, high: u32::MAX, word: 0, bytes: bytes.iter() };
+        let mut decoder = Self { low: 0, high: u32::MAX, word: 0, missing: 0, bytes: bytes.iter() };
         (0..4).for_each(|_| decoder.pull());
         decoder
     }
 
     fn pull(&mut self) {
-        self.word = self.word << 8 | u32::from(self.bytes.next().copied().unwrap_or(0));
+        let byte = self.bytes.next().copied();
+        self.missing = self.missing.saturating_add(u32::from(byte.is_none()));
+        self.word = self.word << 8 | u32::from(byte.unwrap_or(0));
     }
 }
 
 impl BitCoder for Decoder<'_> {
+    fn is_exhausted(&self) -> bool {
+        self.missing > MISSING_MAX
+    }
+
     fn code(&mut self, _: bool, p1: u32) -> bool {
         let word = self.word;
         let bit = narrow(&mut self.low, &mut self.high, p1, |middle| word <= middle);
@@ -119,6 +134,13 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_stands_before_the_bits_stays() {
+        let mut encoder = Encoder::new(vec![0, 0]);
+        encoder.code(true, ONE / 2);
+        assert_eq!(encoder.finish(), [0, 0]);
+    }
+
     proptest! {
         #[test]
         fn bits_come_back(bits in prop::collection::vec((any::<bool>(), 1..ONE), 0..2000)) {
@@ -131,6 +153,7 @@ mod tests {
             for (bit, p1) in &bits {
                 prop_assert_eq!(decoder.code(false, *p1), *bit);
             }
+            prop_assert!(!decoder.is_exhausted());
         }
 
         #[test]

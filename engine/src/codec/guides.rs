@@ -11,7 +11,7 @@ const STEPS_MAX: usize = 4096;
 const SHARE_MIN: f64 = 0.01;
 
 /// Returns for each column the one on its left whose steps are most like its own; the first has itself.
-pub(super) fn choose(columns: &[Vec<i32>]) -> Vec<u16> {
+pub(crate) fn choose(columns: &[Vec<i32>]) -> Vec<u16> {
     let steps: Vec<Vec<f64>> = columns.iter().map(|column| sampled_steps(column)).collect();
     let powers: Vec<f64> = steps.iter().map(|steps| product(steps, steps)).collect();
     let guide = |at: usize| {

@@ -26,13 +26,16 @@ const CONTEXTS_MIN: usize = 1 << 12;
 const CONTEXTS_MAX: usize = 1 << 22;
 
 /// Codes `cells`, row-major, `guides.len()` to a row; a decoder fills them. `guides` names for each
-/// channel the one on its left that moves most like it, or itself.
+/// channel the one on its left that moves most like it, or itself. Of a cut stream the rest stays zero.
 pub(crate) fn code(coder: &mut impl BitCoder, guides: &[u16], cells: &mut [i32]) {
     let channels = guides.len();
     let room = (cells.len() * CONTEXTS_PER_CELL).clamp(CONTEXTS_MIN, CONTEXTS_MAX);
     let mut mixer = Mixer::new(channels * KINDS, room);
     let mut states = vec![Channel::default(); channels];
     for row in cells.chunks_exact_mut(channels.max(1)) {
+        if coder.is_exhausted() {
+            return;
+        }
         let mut moved = Moved::default();
         for (at, cell) in row.iter_mut().enumerate() {
             let guide = &states[usize::from(guides[at])];

@@ -1,10 +1,11 @@
 //! How small telemetry gets, and what that costs in error: the engine's three fidelities beside zstd,
 //! pcodec and a plain quantizer.
 //!
-//! Ratios are bytes of the values as 32-bit floats over all bytes that are stored: for the engine these
-//! are its segment and payload blocks, times included. Errors are in shares of each channel's own range
-//! in the entity's data, bounds too. Every number is a mean over the entities of a set, but the largest
-//! error, which is the largest.
+//! Ratios are bytes of the values as 32-bit floats over all bytes that are stored, both summed over the
+//! entities of a set: a mean of their ratios would tell of little but the calmest one. For the engine,
+//! stored bytes are its segment and payload blocks, or outlines, times included. Errors are in shares of
+//! each channel's own range in the entity's data, bounds too. They and the counts of segments are means
+//! over the entities, but the largest error, which is the largest.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,10 @@ use dunlin_engine::{ErrorBound, Fidelity};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::stored::{Sealing, Stored};
+use super::{
+    stored::{Sealing, Stored},
+    summary,
+};
 use crate::vts1::Series;
 
 /// Largest errors that lossy codecs are asked for, in shares of the range.
@@ -91,8 +95,8 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
     let entity = &series.entity;
     let truth = Truth::of(series);
     say(format!("{entity}: zstd and pcodec"));
-    tally.add("zstd-19", None, truth.exact(zstd_bytes(&truth.columns)?));
-    tally.add("pcodec-8", None, truth.exact(pcodec_bytes(&truth.columns)?));
+    tally.add("zstd-19", Setting::None, truth.exact(zstd_bytes(&truth.columns)?));
+    tally.add("pcodec-8", Setting::None, truth.exact(pcodec_bytes(&truth.columns)?));
     for (name, sealing) in [
         ("dunlin-lossless", Sealing::Full),
         ("dunlin-lossless-regimes", Sealing::Regimes(THRESHOLD)),
@@ -105,12 +109,17 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
         };
         ensure!(history.count() == series.rows(), "{entity}: rows are missing");
         ensure!(history.iter().enumerate().all(same), "{entity}: {name} changed a value");
-        tally.add(name, None, truth.exact(stored.bytes).in_segments(stored.segments.len()));
+        tally.add(
+            name,
+            Setting::None,
+            truth.exact(stored.bytes).in_segments(stored.segments.len()),
+        );
     }
+    summary::measure(series, &truth, THRESHOLD, tally, say)?;
     for bound in BOUNDS {
         say(format!("{entity}: bound {bound}"));
         let (bytes, values) = quantized(&truth, bound)?;
-        tally.add("quantise-delta-zstd", Some(bound), truth.measured(bytes, values));
+        tally.add("quantise-delta-zstd", Setting::Bound(bound), truth.measured(bytes, values));
         for (name, sealing) in [
             ("dunlin-bounded", Sealing::Full),
             ("dunlin-bounded-regimes", Sealing::Regimes(THRESHOLD)),
@@ -122,19 +131,19 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
             let values = history.iter().flat_map(|(_, row)| row.iter().copied().map(f64::from));
             let result = truth.measured(stored.bytes, values);
             ensure!(result.max_error <= bound, "{entity}: an error of {}", result.max_error);
-            tally.add(name, Some(bound), result.in_segments(stored.segments.len()));
+            tally.add(name, Setting::Bound(bound), result.in_segments(stored.segments.len()));
         }
     }
     Ok(())
 }
 
 /// The data that codecs are measured against.
-struct Truth {
-    columns: Vec<Vec<f32>>,
+pub(super) struct Truth {
+    pub(super) columns: Vec<Vec<f32>>,
     /// Row-major.
-    values: Vec<f32>,
+    pub(super) values: Vec<f32>,
     /// Lowest and highest value of each channel; of a constant one, the value and one more.
-    ranges: Vec<(f32, f32)>,
+    pub(super) ranges: Vec<(f32, f32)>,
     /// Squared deviation from the means, in shares of the range, over all values.
     deviation: f64,
 }
@@ -158,22 +167,28 @@ impl Truth {
         Self { columns, values, ranges, deviation }
     }
 
+    /// Returns the width of each channel's range.
+    pub(super) fn widths(&self) -> impl Iterator<Item = f64> {
+        self.ranges.iter().map(|range| width(*range))
+    }
+
     /// Returns the result of a codec that gives back every bit.
     fn exact(&self, bytes: usize) -> Measured {
         self.measured(bytes, self.values.iter().copied().map(f64::from))
     }
 
     /// Returns the result of a codec that gives back these values, row-major.
-    fn measured(&self, bytes: usize, back: impl IntoIterator<Item = f64>) -> Measured {
+    pub(super) fn measured(&self, bytes: usize, back: impl IntoIterator<Item = f64>) -> Measured {
         let (mut squares, mut max_error) = (0.0, 0.0_f64);
-        let widths: Vec<f64> = self.ranges.iter().map(|range| width(*range)).collect();
+        let widths: Vec<f64> = self.widths().collect();
         for ((value, back), width) in self.values.iter().zip(back).zip(widths.iter().cycle()) {
             let error = (f64::from(*value) - back).abs() / width;
             squares += error * error;
             max_error = max_error.max(error);
         }
         Measured {
-            ratio: (self.values.len() * size_of::<f32>()) as f64 / bytes as f64,
+            raw_bytes: (self.values.len() * size_of::<f32>()) as f64,
+            bytes: bytes as f64,
             nrmse: (squares / self.values.len() as f64).sqrt(),
             r2: if self.deviation > 0.0 { 1.0 - squares / self.deviation } else { 1.0 },
             max_error,
@@ -186,10 +201,11 @@ fn width((lower, upper): (f32, f32)) -> f64 {
     f64::from(upper) - f64::from(lower)
 }
 
-/// What one codec did on one entity, or the mean over entities.
+/// What one codec did on one entity.
 #[derive(Clone, Copy)]
-struct Measured {
-    ratio: f64,
+pub(super) struct Measured {
+    raw_bytes: f64,
+    bytes: f64,
     nrmse: f64,
     r2: f64,
     max_error: f64,
@@ -197,36 +213,48 @@ struct Measured {
 }
 
 impl Measured {
-    fn in_segments(self, segments: usize) -> Self {
+    pub(super) fn in_segments(self, segments: usize) -> Self {
         Self { segments: Some(segments as f64), ..self }
     }
 }
 
-/// Results by codec and bound, in the order in which they first came.
+/// Results by codec and setting, in the order in which they first came.
 #[derive(Default)]
-struct Tally {
-    results: Vec<(String, Option<f64>, Vec<Measured>)>,
+pub(super) struct Tally {
+    results: Vec<(String, Setting, Vec<Measured>)>,
+}
+
+/// What a codec was asked for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Setting {
+    /// Nothing: it has no choice.
+    None,
+    /// A largest error for every value.
+    Bound(f64),
+    /// A root mean square error over all values.
+    Nrmse(f64),
 }
 
 impl Tally {
-    fn add(&mut self, codec: &str, bound: Option<f64>, measured: Measured) {
-        let same = |(name, at, _): &&mut (String, Option<f64>, _)| name == codec && *at == bound;
+    pub(super) fn add(&mut self, codec: &str, setting: Setting, measured: Measured) {
+        let same =
+            |(name, other, _): &&mut (String, Setting, _)| name == codec && *other == setting;
         match self.results.iter_mut().find(same) {
             Some((.., results)) => results.push(measured),
-            None => self.results.push((codec.to_owned(), bound, vec![measured])),
+            None => self.results.push((codec.to_owned(), setting, vec![measured])),
         }
     }
 
     fn rows(self, set: &str) -> impl Iterator<Item = Row> {
-        self.results.into_iter().map(move |(codec, bound, results)| {
+        self.results.into_iter().map(move |(codec, setting, results)| {
             let mean = |of: fn(&Measured) -> f64| {
                 results.iter().map(of).sum::<f64>() / results.len() as f64
             };
             Row {
                 set: set.to_owned(),
                 codec,
-                bound,
-                ratio: mean(|result| result.ratio),
+                bound: if let Setting::Bound(bound) = setting { Some(bound) } else { None },
+                ratio: mean(|result| result.raw_bytes) / mean(|result| result.bytes),
                 nrmse: mean(|result| result.nrmse),
                 r2: mean(|result| result.r2),
                 max_error: results.iter().map(|result| result.max_error).fold(0.0, f64::max),
@@ -270,4 +298,48 @@ fn quantized(truth: &Truth, bound: f64) -> anyhow::Result<(usize, Vec<f64>)> {
         }
     }
     Ok((zstd::bulk::compress(&bytes, ZSTD_LEVEL)?.len(), values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_add_up_and_errors_are_means() {
+        let measured = |bytes: f64, nrmse: f64| Measured {
+            raw_bytes: 100.0,
+            bytes,
+            nrmse,
+            r2: 1.0,
+            max_error: nrmse,
+            segments: Some(bytes),
+        };
+        let mut tally = Tally::default();
+        tally.add("dunlin-summary", Setting::Nrmse(0.1), measured(1.0, 0.1));
+        tally.add("dunlin-summary", Setting::Nrmse(0.2), measured(7.0, 0.2));
+        tally.add("dunlin-summary", Setting::Nrmse(0.1), measured(3.0, 0.3));
+        let rows: Vec<Row> = tally.rows("smd").collect();
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].ratio, rows[0].nrmse, rows[0].max_error), (50.0, 0.2, 0.3));
+        assert_eq!((rows[0].segments, rows[0].bound), (Some(2.0), None));
+    }
+
+    #[test]
+    fn baseline_and_engine_keep_the_bound() {
+        let dataset = super::super::dataset(None).unwrap();
+        let set = dataset.sets().remove(0);
+        let series = dataset.read_set(&set).next().unwrap().unwrap();
+        let truth = Truth::of(&series);
+        let (bytes, values) = quantized(&truth, 0.05).unwrap();
+        let plain = truth.measured(bytes, values);
+        let error = Some(ErrorBound::OfRange(0.05));
+        let stored =
+            Stored::seal(&series, &truth.ranges, Fidelity::Bounded, error, Sealing::Full).unwrap();
+        let history = stored.history().unwrap();
+        let values = history.iter().flat_map(|(_, row)| row.iter().copied().map(f64::from));
+        let ours = truth.measured(stored.bytes, values);
+        assert!(plain.max_error <= 0.05 + 1e-9 && ours.max_error <= 0.05);
+        // The target of the engine is 1.2.
+        assert!(ours.bytes * 1.2 < plain.bytes, "{} of {}", ours.bytes, plain.bytes);
+    }
 }

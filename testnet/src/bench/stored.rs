@@ -30,6 +30,8 @@ pub(super) struct Stored {
 pub(super) enum Sealing {
     /// Where the entity's behaviour changes by this drift, in shares of the range.
     Regimes(f64),
+    /// After so many observations.
+    Windows(u32),
     /// Where a segment is full: what someone chooses who wants the observations, not the regimes.
     Full,
 }
@@ -93,11 +95,9 @@ fn policy(units: &Units, sealing: Sealing) -> SegmentPolicy {
             let slow_threshold = threshold * policy.slow_threshold / policy.threshold;
             SegmentPolicy { threshold, slow_threshold, ..policy }
         }
-        Sealing::Full => SegmentPolicy {
-            threshold: 1e9,
-            slow_threshold: 1e9,
-            observations_max: SEGMENT_OBSERVATIONS_MAX,
-            ..policy
-        },
+        Sealing::Windows(observations_max) => {
+            SegmentPolicy { threshold: 1e9, slow_threshold: 1e9, observations_max, ..policy }
+        }
+        Sealing::Full => self::policy(units, Sealing::Windows(SEGMENT_OBSERVATIONS_MAX)),
     }
 }
