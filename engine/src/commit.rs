@@ -17,8 +17,8 @@ use crate::{
     state::Outcome,
 };
 
-/// A group takes no further entry once it has this many bytes: enough to make one sync cheap for each,
-/// little enough that questions, which wait while a group is applied, do not wait long.
+/// A group takes no further entry once it weighs this much, in bytes: enough to make one sync cheap for
+/// each, little enough that questions, which wait while a group is applied, do not wait long.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
 const _: () = assert!(GROUP_BYTES + Config::BATCH_BYTES_MAX + 5 <= crate::log::RECORD_BYTES_MAX);
@@ -51,6 +51,7 @@ enum End {
 struct Waiting {
     entry: Entry,
     bytes: Vec<u8>,
+    weight: usize,
     slot: Slot,
 }
 
@@ -58,7 +59,8 @@ struct Waiting {
 type Slot = Arc<Mutex<Option<Outcome>>>;
 
 impl Commit {
-    /// Brings an entry, encoded in `bytes`, into the log and returns what it did.
+    /// Brings an entry, encoded in `bytes`, into the log and returns what it did. `weight` says how long it
+    /// takes to apply: as long as so many bytes of the simplest entries.
     ///
     /// `write` writes, syncs and applies one group; it returns one outcome per entry.
     ///
@@ -69,6 +71,7 @@ impl Commit {
         &self,
         entry: Entry,
         bytes: Vec<u8>,
+        weight: usize,
         write: impl Fn(Vec<Entry>, &[u8]) -> Result<Vec<Outcome>, PoisonCause>,
     ) -> Result<Outcome, WriteError> {
         let slot = Slot::default();
@@ -80,7 +83,7 @@ impl Commit {
         }
         queue.check()?;
         queue.waiting_bytes += bytes.len();
-        queue.waiting.push_back(Waiting { entry, bytes, slot: Arc::clone(&slot) });
+        queue.waiting.push_back(Waiting { entry, bytes, weight, slot: Arc::clone(&slot) });
         loop {
             if let Some(outcome) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return Ok(outcome);
@@ -159,10 +162,12 @@ impl Commit {
     ) -> MutexGuard<'a, Queue> {
         queue.leading = true;
         let (mut entries, mut slots, mut record) = (Vec::new(), Vec::new(), Vec::new());
-        while record.len() < GROUP_BYTES
-            && let Some(Waiting { entry, bytes, slot }) = queue.waiting.pop_front()
+        let mut heavy = 0;
+        while heavy < GROUP_BYTES
+            && let Some(Waiting { entry, bytes, weight, slot }) = queue.waiting.pop_front()
         {
             queue.waiting_bytes -= bytes.len();
+            heavy += weight;
             entries.push(entry);
             slots.push(slot);
             match record.is_empty() {

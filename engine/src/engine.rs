@@ -12,7 +12,7 @@ use dunlin_wire::Cid;
 use crate::{
     Config, Counters,
     batch::{self, Entry},
-    collection::{CollectionName, CollectionSpec},
+    collection::{CollectionName, CollectionSpec, Fidelity},
     commit::Commit,
     entity::Entity,
     error::{OpenError, PoisonCause, ReadError, StoreError, WriteError},
@@ -28,6 +28,10 @@ const VERSION_FILE: &str = "VERSION";
 
 /// What it says.
 const VERSION: &str = "dunlin engine 1\n";
+
+/// How much longer it takes to keep observations than to sum them up: the codec codes about a million
+/// values a second.
+const PAYLOAD_WEIGHT: usize = 8;
 
 /// The file whose lock says that an engine has the folder.
 const LOCK_FILE: &str = "lock";
@@ -101,7 +105,7 @@ impl Engine {
     /// written.
     pub fn create_collection(&self, spec: CollectionSpec) -> Result<(), WriteError> {
         let checked = spec.check().map_err(WriteError::Spec);
-        self.counted(checked.and_then(|()| self.submit(Entry::Create(Box::new(spec))))).map(drop)
+        self.counted(checked.and_then(|()| self.submit(Entry::Create(Box::new(spec)), 1))).map(drop)
     }
 
     /// Takes in a batch of observations, or none of it.
@@ -145,7 +149,7 @@ impl Engine {
         entity: &EntityId,
     ) -> Result<Option<Cid>, WriteError> {
         let entry = Entry::Seal { collection: collection.clone(), entity: entity.clone() };
-        match self.counted(self.submit(entry))? {
+        match self.counted(self.submit(entry, PAYLOAD_WEIGHT))? {
             Outcome::Sealed(cid) => Ok(cid),
             _ => Ok(None),
         }
@@ -235,17 +239,20 @@ impl Engine {
         if groups.is_empty() {
             return Ok(Outcome::Ingested(Ack::default()));
         }
-        self.submit(Entry::Observations { collection: name.clone(), groups })
+        let times = if spec.fidelity == Fidelity::Summary { 1 } else { PAYLOAD_WEIGHT };
+        self.submit(Entry::Observations { collection: name.clone(), groups }, times)
     }
 
-    fn submit(&self, entry: Entry) -> Result<Outcome, WriteError> {
+    /// Brings an entry into the log; applying it takes so many times as long as for a summary.
+    fn submit(&self, entry: Entry, times: usize) -> Result<Outcome, WriteError> {
         let bytes = entry.encode();
         if bytes.len() > Config::BATCH_BYTES_MAX {
             let observations = entry.observations();
             return Err(WriteError::BatchTooLarge { observations, bytes: bytes.len() });
         }
+        let weight = times * bytes.len();
         let write = |entries: Vec<Entry>, record: &[u8]| self.write_group(entries, record);
-        match self.commit.submit(entry, bytes, write)? {
+        match self.commit.submit(entry, bytes, weight, write)? {
             Outcome::Refused(cause) => Err(cause),
             outcome => Ok(outcome),
         }

@@ -7,5 +7,6 @@ mod durability;
 mod folder;
 mod golden;
 mod ingest;
+mod model;
 mod questions;
 mod support;
