@@ -501,6 +501,20 @@ pub(crate) enum BenchCommand {
     /// of behaviour instead of when a segment is full; zstd, pcodec, a plain quantizer and fixed windows
     /// are measured beside them. Takes a minute or two.
     Compression(BenchArgs),
+    /// How soon a folder with many segments answers after a start, and how much memory that takes.
+    ///
+    /// Makes the segments first, which takes minutes for a million, and opens them in a fresh process.
+    Open {
+        /// About how many segments.
+        #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+        segments: u64,
+        /// Write here, and remove it again; the system's folder for temporary files when absent.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Only open what was made, in this folder.
+        #[arg(long, value_name = "DIR", hide = true)]
+        reopen: Option<PathBuf>,
+    },
     /// How many observations a second are taken in durably, and how long a batch waits.
     ///
     /// Prints one row for each case: observations per second over all writers, the median and the

@@ -3,6 +3,7 @@
 
 pub mod compression;
 pub mod ingest;
+pub mod open;
 
 mod stored;
 mod summary;

@@ -54,6 +54,10 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
         BenchCommand::Compression(BenchArgs { data }) => {
             bench::compression::run(&bench::compression::Options { data, json })
         }
+        BenchCommand::Open { segments, dir, reopen } => {
+            let program = program()?;
+            bench::open::run(&bench::open::Options { program, segments, dir, reopen, json })
+        }
         BenchCommand::Ingest { dir } => bench::ingest::run(&bench::ingest::Options { dir, json }),
     }
 }

@@ -1,0 +1,213 @@
+//! How soon a node with many segments answers after its start, and how much memory that takes.
+//!
+//! Segments are made through the engine as any node makes them: every entity changes its level after a
+//! few observations. Then a fresh process opens the folder, so that nothing is left in memory from before;
+//! the system's cache of files may still hold it, as it does after a restart.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+use dunlin_engine::{
+    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, HistoryQuery, Include, KnnQuery,
+    Observation, TimeRange, Timestamp, Units,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+/// Entities among whom the segments are spread.
+const ENTITIES: u64 = 1_000;
+
+/// Channels of every vector.
+const DIMS: u16 = 38;
+
+/// Observations in one segment: twice what it takes to see that a level has changed.
+const DWELL: u64 = 6;
+
+/// Segments of each entity that are made in one batch.
+const SEGMENTS_PER_BATCH: u64 = 100;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This program, to open the folder in a fresh process.
+    pub program: PathBuf,
+    /// About how many segments.
+    pub segments: u64,
+    /// Where to write; the system's folder for temporary files when absent.
+    pub dir: Option<PathBuf>,
+    /// Only open this folder, and print what was measured as one JSON object.
+    pub reopen: Option<PathBuf>,
+    /// Print the rows as JSON.
+    pub json: bool,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    segments: u64,
+    dims: u16,
+    stored_mib: f64,
+    open_ms: f64,
+    /// From the start of opening to the first answer: the latest course of one entity.
+    first_answer_ms: f64,
+    /// The ten nearest of all segments, afterwards.
+    knn_ms: f64,
+    /// Resident memory at the end, and at its highest.
+    resident_mib: f64,
+    resident_max_mib: f64,
+}
+
+/// Makes the segments, opens them in a fresh process, and prints the row.
+///
+/// # Errors
+///
+/// Fails when the folder cannot be written, or the other process fails.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(folder) = &options.reopen {
+        println!("{}", serde_json::to_string(&reopen(folder)?)?);
+        return Ok(());
+    }
+    let base = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new().prefix("dunlin-bench-").tempdir_in(&base);
+    let folder = folder.with_context(|| format!("cannot write to {}", base.display()))?;
+    fill(folder.path(), options.segments)?;
+    let mut command = Command::new(&options.program);
+    command.args(["bench", "open", "--reopen"]).arg(folder.path()).stderr(Stdio::inherit());
+    let output = command.output().context("cannot start this program again")?;
+    ensure!(output.status.success(), "the process that opened the folder {}", output.status);
+    let row: Row = serde_json::from_slice(&output.stdout)?;
+    let header = [
+        "segments",
+        "dims",
+        "stored MiB",
+        "open ms",
+        "first answer ms",
+        "knn ms",
+        "resident MiB",
+        "at most MiB",
+    ];
+    super::print(&[row], options.json, header, |row| {
+        [
+            row.segments.to_string(),
+            row.dims.to_string(),
+            format!("{:.0}", row.stored_mib),
+            format!("{:.0}", row.open_ms),
+            format!("{:.0}", row.first_answer_ms),
+            format!("{:.0}", row.knn_ms),
+            format!("{:.0}", row.resident_mib),
+            format!("{:.0}", row.resident_max_mib),
+        ]
+    })?;
+    Ok(())
+}
+
+/// Makes about so many segments in a new folder.
+fn fill(folder: &Path, segments: u64) -> anyhow::Result<()> {
+    let engine = Engine::open(folder, Config::default())?;
+    let dim = Dim::new(DIMS)?;
+    let spec = CollectionSpec::new(name()?, dim, Units::unit_range(dim));
+    engine.create_collection(spec.clone())?;
+    let progress = ProgressBar::new(segments);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len} segments, {eta}")?);
+    let of_each = segments.div_ceil(ENTITIES);
+    for first in (0..of_each).step_by(usize::try_from(SEGMENTS_PER_BATCH)?) {
+        let count = SEGMENTS_PER_BATCH.min(of_each - first);
+        for number in 0..ENTITIES {
+            let entity = entity(number)?;
+            let batch = (first * DWELL..(first + count) * DWELL)
+                .map(|index| observation(&entity, number, index))
+                .collect();
+            engine.ingest(&spec.name, batch)?;
+            progress.inc(count);
+        }
+    }
+    engine.close()?;
+    progress.finish_and_clear();
+    Ok(())
+}
+
+/// Opens a folder that was filled, and asks it.
+fn reopen(folder: &Path) -> anyhow::Result<Row> {
+    let start = Instant::now();
+    let engine = Engine::open(folder, Config::default())?;
+    let open_ms = milliseconds(start);
+    let last = engine.entity(&name()?, &entity(0)?)?.last;
+    let history = HistoryQuery {
+        collection: name()?,
+        entity: entity(0)?,
+        range: TimeRange::between(Timestamp(last.0 - 60_000_000), last),
+        resolution_us: None,
+    };
+    ensure!(engine.history(&history)?.points.count() > 0, "an entity without a course");
+    let first_answer_ms = milliseconds(start);
+    let start = Instant::now();
+    let knn = KnnQuery {
+        collection: name()?,
+        vector: vec![0.5; DIMS.into()],
+        k: 10,
+        range: TimeRange::ALL,
+        entity: None,
+        include: Include::Sealed,
+    };
+    let answer = engine.knn(&knn)?;
+    let knn_ms = milliseconds(start);
+    Ok(Row {
+        segments: answer.coverage.segments_scanned,
+        dims: DIMS,
+        stored_mib: size_of(folder)? as f64 / MIB,
+        open_ms,
+        first_answer_ms,
+        knn_ms,
+        resident_mib: resident_mib("VmRSS:").unwrap_or(f64::NAN),
+        resident_max_mib: resident_mib("VmHWM:").unwrap_or(f64::NAN),
+    })
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn name() -> anyhow::Result<CollectionName> {
+    Ok(CollectionName::new("bench")?)
+}
+
+fn entity(number: u64) -> anyhow::Result<EntityId> {
+    Ok(EntityId::new(format!("entity-{number}"))?)
+}
+
+fn observation(entity: &EntityId, number: u64, index: u64) -> Observation {
+    let level = |channel: u64| {
+        // Mixes entity, regime and channel into a number from 0 to 1.
+        let mixed = (number * 1_000_003 + index / DWELL) * u64::from(DIMS) + channel;
+        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32 / (1 << 24) as f32
+    };
+    let timestamp = Timestamp(i64::try_from(index).unwrap_or(i64::MAX / 1_000_000) * 1_000_000);
+    let vector = (0..u64::from(DIMS)).map(level).collect();
+    Observation { entity: entity.clone(), timestamp, vector, metadata: None }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// Returns the size of all files below a folder.
+fn size_of(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
+}
+
+/// Returns what Linux says of this process's memory.
+fn resident_mib(line: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let found = status.lines().find_map(|text| text.strip_prefix(line))?;
+    let kib: f64 = found.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
