@@ -16,8 +16,8 @@ pub const DIM_MAX: u16 = 4096;
 /// Longest channel name, in bytes.
 pub(crate) const CHANNEL_NAME_BYTES_MAX: usize = 64;
 
-/// Most observations in one segment, whatever a policy says: it bounds what an open regime of a
-/// lossless collection keeps in memory.
+/// Most observations in one segment, whatever a policy says: it bounds what an open regime keeps in
+/// memory in collections that keep observations.
 pub const SEGMENT_OBSERVATIONS_MAX: u32 = 65_536;
 
 /// Longest lateness window: one day. A longer one would hold back a day of observations per entity.
@@ -35,6 +35,9 @@ pub struct CollectionSpec {
     pub metric: Metric,
     /// What a segment keeps of its observations.
     pub fidelity: Fidelity,
+    /// How far a kept value may be from the observed one: with fidelity `bounded`, and only then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_bound: Option<ErrorBound>,
     /// What one unit of drift means in each channel.
     pub units: Units,
     /// When a regime ends.
@@ -58,6 +61,7 @@ impl CollectionSpec {
             dim,
             metric: Metric::Euclidean,
             fidelity: Fidelity::Summary,
+            error_bound: None,
             policy: SegmentPolicy::for_units(&units),
             units,
             lateness_us: 0,
@@ -72,10 +76,8 @@ impl CollectionSpec {
     ///
     /// Returns the first rule that is broken.
     pub fn check(&self) -> Result<(), SpecError> {
-        if self.fidelity == Fidelity::Bounded {
-            return Err(SpecError::FidelityNotBuilt);
-        }
         self.units.check(self.dim)?;
+        self.check_error_bound()?;
         self.policy.check()?;
         if self.lateness_us > LATENESS_US_MAX {
             return Err(SpecError::Lateness { lateness_us: self.lateness_us });
@@ -92,6 +94,48 @@ impl CollectionSpec {
         match self.entities_max {
             1..=Config::ENTITIES_MAX => Ok(()),
             entities_max => Err(SpecError::EntitiesMax { entities_max }),
+        }
+    }
+
+    /// Returns the largest error of each channel, in its own unit, with fidelity `bounded`.
+    #[must_use]
+    pub fn error_max(&self) -> Option<Vec<f32>> {
+        match (self.error_bound.as_ref()?, &self.units) {
+            (ErrorBound::Absolute(errors), _) => Some(errors.clone()),
+            (ErrorBound::OfRange(share), Units::Range { lower, upper }) => {
+                let errors = lower
+                    .iter()
+                    .zip(upper)
+                    .map(|(lower, upper)| below(share * (f64::from(*upper) - f64::from(*lower))));
+                Some(errors.collect())
+            }
+            (ErrorBound::OfRange(_), Units::NoiseFloor) => None,
+        }
+    }
+
+    fn check_error_bound(&self) -> Result<(), SpecError> {
+        let wrong = |what| Err(SpecError::ErrorBound { what });
+        match (&self.error_bound, self.fidelity) {
+            (None, Fidelity::Bounded) => wrong("missing: fidelity `bounded` needs one"),
+            (None, _) => Ok(()),
+            (Some(_), Fidelity::Summary | Fidelity::Lossless) => {
+                wrong("out of place: only fidelity `bounded` has one")
+            }
+            (Some(ErrorBound::OfRange(_)), _) if self.units == Units::NoiseFloor => {
+                wrong("a share of the range, but the units declare no range")
+            }
+            (Some(ErrorBound::OfRange(share)), _) if !(1e-9..=1.0).contains(share) => {
+                wrong("not a share of the range from 1e-9 to 1")
+            }
+            (Some(ErrorBound::Absolute(errors)), _) if errors.len() != self.dim.get() => {
+                wrong("for another number of channels")
+            }
+            (Some(ErrorBound::Absolute(errors)), _)
+                if !errors.iter().all(|error| error.is_finite() && *error >= 0.0) =>
+            {
+                wrong("not a finite number of at least 0 in every channel")
+            }
+            (Some(_), Fidelity::Bounded) => Ok(()),
         }
     }
 
@@ -234,10 +278,27 @@ pub enum Metric {
 pub enum Fidelity {
     /// The summary alone.
     Summary,
-    /// Every value within a stated error. Not built yet: collections that ask for it are refused.
+    /// Every observation at its time, every value within [`CollectionSpec::error_bound`].
     Bounded,
     /// Every observation, bit for bit.
     Lossless,
+}
+
+/// How far a kept value may be from the observed one. It holds for every value without exception: a
+/// channel in which some value cannot be kept within it as cheaply is kept bit for bit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorBound {
+    /// This share of each channel's declared range, 1e-9 to 1; needs [`Units::Range`].
+    OfRange(f64),
+    /// This much in each channel, in the channel's own unit; 0 keeps the channel bit for bit.
+    Absolute(Vec<f32>),
+}
+
+/// Returns the largest finite float that is not above a finite, positive value.
+fn below(value: f64) -> f32 {
+    let nearest = (value as f32).min(f32::MAX);
+    if f64::from(nearest) > value { nearest.next_down() } else { nearest }
 }
 
 /// What one unit of drift means in each channel.
@@ -254,6 +315,13 @@ pub enum Units {
     /// The entity's own noise in each channel, learned from the differences of neighboring
     /// observations: drift 1 is one typical step.
     NoiseFloor,
+}
+
+impl Fidelity {
+    /// Returns whether segments link to their observations.
+    pub(crate) const fn keeps_observations(self) -> bool {
+        matches!(self, Self::Bounded | Self::Lossless)
+    }
 }
 
 impl Units {
@@ -366,9 +434,12 @@ impl SegmentPolicy {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
-    /// The collection asks for bounded fidelity.
-    #[error("fidelity `bounded` is not available yet; use `summary` or `lossless`")]
-    FidelityNotBuilt,
+    /// The error bound does not fit the fidelity, the units or the dimension, or is no error.
+    #[error("the error bound is {what}")]
+    ErrorBound {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// There are bounds for another number of channels.
     #[error("{found} bounds for {expected} channels")]
     Bounds {
@@ -443,11 +514,31 @@ mod tests {
         assert!(Dim::new(0).is_err() && Dim::new(4097).is_err() && Dim::new(4096).is_ok());
     }
 
+    #[track_caller]
+    fn check_error_bounds() {
+        let bounded = CollectionSpec { fidelity: Fidelity::Bounded, ..spec(2) };
+        let with = |bound| CollectionSpec { error_bound: Some(bound), ..bounded.clone() };
+        let (share, absolute) = (ErrorBound::OfRange, ErrorBound::Absolute);
+        for good in [share(0.01), share(1.0), absolute(vec![0.0, 3.0])] {
+            assert_eq!(with(good).check(), Ok(()));
+        }
+        let bad = [share(0.0), share(1.5), share(f64::NAN), absolute(vec![1.0])];
+        for bad in bad.into_iter().chain([absolute(vec![1.0, -1.0]), absolute(vec![f32::NAN; 2])]) {
+            assert!(matches!(with(bad).check(), Err(SpecError::ErrorBound { .. })));
+        }
+        let unranged = CollectionSpec { units: Units::NoiseFloor, ..with(share(0.01)) };
+        let out_of_place = CollectionSpec { fidelity: Fidelity::Lossless, ..with(share(0.01)) };
+        for bad in [bounded.clone(), unranged, out_of_place] {
+            assert!(matches!(bad.check(), Err(SpecError::ErrorBound { .. })));
+        }
+        let tenth = with(share(0.1)).error_max().unwrap();
+        assert!(tenth.iter().all(|error| (0.099_999..=0.1).contains(&f64::from(*error))));
+    }
+
     #[test]
     fn a_specification_names_the_rule_that_it_breaks() {
         assert_eq!(spec(2).check(), Ok(()));
-        let bounded = CollectionSpec { fidelity: Fidelity::Bounded, ..spec(2) };
-        assert_eq!(bounded.check(), Err(SpecError::FidelityNotBuilt));
+        check_error_bounds();
         let units = Units::Range { lower: vec![0.0, 1.0], upper: vec![1.0, 1.0] };
         let flat = CollectionSpec { units, ..spec(2) };
         assert_eq!(flat.check(), Err(SpecError::Range { channel: 1 }));

@@ -19,8 +19,8 @@ pub struct HistoryQuery {
     pub entity: EntityId,
     /// The stretch of time.
     pub range: TimeRange,
-    /// One point per this many microseconds; `None` returns every observation of a lossless
-    /// collection, and the start and end of each regime of a summary one.
+    /// One point per this many microseconds; `None` returns every observation of a collection that
+    /// keeps them, and the start and end of each regime of a summary one.
     pub resolution_us: Option<u64>,
 }
 
@@ -30,8 +30,11 @@ pub struct HistoryAnswer {
     /// Times and vectors in time order. With a resolution, a point stands for the time since the one
     /// before it and holds what was newest in it; where nothing is known there is no point.
     pub points: Rows,
-    /// Whether the vectors are observations (`Lossless`) or regime means (`Summary`).
+    /// Whether the vectors are observations (`Lossless`), within an error (`Bounded`), or regime means
+    /// (`Summary`).
     pub fidelity: Fidelity,
+    /// Largest error of each channel, in its own unit, when they are within one.
+    pub error_max: Option<Vec<f32>>,
     /// What was looked at.
     pub coverage: Coverage,
 }
@@ -53,8 +56,8 @@ struct Piece<'a> {
 }
 
 impl Engine {
-    /// Returns the course of an entity at the collection's fidelity: observations bit for bit, or the
-    /// mean of each regime for as long as it lasted.
+    /// Returns the course of an entity at the collection's fidelity: observations bit for bit or within
+    /// the stated error, or the mean of each regime for as long as it lasted.
     ///
     /// # Errors
     ///
@@ -66,12 +69,12 @@ impl Engine {
         let asked = &question.entities[0];
         let fidelity = question.spec.fidelity;
         let (rows, ends, segments) = match fidelity {
-            Fidelity::Lossless => {
+            Fidelity::Bounded | Fidelity::Lossless => {
                 let (rows, segments) = question.rows_between(asked, from, to, usize::MAX)?;
                 let ends = rows.times().to_vec();
                 (rows, ends, segments)
             }
-            Fidelity::Summary | Fidelity::Bounded => means(&question, asked, from, to)?,
+            Fidelity::Summary => means(&question, asked, from, to)?,
         };
         let pieces = rows.iter().zip(&ends);
         let pieces: Vec<Piece<'_>> = pieces
@@ -87,7 +90,8 @@ impl Engine {
             range: query.range,
             complete: true,
         };
-        Ok(HistoryAnswer { points, fidelity, coverage })
+        let error_max = question.spec.error_max();
+        Ok(HistoryAnswer { points, fidelity, error_max, coverage })
     }
 
     /// Returns the observations of an entity, sealed or not, at most `limit` from the start of the range.

@@ -49,6 +49,7 @@ mod state;
 mod store;
 
 mod bytes;
+mod codec;
 mod payload;
 mod rows;
 mod scaled;
@@ -69,8 +70,8 @@ pub mod storage;
 pub use anomaly::{AnomaliesAnswer, AnomaliesQuery, Anomaly, Level};
 pub use collection::{
     COLLECTION_NAME_BYTES_MAX, CollectionName, CollectionNameError, CollectionSpec, DIM_MAX, Dim,
-    DimError, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX, SegmentPolicy,
-    SpecError, Units,
+    DimError, ErrorBound, Fidelity, LATENESS_US_MAX, Metric, SEGMENT_OBSERVATIONS_MAX,
+    SegmentPolicy, SpecError, Units,
 };
 pub use config::Config;
 pub use counters::Counters;

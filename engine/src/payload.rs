@@ -1,10 +1,10 @@
-//! Payload blocks of lossless segments: columns of observations, bit for bit.
+//! Payload blocks: the observations of a segment, bit for bit or within a stated error.
 //! `docs/formats/segment.md` is the format.
 //!
-//! Neighboring telemetry values share most of their bits, so each column is XORed with its predecessor
-//! and split into planes of equal significance before `zstd`. The transform is exact for every bit
-//! pattern. The compressed bytes belong to the CID: another `zstd` release may write others, so the
-//! golden vectors guard an update of it.
+//! Times and values are one arithmetic-coded stream (`codec`), metadata is a `zstd` frame. All bytes belong
+//! to the CID: another `zstd` release may write others, so golden vectors guard an update of it.
+
+mod planes;
 
 use dunlin_wire::{
     Cid,
@@ -14,53 +14,63 @@ use dunlin_wire::{
 };
 
 use crate::{
+    codec,
     observation::Metadata,
     rows::Rows,
     segment::{PAYLOAD_LINKS_MAX, Segment},
 };
 
-/// The version of the layout.
-const VERSION: u8 = 1;
+/// The version of the layout that is written.
+const VERSION: u8 = 2;
 
-/// Bytes before the compressed part: version, dimension, rows, metadata bytes.
+/// The version before it, which is still read.
+const VERSION_PLANES: u8 = 1;
+
+/// Bytes that every version begins with: version, dimension, rows, metadata bytes.
 const HEADER_BYTES: usize = 1 + 2 + 4 + 4;
 
-/// Uncompressed content of one block. What cannot be compressed grows by less than the difference to
-/// [`PAYLOAD_BLOCK_BYTES_MAX`], so every block fits.
-const CONTENT_BYTES_MAX: usize = PAYLOAD_BLOCK_BYTES_MAX - 64 * 1024;
+/// Content of one block as it is in memory. It bounds what a hostile block makes its reader do, and it is
+/// long enough for the coder to have learned everything that it will: a month of minutes of 38 channels.
+const CONTENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Content at which a regime is sealed whatever its policy says; it keeps the number of blocks of a
 /// segment below [`PAYLOAD_LINKS_MAX`].
 pub(crate) const REGIME_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-const _: () = assert!(REGIME_BYTES_MAX / CONTENT_BYTES_MAX * 2 < PAYLOAD_LINKS_MAX);
+/// Content that fits into a block however badly it compresses.
+const CONTENT_BYTES_SAFE: usize = PAYLOAD_BLOCK_BYTES_MAX - 128 * 1024;
 
-/// The compression level: what higher ones gain on such short columns is under one percent.
+// A block that is too large is halved, so blocks have at least about half of what is safe.
+const _: () = assert!(REGIME_BYTES_MAX / (CONTENT_BYTES_SAFE / 2) * 3 / 2 < PAYLOAD_LINKS_MAX);
+
+/// The compression level of metadata: higher ones gain little on a few repeated words.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Makes payload blocks. It keeps the compressor's memory, which takes longer to set up than a short
-/// regime takes to compress.
-pub(crate) struct Packer(zstd::bulk::Compressor<'static>);
+/// Rows, counted from the block's first, and what they carry.
+type Carried = Vec<(u32, Metadata)>;
 
-impl Packer {
-    pub(crate) fn new() -> Self {
-        Self(zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level is one of zstd's"))
+/// Returns `rows` as blocks, in order, each value within its channel's error when there is one.
+pub(crate) fn pack(rows: &Rows, error_max: Option<&[f32]>) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut from = 0;
+    while from < rows.count() {
+        let mut to = block_end(rows, from);
+        let bytes = loop {
+            let bytes = encode_block(rows, from, to, error_max);
+            if bytes.len() <= PAYLOAD_BLOCK_BYTES_MAX {
+                break bytes;
+            }
+            assert!(to - from > 1, "one row fits a block");
+            to = from + (to - from).div_ceil(2);
+        };
+        blocks.push(Block::new(Codec::Raw, bytes));
+        from = to;
     }
-
-    /// Returns `rows` as blocks, in order.
-    pub(crate) fn pack(&mut self, rows: &Rows) -> Vec<Block> {
-        let mut blocks = Vec::new();
-        let mut from = 0;
-        while from < rows.count() {
-            let to = block_end(rows, from);
-            blocks.push(Block::new(Codec::Raw, encode_block(&mut self.0, rows, from, to)));
-            from = to;
-        }
-        blocks
-    }
+    blocks
 }
 
-/// Returns the observations of a lossless segment from its payload blocks, in the segment's order.
+/// Returns the observations of a segment from its payload blocks, in the segment's order: bit for
+/// bit when it is lossless, within the stated error when it is bounded.
 ///
 /// # Errors
 ///
@@ -105,7 +115,7 @@ pub enum PayloadError {
         found: Box<Cid>,
     },
     /// A version that this build does not know.
-    #[error("payload version {version}, but only {VERSION} is known")]
+    #[error("payload version {version}, but {VERSION} is the newest one known")]
     Version {
         /// The version it claims.
         version: u8,
@@ -139,98 +149,95 @@ fn metadata_bound(metadata: &Metadata) -> usize {
     metadata.byte_count() + 16 + 6 * metadata.pairs().len()
 }
 
-fn encode_block(
-    compressor: &mut zstd::bulk::Compressor<'_>,
-    rows: &Rows,
-    from: usize,
-    to: usize,
-) -> Vec<u8> {
-    let count = to - from;
+fn encode_block(rows: &Rows, from: usize, to: usize, error_max: Option<&[f32]>) -> Vec<u8> {
     let metadata = rows.metadata_between(from, to);
     let metadata = match metadata.as_slice() {
         [] => Vec::new(),
         some => cbor::encode(&some).expect("metadata holds strings only"),
     };
-    let mut content = Vec::with_capacity(count * (8 + 4 * rows.dim()) + metadata.len());
-    push_planes(&mut content, deltas(&rows.times()[from..to]));
-    for channel in 0..rows.dim() {
-        let column = (from..to).map(|row| rows.values()[row * rows.dim() + channel].to_bits());
-        push_planes(&mut content, xors(column));
-    }
-    content.extend_from_slice(&metadata);
     let mut bytes = vec![VERSION];
     bytes.extend_from_slice(&(rows.dim() as u16).to_le_bytes());
-    bytes.extend_from_slice(&(count as u32).to_le_bytes());
+    bytes.extend_from_slice(&((to - from) as u32).to_le_bytes());
     bytes.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
-    let packed = compressor.compress(&content);
-    bytes.extend_from_slice(&packed.expect("the output buffer has the size that zstd asks for"));
-    assert!(bytes.len() <= PAYLOAD_BLOCK_BYTES_MAX, "payload blocks fit their limit");
-    bytes
+    if !metadata.is_empty() {
+        let frame = zstd::bulk::compress(&metadata, ZSTD_LEVEL);
+        let frame = frame.expect("the output buffer has the size that zstd asks for");
+        bytes.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&frame);
+    }
+    let values = &rows.values()[from * rows.dim()..to * rows.dim()];
+    codec::encode(bytes, &rows.times()[from..to], values, error_max)
+}
+
+/// The shape of a block's content.
+#[derive(Clone, Copy)]
+struct Header {
+    dim: usize,
+    count: usize,
+    /// Bytes of metadata.
+    metadata: usize,
+}
+
+impl Header {
+    const fn content_bytes(self) -> usize {
+        self.count * (8 + 4 * self.dim) + self.metadata
+    }
 }
 
 fn decode_block(bytes: &[u8], rows: &mut Rows) -> Result<(), PayloadError> {
     let misfit = |what| PayloadError::Misfit { what };
     let (header, packed) = bytes.split_at_checked(HEADER_BYTES).ok_or(misfit("header"))?;
-    if header[0] != VERSION {
-        return Err(PayloadError::Version { version: header[0] });
-    }
+    let version = header[0];
+    let limit = match version {
+        VERSION => CONTENT_BYTES_MAX + PAYLOAD_BLOCK_BYTES_MAX,
+        VERSION_PLANES => PAYLOAD_BLOCK_BYTES_MAX,
+        _ => return Err(PayloadError::Version { version }),
+    };
     let dim = usize::from(u16::from_le_bytes([header[1], header[2]]));
     let count = u32::from_le_bytes([header[3], header[4], header[5], header[6]]) as usize;
     let metadata = u32::from_le_bytes([header[7], header[8], header[9], header[10]]) as usize;
-    let content_bytes = count
-        .checked_mul(8 + 4 * dim)
-        .and_then(|bytes| bytes.checked_add(metadata))
-        .filter(|bytes| *bytes <= PAYLOAD_BLOCK_BYTES_MAX)
-        .ok_or(misfit("size"))?;
+    let header = Header { dim, count, metadata };
+    if count > limit || metadata > limit || header.content_bytes() > limit {
+        return Err(misfit("size"));
+    }
     if dim != rows.dim() || count == 0 {
         return Err(misfit("shape"));
     }
-    let content =
-        zstd::bulk::decompress(packed, content_bytes).map_err(PayloadError::Compression)?;
-    if content.len() != content_bytes {
-        return Err(misfit("size"));
+    if version == VERSION_PLANES {
+        return planes::decode(header, packed, rows);
     }
-    let (columns, metadata) = content.split_at(count * (8 + 4 * dim));
-    push_block(columns, &metadata_of(metadata)?, rows, count)
+    let (metadata, coded) = split_metadata(header, packed)?;
+    let (times, values) = codec::decode(coded, dim, count).map_err(misfit)?;
+    let mut carried = metadata.into_iter().peekable();
+    for (row, (time, values)) in times.iter().zip(values.chunks_exact(dim)).enumerate() {
+        let here = carried.next_if(|(index, _)| *index as usize == row);
+        rows.push(*time, values, here.map(|(_, metadata)| metadata));
+    }
+    if carried.next().is_some() { Err(misfit("metadata")) } else { Ok(()) }
 }
 
-fn metadata_of(bytes: &[u8]) -> Result<Vec<(u32, Metadata)>, PayloadError> {
+/// Returns the metadata behind the header, and what follows it.
+fn split_metadata(header: Header, packed: &[u8]) -> Result<(Carried, &[u8]), PayloadError> {
+    let misfit = || PayloadError::Misfit { what: "metadata" };
+    if header.metadata == 0 {
+        return Ok((Vec::new(), packed));
+    }
+    let (frame_bytes, rest) = packed.split_first_chunk::<4>().ok_or_else(misfit)?;
+    let frame_bytes = u32::from_le_bytes(*frame_bytes) as usize;
+    let (frame, rest) = rest.split_at_checked(frame_bytes).ok_or_else(misfit)?;
+    let content =
+        zstd::bulk::decompress(frame, header.metadata).map_err(PayloadError::Compression)?;
+    if content.len() != header.metadata {
+        return Err(misfit());
+    }
+    Ok((metadata_of(&content)?, rest))
+}
+
+fn metadata_of(bytes: &[u8]) -> Result<Carried, PayloadError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
     cbor::decode(bytes, bytes.len()).map_err(|_| PayloadError::Misfit { what: "metadata" })
-}
-
-fn push_block(
-    columns: &[u8],
-    metadata: &[(u32, Metadata)],
-    rows: &mut Rows,
-    count: usize,
-) -> Result<(), PayloadError> {
-    let dim = rows.dim();
-    let (times, columns) = columns.split_at(count * 8);
-    let mut time = 0_i64;
-    let mut values = vec![0.0_f32; count * dim];
-    for (channel, planes) in columns.chunks_exact(count * 4).enumerate() {
-        let mut bits = 0_u32;
-        for row in 0..count {
-            bits ^=
-                (0..4).fold(0, |word, plane| word << 8 | u32::from(planes[plane * count + row]));
-            values[row * dim + channel] = f32::from_bits(bits);
-        }
-    }
-    let mut carried = metadata.iter().peekable();
-    for row in 0..count {
-        let delta = (0..8).fold(0, |word, plane| word << 8 | u64::from(times[plane * count + row]));
-        time = time.wrapping_add(delta.cast_signed());
-        let here = carried.next_if(|(index, _)| *index as usize == row);
-        let values = &values[row * dim..(row + 1) * dim];
-        rows.push(time, values, here.map(|(_, metadata)| metadata.clone()));
-    }
-    match carried.next() {
-        Some(_) => Err(PayloadError::Misfit { what: "metadata" }),
-        None => Ok(()),
-    }
 }
 
 /// Checks what a segment says about its observations.
@@ -248,35 +255,6 @@ fn check_fits(segment: &Segment, rows: &Rows) -> Result<(), PayloadError> {
     if rows.values().iter().all(|value| value.is_finite()) { Ok(()) } else { misfit("values") }
 }
 
-/// Returns each time minus its predecessor; the first one stands as it is.
-fn deltas(times: &[i64]) -> Vec<[u8; 8]> {
-    let mut before = 0_i64;
-    let delta = |time: &i64| {
-        let delta = time.wrapping_sub(before);
-        before = *time;
-        delta.to_be_bytes()
-    };
-    times.iter().map(delta).collect()
-}
-
-/// Returns each word XOR its predecessor; the first one stands as it is.
-fn xors(column: impl Iterator<Item = u32>) -> Vec<[u8; 4]> {
-    let mut before = 0;
-    let changed = |bits: u32| {
-        let changed = bits ^ before;
-        before = bits;
-        changed.to_be_bytes()
-    };
-    column.map(changed).collect()
-}
-
-/// Appends the most significant bytes of all words, then the next ones, and so on.
-fn push_planes<const N: usize>(content: &mut Vec<u8>, words: Vec<[u8; N]>) {
-    for plane in 0..N {
-        content.extend(words.iter().map(|word| word[plane]));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -287,7 +265,7 @@ mod tests {
 
     fn decoded(rows: &Rows) -> Rows {
         let mut back = Rows::new(rows.dim());
-        for block in Packer::new().pack(rows) {
+        for block in pack(rows, None) {
             decode_block(block.bytes(), &mut back).unwrap();
         }
         back
@@ -315,7 +293,7 @@ mod tests {
     fn noise_that_cannot_be_compressed_still_fits_its_blocks() {
         let mut rows = Rows::new(4096);
         let mut state = 1_u32;
-        for time in 0..200 {
+        for time in 0..80 {
             let noise = |_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 f32::from_bits(state & 0xbfff_ffff)
@@ -323,14 +301,24 @@ mod tests {
             let values: Vec<f32> = (0..4096).map(noise).collect();
             rows.push(time, &values, Some(note(&"n".repeat(900))));
         }
-        assert!(Packer::new().pack(&rows).len() > 2);
-        assert!(
-            Packer::new()
-                .pack(&rows)
-                .iter()
-                .all(|block| block.bytes().len() <= PAYLOAD_BLOCK_BYTES_MAX)
-        );
-        assert_eq!(decoded(&rows), rows);
+        let blocks = pack(&rows, None);
+        assert!(blocks.len() > 1, "a block that is too large is split");
+        assert!(blocks.iter().all(|block| block.bytes().len() <= PAYLOAD_BLOCK_BYTES_MAX));
+        let mut back = Rows::new(4096);
+        blocks.iter().for_each(|block| decode_block(block.bytes(), &mut back).unwrap());
+        assert_eq!(back, rows);
+    }
+
+    #[test]
+    fn blocks_of_the_first_version_are_read() {
+        let frame = "28b52ffd2050250100d800000f0f0f00424242004040403e00000080003c01000080804000031000958f578205";
+        let mut bytes = vec![1, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0];
+        let byte = |at: usize| u8::from_str_radix(&frame[at..at + 2], 16).unwrap();
+        bytes.extend((0..frame.len()).step_by(2).map(byte));
+        let mut rows = Rows::new(3);
+        decode_block(&bytes, &mut rows).unwrap();
+        assert_eq!((rows.count(), rows.row(3)), (4, &[0.25, 3.0 / 64.0, 0.0][..]));
+        assert_eq!(rows.times(), [0, 1_000_000, 2_000_000, 3_000_000]);
     }
 
     proptest! {
@@ -340,7 +328,7 @@ mod tests {
             for time in 0..50 {
                 rows.push(time, &[time as f32, 1.0], (time == 7).then(|| note("x")));
             }
-            let mut bytes = Packer::new().pack(&rows)[0].bytes().to_vec();
+            let mut bytes = pack(&rows, None)[0].bytes().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             let _decoded_or_refused = decode_block(&bytes, &mut Rows::new(2));

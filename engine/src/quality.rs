@@ -5,7 +5,7 @@
 //! fixed windows are of equal length, in the same format, and as long as gives the same error.
 
 use crate::{
-    collection::{CollectionName, Fidelity, Units},
+    collection::{CollectionName, Units},
     engine::Engine,
     error::{ReadError, StoreError},
     observation::EntityId,
@@ -30,7 +30,7 @@ pub struct Quality {
     pub raw_bytes: u64,
     /// Bytes of the segments as summaries: their blocks without links to payload.
     pub stored_bytes: u64,
-    /// Bytes of the payload blocks of lossless segments.
+    /// Bytes of the payload blocks.
     pub payload_bytes: u64,
     /// `raw_bytes / stored_bytes`; 0 without segments.
     pub ratio: f64,
@@ -68,7 +68,7 @@ pub enum WindowMissing {
 impl Engine {
     /// Returns what the sealed segments of a collection, or of one entity, cost and lose.
     ///
-    /// Reads every observation of a lossless collection: minutes for a billion values.
+    /// Reads every observation of a collection that keeps them: minutes for a billion values.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Engine {
     ) -> Result<Quality, ReadError> {
         let question = self.question(collection, entity, Detail::Means)?;
         let mut total = Total::new(&question);
-        if total.lossless {
+        if total.kept {
             total.windows = windows_up_to(longest(&question)?, total.dim);
         }
         for asked in &question.entities {
@@ -93,7 +93,8 @@ impl Engine {
 /// Sums over all entities, per channel.
 struct Total {
     dim: usize,
-    lossless: bool,
+    /// Whether observations are at hand.
+    kept: bool,
     observations: u64,
     segments: u64,
     stored_bytes: u64,
@@ -126,7 +127,7 @@ impl Total {
         let dim = question.spec.dim.get();
         Self {
             dim,
-            lossless: question.spec.fidelity == Fidelity::Lossless,
+            kept: question.spec.fidelity.keeps_observations(),
             observations: 0,
             segments: 0,
             stored_bytes: 0,
@@ -147,7 +148,7 @@ impl Total {
             let stored = stored?;
             let segment = &stored.segment;
             self.count(segment);
-            if self.lossless {
+            if self.kept {
                 let blocks = question.reader.payload_of(&stored)?;
                 self.payload_bytes += blocks.iter().map(|b| b.bytes().len() as u64).sum::<u64>();
                 let rows = payload::decode(segment, &blocks).map_err(StoreError::from)?;
@@ -251,7 +252,7 @@ impl Total {
 
     /// Returns the windows whose error is that of the segments, between two lengths that were tried.
     fn window(&self, nrmse: f64, ranges: &[f64], values: f64) -> Result<Window, WindowMissing> {
-        if !self.lossless {
+        if !self.kept {
             return Err(WindowMissing::NotLossless);
         }
         let bytes_each = self.stored_bytes as f64 / self.segments.max(1) as f64;

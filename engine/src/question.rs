@@ -165,7 +165,7 @@ impl Question {
         }
     }
 
-    /// Returns the observations of a stored lossless segment.
+    /// Returns the observations of a stored segment that keeps them.
     pub(crate) fn rows_of(&self, stored: &Stored) -> Result<Rows, ReadError> {
         let blocks = self.reader.payload_of(stored)?;
         Ok(payload::decode(&stored.segment, &blocks).map_err(crate::error::StoreError::from)?)

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collection::{CollectionSpec, Fidelity, SegmentPolicy, Units},
+    collection::{CollectionSpec, SegmentPolicy, Units},
     distance::sum_of,
     observation::Metadata,
     payload::REGIME_BYTES_MAX,
@@ -32,7 +32,7 @@ pub(crate) struct Regime {
     /// The newest observations, not yet known to be outliers or the next regime's first.
     waiting: Rows,
     waiting_drift: Vec<f64>,
-    /// The regime's own observations, in lossless collections.
+    /// The regime's own observations, in collections that keep them.
     kept: Option<Rows>,
 }
 
@@ -115,7 +115,7 @@ impl Regime {
             },
             waiting: Rows::new(dim),
             waiting_drift: Vec::new(),
-            kept: (spec.fidelity == Fidelity::Lossless).then(|| Rows::new(dim)),
+            kept: spec.fidelity.keeps_observations().then(|| Rows::new(dim)),
         }
     }
 
@@ -129,7 +129,7 @@ impl Regime {
             && inverse_unit.len() == dim
             && waiting.dim() == dim
             && waiting.count() == waiting_drift.len()
-            && kept.is_some() == (spec.fidelity == Fidelity::Lossless)
+            && kept.is_some() == spec.fidelity.keeps_observations()
             && kept.as_ref().is_none_or(|kept| kept.dim() == dim);
         fits.then_some(Self {
             policy: spec.policy,
@@ -204,7 +204,7 @@ impl Regime {
         u64::from(self.state.count) + self.waiting.count() as u64
     }
 
-    /// Returns the observations that no segment holds yet, in lossless collections.
+    /// Returns the observations that no segment holds yet, in collections that keep them.
     pub(crate) fn open_rows(&self) -> Option<Rows> {
         let mut rows = self.kept.clone()?;
         rows.append(&self.waiting);
@@ -415,6 +415,7 @@ fn inverse_of(lower: &[f32], upper: &[f32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collection::Fidelity;
     use crate::collection::{CollectionName, Dim};
 
     fn spec(dim: u16, units: Option<Units>) -> CollectionSpec {

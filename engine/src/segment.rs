@@ -210,8 +210,9 @@ impl Segment {
         }
         let links_fit = match self.fidelity {
             Fidelity::Summary => self.payload.is_empty(),
-            Fidelity::Lossless => (1..=PAYLOAD_LINKS_MAX).contains(&self.payload.len()),
-            Fidelity::Bounded => return invalid("fidelity"),
+            Fidelity::Bounded | Fidelity::Lossless => {
+                (1..=PAYLOAD_LINKS_MAX).contains(&self.payload.len())
+            }
         };
         let raw = self.payload.iter().all(|cid| Codec::of(cid) == Some(Codec::Raw));
         if links_fit && raw { Ok(()) } else { invalid("links") }
@@ -379,7 +380,7 @@ const fn fidelity_code(fidelity: Fidelity) -> u8 {
 }
 
 fn fidelity_of(code: u8) -> Option<Fidelity> {
-    [Fidelity::Summary, Fidelity::Lossless]
+    [Fidelity::Summary, Fidelity::Bounded, Fidelity::Lossless]
         .into_iter()
         .find(|fidelity| fidelity_code(*fidelity) == code)
 }

@@ -16,7 +16,7 @@ use crate::{
     entity::{Admission, Entity, novelty},
     error::{ReadError, StoreError, WriteError},
     observation::{EntityId, Timestamp},
-    payload::Packer,
+    payload,
     regime::Sealed,
     rows::Rows,
     segment::{Measures, Segment, to_f32},
@@ -33,7 +33,6 @@ pub(crate) struct State {
     pub(crate) counters: Counters,
     baseline_bytes: usize,
     baseline_bytes_max: usize,
-    packer: Packer,
 }
 
 /// A collection with its entities.
@@ -79,7 +78,6 @@ impl State {
             counters: Counters::default(),
             baseline_bytes: 0,
             baseline_bytes_max,
-            packer: Packer::new(),
         }
     }
 
@@ -166,8 +164,7 @@ impl State {
         };
         let mut regimes = Vec::new();
         state.seal(|regime| regimes.push(regime));
-        let mut sealing =
-            Sealing { number: *number, spec, store, packer: &mut self.packer, sealed };
+        let mut sealing = Sealing { number: *number, spec, store, sealed };
         self.baseline_bytes += sealing.seal(&entity, state, regimes, &mut self.next_segment)?;
         Ok(Outcome::Sealed(sealed[before..].last().map(|new| *new.block.cid())))
     }
@@ -192,8 +189,7 @@ impl State {
             }));
         }
         let mut ack = Ack::default();
-        let mut sealing =
-            Sealing { number: *number, spec, store, packer: &mut self.packer, sealed };
+        let mut sealing = Sealing { number: *number, spec, store, sealed };
         for (id, rows) in groups {
             if rows.dim() != spec.dim.get() {
                 return Err(StoreError::Damaged { what: "a log record" });
@@ -229,7 +225,6 @@ struct Sealing<'a> {
     number: u32,
     spec: &'a CollectionSpec,
     store: &'a Store,
-    packer: &'a mut Packer,
     sealed: &'a mut Vec<NewSegment>,
 }
 
@@ -295,13 +290,17 @@ impl Sealing<'_> {
     }
 
     fn new_segment(
-        &mut self,
+        &self,
         place: (u32, u64),
         id: &EntityId,
         regime: Sealed,
         score: f64,
     ) -> NewSegment {
-        let payload = regime.rows.as_ref().map(|rows| self.packer.pack(rows)).unwrap_or_default();
+        let payload = regime
+            .rows
+            .as_ref()
+            .map(|rows| payload::pack(rows, self.spec.error_max().as_deref()))
+            .unwrap_or_default();
         let segment = Segment {
             collection: self.spec.name.clone(),
             metric: self.spec.metric,

@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Run a network of peers on this machine.
     #[command(subcommand)]
     Testnet(TestnetCommand),
+    /// Measure this program on real telemetry, beside others in the same run.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -432,6 +435,24 @@ pub(crate) enum TestnetCommand {
         #[arg(long)]
         cid: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// How small telemetry gets at each fidelity, and what that costs in error.
+    ///
+    /// Prints one row for each set and codec, means over the set's entities: bytes of the values as
+    /// 32-bit floats over bytes stored (ratio), error and largest error in shares of each channel's
+    /// range, and how many segments hold one entity. The engine's codecs are named dunlin-…; zstd,
+    /// pcodec, a plain quantizer and fixed windows are measured beside them. Takes a minute or two.
+    Compression(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A folder of VTS1 data with its manifest.json, instead of the built-in servers of the ASD set.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// Reads an enum of the API by the name that it has in JSON.

@@ -44,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Privacy(command) => sharing::privacy(&client()?, &command, out)?,
         Command::Demo(args) => return testnet::demo(args, cli.json),
         Command::Testnet(command) => return testnet::testnet(&dir, command, cli.json),
+        Command::Bench(command) => testnet::bench(command, cli.json)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "dunlin", &mut std::io::stdout());
         }

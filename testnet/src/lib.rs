@@ -5,14 +5,16 @@
 //!   commands and HTTP API.
 //! - [`up`], [`status`], [`down`]: a network to play with, which lives until it is stopped.
 //! - [`liar`]: a peer that serves one block with a flipped byte.
-//! - [`vts1`]: the telemetry format that the demo reads.
+//! - [`bench`]: benchmarks on real telemetry, beside what others reach in the same run.
+//! - [`vts1`]: the telemetry format that the demo and the benchmarks read.
 //!
-//! This room is a shell. It never links the engine: what it
-//! knows of a peer, it learned by asking it.
+//! This room is a shell. What it knows of a peer, it learned by asking it; only the benchmarks use the
+//! engine itself.
 
 #![deny(unsafe_code)]
 
 mod average_precision;
+pub mod bench;
 pub mod demo;
 mod fleet;
 mod interrupt;

@@ -80,6 +80,26 @@ impl Dataset {
         self.alike(count)?.into_iter().map(|entry| self.read(entry)).collect()
     }
 
+    /// Returns the names of the sources in the order of the manifest, in lower case.
+    #[must_use]
+    pub fn sets(&self) -> Vec<String> {
+        let mut sets = Vec::new();
+        for set in self.entries.iter().map(Entry::set) {
+            if !sets.contains(&set) {
+                sets.push(set);
+            }
+        }
+        sets
+    }
+
+    /// Reads the entities of a source, one after the other.
+    pub fn read_set<'a>(
+        &'a self,
+        set: &'a str,
+    ) -> impl Iterator<Item = Result<Series, Vts1Error>> + 'a {
+        self.entries.iter().filter(move |entry| entry.set() == set).map(|entry| self.read(entry))
+    }
+
     fn alike(&self, count: usize) -> Result<Vec<&Entry>, Vts1Error> {
         let of_kind = |same: &dyn Fn(&Entry, &Entry) -> bool| {
             self.entries.iter().find_map(|first| {
@@ -192,6 +212,13 @@ impl Series {
         &self.values[row * self.dims..][..self.dims]
     }
 
+    /// Returns the values of one channel in the order of the rows. Panics when there is no such channel.
+    #[must_use]
+    pub fn column(&self, channel: usize) -> Vec<f32> {
+        assert!(channel < self.dims, "channel {channel} of {}", self.dims);
+        self.values.iter().skip(channel).step_by(self.dims).copied().collect()
+    }
+
     /// Returns when a row was observed, in microseconds since the data's origin.
     #[must_use]
     pub fn timestamp_us(&self, row: usize) -> i64 {
@@ -235,6 +262,10 @@ impl Entry {
 
     fn rows(&self) -> usize {
         self.rows_train + self.rows_test
+    }
+
+    fn set(&self) -> String {
+        self.source.as_deref().unwrap_or("unnamed").to_lowercase()
     }
 
     /// Returns the decoded size; `check` has bounded it.

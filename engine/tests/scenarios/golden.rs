@@ -1,16 +1,20 @@
 //! Bytes that must not change: a changed vector here is a change of the format, which needs a new
 //! version, a page in `docs/formats` that says so, and a way for what is on disk already.
 
+use std::collections::BTreeMap;
+
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Fidelity, Metric, Segment, TimeRange, Timestamp,
-    storage::Simulated,
+    CollectionName, CollectionSpec, ErrorBound, Fidelity, Metadata, Metric, Observation, Segment,
+    TimeRange, Timestamp, storage::Simulated,
 };
 
 use crate::support::{engine_with, entity, name, observation, open, sealed, spec};
 
 /// Seals four observations of three channels.
 fn seal(fidelity: Fidelity) -> (Segment, Vec<u8>, Vec<Vec<u8>>) {
-    let engine = engine_with(&CollectionSpec { fidelity, metric: Metric::Cosine, ..spec(3) });
+    let error_bound = (fidelity == Fidelity::Bounded).then_some(ErrorBound::OfRange(0.01));
+    let spec = CollectionSpec { fidelity, error_bound, metric: Metric::Cosine, ..spec(3) };
+    let engine = engine_with(&spec);
     let batch = (0..4).map(|s| observation("pump-1", s, &[0.25, s as f32 / 64.0, 0.0]));
     engine.ingest(&name(), batch.collect()).unwrap();
     let cid = engine.seal(&name(), &entity("pump-1")).unwrap().unwrap();
@@ -54,21 +58,56 @@ fn a_summary_segment_is_these_bytes() {
     assert_eq!(segment.first(), [0.25, 0.0, 0.0]);
 }
 
-/// The compressed part is what zstd 1.5.7 writes at level 3. If an update of it fails here, equal
-/// observations would get other CIDs than before: that is a new payload version.
 #[test]
 fn a_lossless_segment_and_its_payload_are_these_bytes() {
     let expected = bytes(&[
-        "01",       // version
+        "02",       // version
         "0300",     // dimension
         "04000000", // rows
         "00000000", // bytes of metadata
-        "28b52ffd 2050250100d800000f0f0f00424242004040403e00000080003c01000080804000031000958f578205",
+        "ffa85edffffff4cd94523f078fe9dbb1ffd54cfd",
     ]);
     let (segment, _, payload) = seal(Fidelity::Lossless);
     assert_eq!(payload, [expected]);
-    let cid = "bafyreiaognt7wskxcnvtjryuefreye7nljvgxs3bbnkvwcyehmymwmfx2m";
+    let cid = "bafyreihpyabdeesf6nbook5jveerg7lo7lr6be7ifklo3w5zvffb32bixu";
     assert_eq!(segment.cid().to_string(), cid);
+}
+
+#[test]
+fn a_bounded_segment_and_its_payload_are_these_bytes() {
+    let expected = bytes(&[
+        "02",       // version
+        "0300",     // dimension
+        "04000000", // rows
+        "00000000", // bytes of metadata
+        "ffa85edffffff4cd94523eeb56f49a2858ccdb9481",
+    ]);
+    let (segment, _, payload) = seal(Fidelity::Bounded);
+    assert_eq!(payload, [expected]);
+    let cid = "bafyreih24ivw7vqb724f7g7b5gbkk5e4uescz66wypr7nlxnuqr5vb7rye";
+    assert_eq!(segment.cid().to_string(), cid);
+}
+
+/// The frame of the metadata is what zstd 1.5.7 writes at level 3. If an update of it fails here, equal
+/// observations would get other CIDs than before: that is a new payload version.
+#[test]
+fn metadata_in_a_payload_are_these_bytes() {
+    let engine = engine_with(&spec(1));
+    let note = BTreeMap::from([("note".to_owned(), "spare".to_owned())]);
+    let noted = Observation {
+        metadata: Some(Metadata::new(note).unwrap()),
+        ..observation("pump-1", 1, &[0.5])
+    };
+    engine.ingest(&name(), vec![observation("pump-1", 0, &[0.5]), noted]).unwrap();
+    let cid = engine.seal(&name(), &entity("pump-1")).unwrap().unwrap();
+    let payload = &engine.segment_blocks(&cid).unwrap().unwrap().payload[0];
+    let expected = bytes(&[
+        "02 0100 02000000", // version, dimension, rows
+        "0f000000",         // bytes of metadata
+        "18000000",         // bytes of its frame
+        "28b52ffd200f790000818201a1646e6f7465657370617265ffa85edfffe107ffffff",
+    ]);
+    assert_eq!(payload.bytes(), expected);
 }
 
 /// A data folder that the first version left behind in the middle of its work: a checkpoint after 50
@@ -85,13 +124,14 @@ fn a_data_folder_of_the_first_version_opens() {
     let engine = open(&disk);
     assert_eq!(engine.recovery().replayed_records, 1);
     let cids: Vec<String> = sealed(&engine).iter().map(|stored| stored.cid.to_string()).collect();
+    // The two newest were sealed from the log, so their payload has the newest version.
     assert_eq!(
         cids,
         [
             "bafyreicpf3727azm5mapehldd7q6ldiy2djkdwkxh4moxltpgpi4fr4rti",
             "bafyreidmoovi7y5jysxlqv75swen25kd5f6ws4cgqcttih47rf4px7akle",
-            "bafyreido6pgkjunuj56bjdefyhxjfmqiw7v372ufup5srwdydespfqs2zy",
-            "bafyreicerehbhihkvmwt5k7pmncdxp5kltopd7ypriuxsvw7v5ypmwknku",
+            "bafyreicjirrdzlyuj2ek5erq6t2igiicilchcke7bpm4lbaiu5rg4hq7ua",
+            "bafyreie2kirxslge5lr2dpnq3a7yjgk5sy5nj3qirtupd3utwun6ll2qo4",
         ]
     );
     let pumps = CollectionName::new("pumps").unwrap();

@@ -1,8 +1,8 @@
 //! Questions and their answers.
 
 use dunlin_engine::{
-    AnomaliesQuery, CollectionSpec, Fidelity, HistoryQuery, Include, KnnQuery, Level, Metric,
-    Nearest, ReadError, Reference, ScoresQuery, SegmentQuery, Source, TimeRange, Timestamp,
+    AnomaliesQuery, CollectionSpec, ErrorBound, Fidelity, HistoryQuery, Include, KnnQuery, Level,
+    Metric, Nearest, ReadError, Reference, ScoresQuery, SegmentQuery, Source, TimeRange, Timestamp,
     WindowMissing, decode_payload, distance, knn_over,
 };
 
@@ -345,4 +345,34 @@ fn quality_is_measured_where_observations_are_kept_and_estimated_elsewhere() {
         (empty.ratio, empty.nrmse, empty.window),
         (0.0, 0.0, Err(WindowMissing::OutOfReach))
     );
+}
+
+#[test]
+fn a_bounded_collection_answers_within_its_error() {
+    let error_bound = Some(ErrorBound::Absolute(vec![0.05, 0.0]));
+    let bounded = CollectionSpec { fidelity: Fidelity::Bounded, error_bound, ..spec(2) };
+    let engine = engine_with(&bounded);
+    let observed = course("a", 0..200, 20);
+    engine.ingest(&name(), observed.clone()).unwrap();
+    assert!(sealed(&engine).len() > 5);
+    let query = HistoryQuery {
+        collection: name(),
+        entity: entity("a"),
+        range: TimeRange::ALL,
+        resolution_us: None,
+    };
+    let answer = engine.history(&query).unwrap();
+    assert_eq!((answer.points.count(), answer.fidelity), (200, Fidelity::Bounded));
+    assert_eq!(answer.error_max, Some(vec![0.05, 0.0]));
+    let mut moved = 0;
+    for ((time, point), observation) in answer.points.iter().zip(&observed) {
+        assert_eq!(time, observation.timestamp);
+        let error = (f64::from(point[0]) - f64::from(observation.vector[0])).abs();
+        assert!(error <= f64::from(0.05_f32), "{error}");
+        moved += usize::from(error > 0.0);
+        assert_eq!(point[1].to_bits(), observation.vector[1].to_bits());
+    }
+    assert!(moved > 100, "an error that is allowed is used");
+    let quality = engine.quality(&name(), None).unwrap();
+    assert!(quality.payload_bytes > 0 && quality.nrmse > 0.0);
 }

@@ -1,15 +1,15 @@
-//! `demo` and `testnet`: many peers on this machine.
+//! `demo` and `testnet`: many peers on this machine. `bench`: what this machine can do.
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use dunlin_protocols::NetworkName;
 use dunlin_testnet::{
-    DownOptions, StatusOptions, UpOptions, demo, down, is_interrupt, liar, status, up,
+    DownOptions, StatusOptions, UpOptions, bench, demo, down, is_interrupt, liar, status, up,
 };
 
 use crate::{
-    cli::{DemoArgs, TestnetCommand},
+    cli::{BenchArgs, BenchCommand, DemoArgs, TestnetCommand},
     interrupt,
 };
 
@@ -46,6 +46,14 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
             block,
             cid,
         }),
+    }
+}
+
+pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Compression(BenchArgs { data }) => {
+            bench::compression::run(&bench::compression::Options { data, json })
+        }
     }
 }
 

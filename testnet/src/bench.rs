@@ -1,0 +1,49 @@
+//! Benchmarks on real telemetry. Each prints a table, or its rows as JSON, with the baselines that it is
+//! measured against in the same run.
+
+pub mod compression;
+
+mod stored;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::vts1::{Dataset, Vts1Error};
+
+/// Opens a folder of VTS1 data, or the data that is built in.
+fn dataset(folder: Option<&Path>) -> Result<Dataset, Vts1Error> {
+    folder.map_or_else(Dataset::embedded, Dataset::open)
+}
+
+/// Prints rows as an array of objects, or as a table of `header` and `cells`.
+fn print<R: Serialize, const N: usize>(
+    rows: &[R],
+    json: bool,
+    header: [&str; N],
+    cells: impl Fn(&R) -> [String; N],
+) -> serde_json::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(rows)?);
+        return Ok(());
+    }
+    let mut lines = vec![header.map(str::to_owned)];
+    lines.extend(rows.iter().map(cells));
+    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for line in &lines {
+        let padded: Vec<String> = line
+            .iter()
+            .zip(widths)
+            .enumerate()
+            // Names lean left, numbers right.
+            .map(
+                |(at, (cell, width))| {
+                    if at < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
+            .collect();
+        println!("{}", padded.join("  ").trim_end());
+    }
+    Ok(())
+}
