@@ -59,10 +59,13 @@ mod anomaly;
 mod distance;
 mod history;
 mod knn;
+mod known;
 mod listing;
+mod peers;
 mod quality;
 mod question;
 mod score;
+mod timing;
 
 mod counters;
 pub mod storage;
@@ -91,8 +94,10 @@ pub use quality::{Quality, Window, WindowMissing};
 pub use question::{Coverage, Source, TimeRange};
 pub use rows::Rows;
 pub use score::{
-    Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoresAnswer, ScoresQuery,
+    Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoreUnits, ScoresAnswer,
+    ScoresQuery,
 };
 pub use segment::{DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment};
 pub use state::Ack;
 pub use store::Stored;
+pub use timing::Timing;

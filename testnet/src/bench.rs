@@ -1,8 +1,12 @@
 //! Benchmarks on real telemetry. Each prints a table, or its rows as JSON, with the baselines that it is
 //! measured against in the same run.
 
+pub mod anomalies;
 pub mod compression;
 
+mod baselines;
+mod eigen;
+mod scored;
 mod stored;
 
 use std::path::Path;

@@ -33,8 +33,8 @@ pub use engine::{
 pub use peers::{Peer, Peers, Standing};
 pub use query::{
     AnomaliesAnswer, AnomaliesQuery, Anomaly, Coverage, Factors, HistoryAnswer, HistoryPoint,
-    HistoryQuery, KnnAnswer, KnnHit, KnnQuery, Nearest, Scope, Score, ScoresAnswer, ScoresQuery,
-    TemplateUse,
+    HistoryQuery, KnnAnswer, KnnHit, KnnQuery, Nearest, Scope, Score, ScoreUnits, ScoresAnswer,
+    ScoresQuery, TemplateUse, Timing,
 };
 pub use status::{
     ClusterStatus, Federation, IpfsStatus, Member, MemberState, NodeStatus, PrivacyStatus,

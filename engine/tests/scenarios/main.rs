@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail by panicking, as tests do")]
 
 mod durability;
+mod factors;
 mod folder;
 mod golden;
 mod ingest;
