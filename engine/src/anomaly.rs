@@ -143,9 +143,8 @@ impl Engine {
     ) -> Result<(), ReadError> {
         let Some(first) = candidates.first().map(|c| c.anomaly.clone()) else { return Ok(()) };
         let to = candidates.iter().map(|c| c.anomaly.end.0).max().unwrap_or(first.end.0);
-        let Some(asked) = question.entities.iter().find(|asked| asked.id == first.entity) else {
-            return Ok(());
-        };
+        let place = question.entities.binary_search_by(|asked| asked.id.cmp(&first.entity));
+        let asked = &question.entities[place.expect("what was scored was asked about, in order")];
         let others = self.neighbors(&query.collection, &asked.id)?;
         let mut peers = Peers::new(question, asked, &others, first.start.0, to)?;
         for Candidate { anomaly, mean } in candidates {
