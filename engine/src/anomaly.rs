@@ -4,12 +4,14 @@ use std::cmp::Ordering;
 
 use crate::{
     collection::CollectionName,
-    distance::{in_units, nearest, squash},
+    distance::squash,
     engine::Engine,
     error::ReadError,
+    known::{Behavior, Judged, Known, blend},
     observation::{EntityId, Timestamp},
+    peers::Peers,
     question::{Asked, Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
-    score::{Factors, Nearest, Reference, ScoresQuery, check_references, scores_of},
+    score::{Factors, Reference, ScoreUnits, ScoresQuery, check_references, scores_of},
 };
 
 /// What is scored.
@@ -39,6 +41,10 @@ pub struct AnomaliesQuery {
     pub references: Vec<Reference>,
     /// Regimes or observations.
     pub level: Level,
+    /// The units of distances.
+    pub units: ScoreUnits,
+    /// How long after its end a regime counts as known, in microseconds.
+    pub known_after_us: u64,
 }
 
 /// The most anomalous first.
@@ -67,13 +73,10 @@ pub struct Anomaly {
     pub source: Option<Source>,
 }
 
-/// One entity's regimes before the one that is scored.
-struct Past<'a> {
-    rows: Vec<f64>,
-    cids: Vec<dunlin_wire::Cid>,
-    foreign: Vec<f64>,
-    references: &'a [Reference],
-    threshold: f64,
+/// A regime that may be among the most anomalous; what the others did is looked up for those that are.
+struct Candidate {
+    anomaly: Anomaly,
+    mean: Vec<f32>,
 }
 
 impl Engine {
@@ -94,35 +97,94 @@ impl Engine {
         };
         let question = self.question(&query.collection, query.entity.as_ref(), detail)?;
         check_references(&question, &query.references)?;
+        match query.level {
+            Level::Regimes => self.anomalous_regimes(&question, query),
+            Level::Observations { window } => {
+                question.need_lossless()?;
+                self.anomalous_observations(&question, query, window)
+            }
+        }
+    }
+
+    fn anomalous_regimes(
+        &self,
+        question: &Question,
+        query: &AnomaliesQuery,
+    ) -> Result<AnomaliesAnswer, ReadError> {
+        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        let mut candidates = Vec::new();
+        let k = limited(query.k);
+        let by_order = |a: &Candidate, b: &Candidate| order(&a.anomaly, &b.anomaly);
+        for asked in &question.entities {
+            regimes(question, asked, query, &mut candidates, &mut coverage)?;
+            keep_best(&mut candidates, k, SLACK, by_order);
+        }
+        candidates.sort_by(by_order);
+        candidates.truncate(k);
+        // By entity and time, so that each entity's neighbors are read once and in order.
+        candidates.sort_by(|a, b| {
+            let (a, b) = (&a.anomaly, &b.anomaly);
+            a.entity.cmp(&b.entity).then(a.start.cmp(&b.start))
+        });
+        for of_entity in candidates.chunk_by_mut(|a, b| a.anomaly.entity == b.anomaly.entity) {
+            self.compare_with_peers(question, query, of_entity)?;
+        }
+        let mut anomalies: Vec<_> = candidates.into_iter().map(|c| c.anomaly).collect();
+        anomalies.sort_by(order);
+        Ok(AnomaliesAnswer { anomalies, coverage })
+    }
+
+    /// Fills in how far the regimes of one entity, in order, are from what the others did.
+    fn compare_with_peers(
+        &self,
+        question: &Question,
+        query: &AnomaliesQuery,
+        candidates: &mut [Candidate],
+    ) -> Result<(), ReadError> {
+        let Some(first) = candidates.first().map(|c| c.anomaly.clone()) else { return Ok(()) };
+        let to = candidates.iter().map(|c| c.anomaly.end.0).max().unwrap_or(first.end.0);
+        let place = question.entities.binary_search_by(|asked| asked.id.cmp(&first.entity));
+        let asked = &question.entities[place.expect("what was scored was asked about, in order")];
+        let others = self.neighbors(&query.collection, &asked.id)?;
+        let mut peers = Peers::new(question, asked, &others, first.start.0, to)?;
+        for Candidate { anomaly, mean } in candidates {
+            anomaly.factors.peers = peers.divergence(mean, anomaly.start.0, anomaly.end.0);
+        }
+        Ok(())
+    }
+
+    fn anomalous_observations(
+        &self,
+        question: &Question,
+        query: &AnomaliesQuery,
+        window: usize,
+    ) -> Result<AnomaliesAnswer, ReadError> {
         let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
         let mut anomalies = Vec::new();
         let k = limited(query.k);
         for asked in &question.entities {
-            match query.level {
-                Level::Regimes => regimes(&question, asked, query, &mut anomalies, &mut coverage)?,
-                Level::Observations { window } => {
-                    question.need_lossless()?;
-                    let of_entity = ScoresQuery {
-                        collection: query.collection.clone(),
-                        entity: asked.id.clone(),
-                        range: query.range,
-                        known_until: None,
-                        references: query.references.clone(),
-                        window,
-                    };
-                    let answer = scores_of(&question, asked, &of_entity)?;
-                    coverage.segments_scanned += answer.coverage.segments_scanned;
-                    coverage.hot_regimes += answer.coverage.hot_regimes;
-                    anomalies.extend(answer.scores.into_iter().map(|score| Anomaly {
-                        entity: asked.id.clone(),
-                        start: score.timestamp,
-                        end: score.timestamp,
-                        score: score.score,
-                        factors: score.factors,
-                        source: None,
-                    }));
-                }
-            }
+            let of_entity = ScoresQuery {
+                collection: query.collection.clone(),
+                entity: asked.id.clone(),
+                range: query.range,
+                known_until: None,
+                references: query.references.clone(),
+                window,
+                units: query.units,
+                known_after_us: query.known_after_us,
+            };
+            let others = self.neighbors(&query.collection, &asked.id)?;
+            let answer = scores_of(question, asked, &others, &of_entity)?;
+            coverage.segments_scanned += answer.coverage.segments_scanned;
+            coverage.hot_regimes += answer.coverage.hot_regimes;
+            anomalies.extend(answer.scores.into_iter().map(|score| Anomaly {
+                entity: asked.id.clone(),
+                start: score.timestamp,
+                end: score.timestamp,
+                score: score.score,
+                factors: score.factors,
+                source: None,
+            }));
             keep_best(&mut anomalies, k, SLACK, order);
         }
         anomalies.sort_by(order);
@@ -136,70 +198,44 @@ fn regimes(
     question: &Question,
     asked: &Asked,
     query: &AnomaliesQuery,
-    anomalies: &mut Vec<Anomaly>,
+    candidates: &mut Vec<Candidate>,
     coverage: &mut Coverage,
 ) -> Result<(), ReadError> {
     let (from, to) = query.range.bounds()?;
-    let units = &asked.inverse_unit;
-    let rows_max = question.spec.policy.novelty_regimes_max as usize * units.len();
-    let mut past = Past {
-        rows: Vec::new(),
-        cids: Vec::new(),
-        foreign: query.references.iter().flat_map(|r| in_units(&r.centroid, units)).collect(),
-        references: &query.references,
-        threshold: question.spec.policy.threshold,
+    let (units, after) = (query.units, query.known_after_us);
+    let mut known = Known::new(question, &asked.inverse_unit, &query.references, units, after);
+    let threshold = question.spec.policy.threshold;
+    let mut judge = |known: &mut Known<'_>, regime: &Behavior, drift: f64, source| {
+        let Judged { levels, nearest, timing } =
+            known.judge(&regime.mean, regime.start, regime.end);
+        let novelty = squash(blend(&levels), 1.0);
+        let drift = squash(drift, threshold);
+        let factors = Factors { novelty, drift, timing, peers: None, nearest };
+        let anomaly = Anomaly {
+            entity: asked.id.clone(),
+            start: Timestamp(regime.start),
+            end: Timestamp(regime.end),
+            score: novelty,
+            factors,
+            source: Some(source),
+        };
+        candidates.push(Candidate { anomaly, mean: regime.mean.clone() });
     };
     for stored in question.reader.of_entity(question.number, &asked.id, i64::MIN, to)? {
         let stored = stored?;
-        let segment = &stored.segment;
         coverage.segments_scanned += 1;
-        let mean = in_units(segment.mean(), units);
-        if segment.end().0 >= from {
-            let factors = past.factors(&mean, f64::from(segment.drift_max()), rows_max);
-            anomalies.push(Anomaly {
-                entity: asked.id.clone(),
-                start: segment.start(),
-                end: segment.end(),
-                score: factors.novelty,
-                factors,
-                source: Some(Source::Sealed(stored.cid)),
-            });
+        let regime = Behavior::sealed(&stored);
+        if regime.end >= from {
+            let drift = f64::from(stored.segment.drift_max());
+            judge(&mut known, &regime, drift, Source::Sealed(stored.cid));
         }
-        past.rows.extend(mean);
-        past.cids.push(stored.cid);
+        known.await_end(regime);
     }
     if let Some(open) = asked.open_between(from, to) {
         coverage.hot_regimes += 1;
-        let factors = past.factors(&in_units(&open.mean, units), open.drift, rows_max);
-        anomalies.push(Anomaly {
-            entity: asked.id.clone(),
-            start: Timestamp(open.start),
-            end: Timestamp(open.end),
-            score: factors.novelty,
-            factors,
-            source: Some(Source::Open),
-        });
+        judge(&mut known, &Behavior::open(open), open.drift, Source::Open);
     }
     Ok(())
-}
-
-impl Past<'_> {
-    fn factors(&self, mean: &[f64], drift: f64, rows_max: usize) -> Factors {
-        let forgotten = self.rows.len().saturating_sub(rows_max);
-        let own = nearest(&self.rows[forgotten..], mean);
-        let own =
-            own.map(|(index, d)| (Nearest::Own(self.cids[index + forgotten / mean.len()]), d));
-        let foreign = nearest(&self.foreign, mean);
-        let foreign = foreign.map(|(i, d)| (Nearest::Reference(self.references[i].id.clone()), d));
-        let (nearest, distance) = match (own, foreign) {
-            (Some(own), Some(foreign)) if foreign.1 < own.1 => foreign,
-            (Some(own), _) => own,
-            (None, Some(foreign)) => foreign,
-            (None, None) => (Nearest::None, 0.0),
-        };
-        let novelty = squash(distance, self.threshold);
-        Factors { novelty, drift: squash(drift, self.threshold), nearest }
-    }
 }
 
 fn order(a: &Anomaly, b: &Anomaly) -> Ordering {

@@ -63,10 +63,13 @@ mod distance;
 mod history;
 pub mod index;
 mod knn;
+mod known;
 mod listing;
+mod peers;
 mod quality;
 mod question;
 mod score;
+mod timing;
 mod trajectory;
 
 mod counters;
@@ -100,9 +103,11 @@ pub use quality::{Quality, Window, WindowMissing};
 pub use question::{Coverage, Source, TimeRange};
 pub use rows::Rows;
 pub use score::{
-    Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoresAnswer, ScoresQuery,
+    Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoreUnits, ScoresAnswer,
+    ScoresQuery,
 };
 pub use segment::{DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment};
 pub use state::Ack;
 pub use store::Stored;
+pub use timing::Timing;
 pub use trajectory::{Course, Match, TRAJECTORY_POINTS_MAX, TrajectoryAnswer, TrajectoryQuery};

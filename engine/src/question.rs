@@ -12,6 +12,7 @@ use crate::{
     error::ReadError,
     observation::{EntityId, Timestamp},
     payload,
+    peers::PEERS_MAX,
     rows::Rows,
     segment::to_f32,
     store::{Reader, Stored},
@@ -131,6 +132,21 @@ impl Engine {
             reader: self.reader()?,
             entities,
         })
+    }
+
+    /// Returns the other entities that one is compared with, without their observations.
+    pub(crate) fn neighbors(
+        &self,
+        name: &CollectionName,
+        entity: &EntityId,
+    ) -> Result<Vec<Asked>, ReadError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let view = self.view()?;
+        let entities = &view.collection(name)?.entities;
+        let after = entities.range::<EntityId, _>((Excluded(entity), Unbounded));
+        let before = entities.range::<EntityId, _>((Unbounded, Excluded(entity)));
+        let others = after.chain(before).take(PEERS_MAX);
+        Ok(others.map(|(id, entity)| Asked::new(id, entity, Detail::Means)).collect())
     }
 
     /// As [`Self::question`] about one entity whose observations are kept.

@@ -1,22 +1,28 @@
 //! Anomaly scores: how far observations and regimes are from everything known before them.
 //!
-//! Novelty against past regimes is the score; drift from the regime's own baseline stands beside it as a
-//! factor. The distance of an observation is the root mean square of its differences from the nearest
-//! known regime's mean, in the collection's units; the score is the mean of the newest distances, put
-//! between 0 and 1 by distance / (distance + threshold), which keeps their order. It looks back only:
-//! an observation is compared with what had ended before it.
+//! Novelty against past regimes is the score; drift from the regime's own baseline, the hour and weekday,
+//! and the distance from what other entities do stand beside it as factors. A distance over its
+//! threshold is a level; the score is the mean of the newest levels, put between 0 and 1 by
+//! level / (level + 1), which keeps their order. It looks back only: an observation is compared with
+//! what had ended before it. `known.rs` says what is compared, and in which units.
+
+use std::collections::VecDeque;
 
 use dunlin_wire::Cid;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     collection::CollectionName,
-    distance::{in_units, nearest, rms, squash},
+    distance::{in_units, rms, squash},
     engine::Engine,
     error::ReadError,
+    known::{Behavior, Judged, Known, blend},
     observation::{EntityId, Timestamp},
+    peers::Peers,
     question::{Asked, Coverage, Question, TimeRange},
     rows::Rows,
     store::Stored,
+    timing::Timing,
 };
 
 /// Longest causal window.
@@ -24,6 +30,21 @@ pub const SCORE_WINDOW_MAX: usize = 1000;
 
 /// Most references that one question may bring.
 pub const REFERENCES_MAX: usize = 65_536;
+
+/// In what units distances are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreUnits {
+    /// The geometric mean of the other three, and a regime counts by how much was seen of it.
+    #[default]
+    Blended,
+    /// The collection's own: the declared width of each channel, or the learned noise floor.
+    Range,
+    /// Standard deviations of everything known.
+    Z,
+    /// Standard deviations within the known regimes.
+    Noise,
+}
 
 /// A behavior known from elsewhere, such as a peer's template.
 #[derive(Clone, PartialEq)]
@@ -56,6 +77,12 @@ pub struct ScoresQuery {
     pub references: Vec<Reference>,
     /// Over how many observations a score is the mean: 1 to [`SCORE_WINDOW_MAX`]; 10 is a good choice.
     pub window: usize,
+    /// The units of distances.
+    pub units: ScoreUnits,
+    /// How long after its end a regime counts as known, in microseconds; without effect beside
+    /// `known_until`. With a day an incident stays one while it lasts, at the price of knowing nothing on
+    /// the first day.
+    pub known_after_us: u64,
 }
 
 /// Scores in time order.
@@ -72,10 +99,12 @@ pub struct ScoresAnswer {
 pub struct Score {
     /// When it was made.
     pub timestamp: Timestamp,
-    /// 0 to 1, from the mean distance over the window; 0 while nothing is known.
+    /// 0 to 1, from the mean level over the window; 0 while nothing is known. One half where the
+    /// distance is at its threshold: the policy's in `range`, 1 in `z`, 3 in `noise`; in the blend where
+    /// the geometric mean of the three distances over their thresholds is 1.
     pub score: f64,
-    /// That mean distance, in the collection's units.
-    pub distance: f64,
+    /// That mean level: the distance over its threshold.
+    pub level: f64,
     /// What made the score.
     pub factors: Factors,
 }
@@ -87,6 +116,12 @@ pub struct Factors {
     pub novelty: f64,
     /// From the drift away from its own regime's baseline; 0 to 1.
     pub drift: f64,
+    /// How unusual the nearest known behavior is at this hour and on this weekday, from the entity's own
+    /// past; `None` while it has none.
+    pub timing: Option<Timing>,
+    /// How far it is from what other entities of the collection do at the time, each in its own units; 0
+    /// to 1, `None` without others that have a past.
+    pub peers: Option<f64>,
     /// The nearest known regime.
     pub nearest: Nearest,
 }
@@ -115,7 +150,8 @@ impl Engine {
     /// or the range is not usable.
     pub fn scores(&self, query: &ScoresQuery) -> Result<ScoresAnswer, ReadError> {
         let question = self.lossless_question(&query.collection, &query.entity)?;
-        scores_of(&question, &question.entities[0], query)
+        let others = self.neighbors(&query.collection, &query.entity)?;
+        scores_of(&question, &question.entities[0], &others, query)
     }
 }
 
@@ -123,6 +159,7 @@ impl Engine {
 pub(crate) fn scores_of(
     question: &Question,
     asked: &Asked,
+    others: &[Asked],
     query: &ScoresQuery,
 ) -> Result<ScoresAnswer, ReadError> {
     let (from, to) = query.range.bounds()?;
@@ -130,26 +167,20 @@ pub(crate) fn scores_of(
     let window = query.window.clamp(1, SCORE_WINDOW_MAX);
     let past = question.reader.of_entity(question.number, &asked.id, i64::MIN, to)?;
     let past = past.collect::<Result<Vec<Stored>, _>>()?;
-    let known = Known::new(question, asked, &past, query)?;
-    let threshold = question.spec.policy.threshold;
-    let mut causal = Causal { window, distances: Vec::new() };
-    let mut scores = Vec::new();
     let first = first_needed(&past, from, window);
-    let mut walk = Walk::new(past[..first].last(), &asked.inverse_unit);
+    let mut scoring = Scoring {
+        known: known(question, asked, &past, query)?,
+        peers: Peers::new(question, asked, others, from, to)?,
+        causal: Causal { window, levels: VecDeque::new() },
+        walk: Walk::new(past[..first].last(), &asked.inverse_unit),
+        inverse_unit: &asked.inverse_unit,
+        threshold: question.spec.policy.threshold,
+    };
+    let mut scores = Vec::new();
     let mut visit = |rows: &Rows| {
-        walk.begin_regime();
-        for (time, values) in rows.iter().filter(|(time, _)| time.0 <= to) {
-            let point = in_units(values, &asked.inverse_unit);
-            let drift = walk.next_drift(&point);
-            let (near, distance) = known.nearest(time.0, &point);
-            let mean = causal.next_mean(distance);
-            if time.0 >= from {
-                let novelty = squash(distance, threshold);
-                let factors =
-                    Factors { novelty, drift: squash(drift, threshold), nearest: known.name(near) };
-                let score = squash(mean, threshold);
-                scores.push(Score { timestamp: time, score, distance: mean, factors });
-            }
+        scoring.walk.begin_regime();
+        for (time, values) in rows.iter().take_while(|(time, _)| time.0 <= to) {
+            scores.extend(scoring.next_score(time, values, time.0 >= from));
         }
     };
     for stored in &past[first..] {
@@ -190,88 +221,30 @@ fn first_needed(past: &[Stored], from: i64, window: usize) -> usize {
     first
 }
 
-/// Everything that observations are compared with, in units, row-major.
-struct Known<'a> {
-    own: Vec<f64>,
-    /// When each own regime ended, rising; it is known from then on.
-    ends: Vec<i64>,
-    cids: Vec<Option<Cid>>,
-    foreign: Vec<f64>,
-    references: &'a [Reference],
-    /// With `known_until` all of them are known at any time.
-    fixed: bool,
-}
-
-/// A known regime by its place.
-#[derive(Clone, Copy)]
-enum Near {
-    Own(usize),
-    Foreign(usize),
-    Nothing,
-}
-
-impl<'a> Known<'a> {
-    fn new(
-        question: &Question,
-        asked: &Asked,
-        past: &[Stored],
-        query: &'a ScoresQuery,
-    ) -> Result<Self, ReadError> {
-        let units = &asked.inverse_unit;
-        let mut known = Self {
-            own: Vec::new(),
-            ends: Vec::new(),
-            cids: Vec::new(),
-            foreign: query.references.iter().flat_map(|r| in_units(&r.centroid, units)).collect(),
-            references: &query.references,
-            fixed: query.known_until.is_some(),
-        };
-        let until = query.known_until.unwrap_or(Timestamp(i64::MAX));
-        for stored in past.iter().filter(|stored| stored.segment.end() <= until) {
-            known.own.extend(in_units(stored.segment.mean(), units));
-            known.ends.push(stored.segment.end().0);
-            known.cids.push(Some(stored.cid));
-        }
-        if known.fixed
-            && let Some(mean) = open_mean(question, asked, until.0)?
-        {
-            known.own.extend(in_units(&mean, units));
-            known.cids.push(None);
-        }
-        Ok(known)
-    }
-
-    /// Returns the nearest of what is known at a time, and its distance; 0 when nothing is.
-    fn nearest(&self, time: i64, point: &[f64]) -> (Near, f64) {
-        let count = match self.fixed {
-            true => self.cids.len(),
-            false => self.ends.partition_point(|end| *end < time),
-        };
-        let own = nearest(&self.own[..count * point.len()], point);
-        let foreign = nearest(&self.foreign, point);
-        match (own, foreign) {
-            (Some((index, own)), Some((_, foreign))) if own <= foreign => (Near::Own(index), own),
-            (_, Some((index, foreign))) => (Near::Foreign(index), foreign),
-            (Some((index, own)), None) => (Near::Own(index), own),
-            (None, None) => (Near::Nothing, 0.0),
-        }
-    }
-
-    fn name(&self, near: Near) -> Nearest {
-        match near {
-            Near::Own(index) => self.cids[index].map_or(Nearest::Open, Nearest::Own),
-            Near::Foreign(index) => Nearest::Reference(self.references[index].id.clone()),
-            Near::Nothing => Nearest::None,
-        }
-    }
-}
-
-/// Returns the mean of the observations, up to `until`, of the regime that was open then.
-fn open_mean(
+/// Returns what the observations are compared with.
+fn known<'a>(
     question: &Question,
-    asked: &Asked,
-    until: i64,
-) -> Result<Option<Vec<f32>>, ReadError> {
+    asked: &'a Asked,
+    past: &[Stored],
+    query: &'a ScoresQuery,
+) -> Result<Known<'a>, ReadError> {
+    let (units, after) = (query.units, query.known_after_us);
+    let mut known = Known::new(question, &asked.inverse_unit, &query.references, units, after);
+    let Some(until) = query.known_until else {
+        past.iter().for_each(|stored| known.await_end(Behavior::sealed(stored)));
+        return Ok(known);
+    };
+    for stored in past.iter().filter(|stored| stored.segment.end() <= until) {
+        known.learn(Behavior::sealed(stored));
+    }
+    if let Some(open) = open_at(question, asked, until.0)? {
+        known.learn(open);
+    }
+    Ok(known)
+}
+
+/// Returns the regime that was open then, as far as its observations up to `until` go.
+fn open_at(question: &Question, asked: &Asked, until: i64) -> Result<Option<Behavior>, ReadError> {
     let (reader, number) = (&question.reader, question.number);
     let sealed = reader.of_entity(number, &asked.id, until, until)?.next().transpose()?;
     let rows = match sealed {
@@ -283,26 +256,56 @@ fn open_mean(
             None => return Ok(None),
         },
     };
-    let mut sums = vec![0.0_f64; rows.dim()];
-    let mut count = 0.0;
-    for (_, values) in rows.iter().filter(|(time, _)| time.0 <= until) {
-        count += 1.0;
-        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
-    }
-    Ok((count > 0.0).then(|| sums.iter().map(|sum| (sum / count) as f32).collect()))
+    Ok(Behavior::of_rows(&rows, until))
 }
 
-/// The mean of the newest distances.
+/// Everything that goes along with an entity's observations.
+struct Scoring<'a> {
+    known: Known<'a>,
+    peers: Peers,
+    causal: Causal,
+    walk: Walk,
+    inverse_unit: &'a [f64],
+    threshold: f64,
+}
+
+impl Scoring<'_> {
+    /// Takes the next observation, and scores it when it is wanted.
+    fn next_score(&mut self, time: Timestamp, values: &[f32], is_wanted: bool) -> Option<Score> {
+        let drift = self.walk.next_drift(&in_units(values, self.inverse_unit));
+        let Judged { levels, nearest, timing } = self.known.judge(values, time.0, time.0);
+        let novelty = squash(blend(&levels), 1.0);
+        let level = blend(&self.causal.next_means(levels));
+        is_wanted.then(|| Score {
+            timestamp: time,
+            score: squash(level, 1.0),
+            level,
+            factors: Factors {
+                novelty,
+                drift: squash(drift, self.threshold),
+                timing,
+                peers: self.peers.divergence(values, time.0, time.0),
+                nearest,
+            },
+        })
+    }
+}
+
+/// The means of the newest levels, each unit for itself.
 struct Causal {
     window: usize,
-    distances: Vec<f64>,
+    levels: VecDeque<Vec<f64>>,
 }
 
 impl Causal {
-    fn next_mean(&mut self, distance: f64) -> f64 {
-        self.distances.push(distance);
-        let newest = &self.distances[self.distances.len().saturating_sub(self.window)..];
-        newest.iter().sum::<f64>() / newest.len() as f64
+    fn next_means(&mut self, levels: Vec<f64>) -> Vec<f64> {
+        let units = levels.len();
+        self.levels.push_back(levels);
+        if self.levels.len() > self.window {
+            self.levels.pop_front();
+        }
+        let count = self.levels.len() as f64;
+        (0..units).map(|unit| self.levels.iter().map(|l| l[unit]).sum::<f64>() / count).collect()
     }
 }
 

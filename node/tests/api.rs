@@ -14,7 +14,7 @@ use common::{
 };
 use dunlin_client::{
     ChangeOrder, ChangesQuery, Course, Fidelity, HistoryQuery, IngestRequest, KnnQuery,
-    Observation, Scope, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
+    Observation, Scope, ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -254,6 +254,8 @@ fn history_and_scores_are_of_what_was_ingested() {
             known_until_us: None,
             templates: TemplateUse::None,
             seed: 0,
+            units: ScoreUnits::Blended,
+            known_after_us: 0,
         };
         let scores = client.scores(&query).unwrap().scores;
         let times: Vec<_> = scores.iter().map(|score| score.timestamp_us).collect();
@@ -261,6 +263,8 @@ fn history_and_scores_are_of_what_was_ingested() {
             sent.iter().map(|(time, _)| *time).filter(|time| (from..=to).contains(time)).collect();
         assert_eq!(times, sent, "one score for each observation");
         assert!(scores.iter().all(|score| (0.0..=1.0).contains(&score.score)));
+        let has_timing = |score: &dunlin_client::Score| score.factors.timing.is_some();
+        assert!(scores.iter().any(has_timing) && scores.iter().any(|s| s.factors.peers.is_some()));
     }
 }
 

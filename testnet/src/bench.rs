@@ -1,10 +1,14 @@
 //! Benchmarks on real telemetry. Each prints a table, or its rows as JSON, with the baselines that it is
 //! measured against in the same run.
 
+pub mod anomalies;
 pub mod compression;
 pub mod ingest;
 pub mod open;
 
+mod baselines;
+mod eigen;
+mod scored;
 mod stored;
 mod summary;
 

@@ -35,8 +35,8 @@ pub use peers::{Peer, Peers, Standing};
 pub use query::{
     AnomaliesAnswer, AnomaliesQuery, Anomaly, Change, ChangeOrder, ChangesAnswer, ChangesQuery,
     ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,
-    KnnHit, KnnQuery, Match, Nearest, Scope, Score, ScoresAnswer, ScoresQuery, TemplateUse,
-    TrajectoryAnswer, TrajectoryQuery,
+    KnnHit, KnnQuery, Match, Nearest, Scope, Score, ScoreUnits, ScoresAnswer, ScoresQuery,
+    TemplateUse, Timing, TrajectoryAnswer, TrajectoryQuery,
 };
 pub use status::{
     ClusterStatus, Federation, IpfsStatus, Member, MemberState, NodeStatus, PrivacyStatus,

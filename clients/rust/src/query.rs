@@ -92,6 +92,21 @@ pub enum TemplateUse {
     Control,
 }
 
+/// In what units the distance to known behaviour is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreUnits {
+    /// The geometric mean of the other three, and a regime counts by how much was seen of it.
+    #[default]
+    Blended,
+    /// The collection's own: the declared width of each channel, or the learned noise floor.
+    Range,
+    /// Standard deviations of everything known.
+    Z,
+    /// Standard deviations within the known regimes.
+    Noise,
+}
+
 /// The most anomalous regimes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +127,12 @@ pub struct AnomaliesQuery {
     /// Whether templates count as known behaviour.
     #[serde(default)]
     pub templates: TemplateUse,
+    /// The units of distances.
+    #[serde(default)]
+    pub units: ScoreUnits,
+    /// How long after its end a regime counts as known, in microseconds.
+    #[serde(default)]
+    pub known_after_us: u64,
 }
 
 /// What an anomaly score is made of, each from 0 to 1.
@@ -121,9 +142,26 @@ pub struct Factors {
     pub novelty: f64,
     /// How far the baseline of its own regime is.
     pub drift: f64,
+    /// How unusual the nearest known behaviour is at this time, from the entity's own past; absent while
+    /// it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+    /// How far it is from what other entities of the collection do at the time, each in its own units;
+    /// absent when there are none with a past.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<f64>,
     /// The nearest known behaviour; absent when nothing was known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
+}
+
+/// How unusual a behaviour is at its time, each from 0 to 1; in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// At this hour of the day.
+    pub hour: f64,
+    /// On this weekday.
+    pub weekday: f64,
 }
 
 /// The known behaviour that lies nearest.
@@ -185,6 +223,13 @@ pub struct ScoresQuery {
     /// Which shuffle of the control.
     #[serde(default)]
     pub seed: u64,
+    /// The units of distances.
+    #[serde(default)]
+    pub units: ScoreUnits,
+    /// How long after its end a regime counts as known, in microseconds; without effect
+    /// beside `known_until_us`.
+    #[serde(default)]
+    pub known_after_us: u64,
 }
 
 /// The score of one observation.

@@ -4,6 +4,7 @@
 
 mod compaction;
 mod durability;
+mod factors;
 mod folder;
 mod golden;
 mod ingest;

@@ -3,7 +3,7 @@
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionSpec, Course, ErrorBound, Fidelity,
     HistoryQuery, Include, KnnQuery, Level, Match, Metric, Nearest, ReadError, Reference,
-    ScoresQuery, SegmentQuery, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
+    ScoreUnits, ScoresQuery, SegmentQuery, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
     TrajectoryQuery, WindowMissing, decode_payload, distance, knn_over,
 };
 
@@ -32,6 +32,8 @@ fn scores(range: TimeRange) -> ScoresQuery {
         known_until: None,
         references: Vec::new(),
         window: 1,
+        units: ScoreUnits::Blended,
+        known_after_us: 0,
     }
 }
 
@@ -272,11 +274,12 @@ fn a_window_averages_the_newest_distances() {
     let level = |s: i64| if s < 100 { 0.2 } else { 0.7 };
     let batch = (0..150).map(|s| observation("a", s, &[level(s)])).collect();
     engine.ingest(&name(), batch).unwrap();
-    let windowed = ScoresQuery { window: 10, ..scores(TimeRange::ALL) };
+    let windowed = ScoresQuery { window: 10, units: ScoreUnits::Range, ..scores(TimeRange::ALL) };
     let whole = engine.scores(&windowed).unwrap().scores;
     // 99 s is still known (from the first regime on nothing is), 100 s is the first distance of 0.5.
-    assert!((whole[104].distance - 0.25).abs() < 1e-6, "{}", whole[104].distance);
-    assert!((whole[140].distance - 0.5).abs() < 1e-6);
+    let threshold = 0.08;
+    assert!((whole[104].level - 0.25 / threshold).abs() < 1e-5, "{}", whole[104].level);
+    assert!((whole[140].level - 0.5 / threshold).abs() < 1e-5);
     // A range that begins later looks back over the same window.
     let part = engine.scores(&ScoresQuery { range: seconds(103, 120), ..windowed }).unwrap().scores;
     assert_eq!(part, whole[103..=120]);
@@ -296,6 +299,9 @@ fn anomalies_are_the_newest_kind_of_regime() {
         k: 3,
         references: Vec::new(),
         level: Level::Regimes,
+        // As the score that a segment carries.
+        units: ScoreUnits::Range,
+        known_after_us: 0,
     };
     let answer = engine.anomalies(&query).unwrap();
     let top = &answer.anomalies[0];

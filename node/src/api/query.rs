@@ -10,8 +10,8 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, Course, Coverage, Factors,
-    HistoryQuery, Include, KnnQuery, Level, Nearest, Reference, ScoresQuery, Segment, Source,
-    TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery, knn_over,
+    HistoryQuery, Include, KnnQuery, Level, Nearest, Reference, ScoreUnits, ScoresQuery, Segment,
+    Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery, knn_over,
 };
 
 use super::{Body, convert, error::ApiError};
@@ -132,6 +132,8 @@ pub(super) async fn anomalies(
         range: range(query.from_us, query.to_us),
         k: checked_k(query.k)?,
         level: Level::Regimes,
+        units: units(query.units),
+        known_after_us: query.known_after_us,
     };
     let answer = shared.blocking(move |shared| shared.engine.anomalies(&question)).await?;
     let anomaly = |anomaly: dunlin_engine::Anomaly| json::Anomaly {
@@ -164,6 +166,8 @@ pub(super) async fn scores(
         known_until: query.known_until_us.map(Timestamp),
         references,
         window: SCORE_WINDOW,
+        units: units(query.units),
+        known_after_us: query.known_after_us,
     };
     let answer = shared.blocking(move |shared| shared.engine.scores(&question)).await?;
     let score = |score: dunlin_engine::Score| json::Score {
@@ -328,10 +332,23 @@ fn sealed_cid(source: Source) -> Option<String> {
     }
 }
 
+fn units(units: json::ScoreUnits) -> ScoreUnits {
+    match units {
+        json::ScoreUnits::Blended => ScoreUnits::Blended,
+        json::ScoreUnits::Range => ScoreUnits::Range,
+        json::ScoreUnits::Z => ScoreUnits::Z,
+        json::ScoreUnits::Noise => ScoreUnits::Noise,
+    }
+}
+
 fn factors(factors: Factors) -> json::Factors {
     json::Factors {
         novelty: factors.novelty,
         drift: factors.drift,
+        timing: factors
+            .timing
+            .map(|timing| json::Timing { hour: timing.hour, weekday: timing.weekday }),
+        peers: factors.peers,
         nearest: match factors.nearest {
             Nearest::Own(cid) => Some(json::Nearest::Segment(cid.to_string())),
             Nearest::Reference(id) => Some(json::Nearest::Template(id)),

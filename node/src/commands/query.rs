@@ -33,17 +33,30 @@ pub(super) fn knn(client: &Client, args: KnnArgs, out: Output) -> anyhow::Result
 }
 
 pub(super) fn anomalies(client: &Client, args: AnomaliesArgs, out: Output) -> anyhow::Result<()> {
-    let AnomaliesArgs { collection, entity, range, k, templates } = args;
-    let query =
-        AnomaliesQuery { collection, entity, from_us: range.from, to_us: range.to, k, templates };
+    let AnomaliesArgs { collection, entity, range, k, templates, units, known_after } = args;
+    let query = AnomaliesQuery {
+        collection,
+        entity,
+        from_us: range.from,
+        to_us: range.to,
+        k,
+        templates,
+        units,
+        known_after_us: microseconds(known_after),
+    };
     out.show(&client.anomalies(&query)?, |answer| {
-        let mut table =
-            Table::new(["score", "novelty", "drift", "entity", "from", "to", "nearest", "segment"]);
+        let mut table = Table::new([
+            "score", "novelty", "drift", "hour", "weekday", "peers", "entity", "from", "to",
+            "nearest", "segment",
+        ]);
         for anomaly in &answer.anomalies {
             table.row([
                 format!("{:.4}", anomaly.score),
                 format!("{:.4}", anomaly.factors.novelty),
                 format!("{:.4}", anomaly.factors.drift),
+                factor(anomaly.factors.timing.map(|timing| timing.hour)),
+                factor(anomaly.factors.timing.map(|timing| timing.weekday)),
+                factor(anomaly.factors.peers),
                 anomaly.entity.clone(),
                 time(anomaly.start_us),
                 time(anomaly.end_us),
@@ -56,7 +69,7 @@ pub(super) fn anomalies(client: &Client, args: AnomaliesArgs, out: Output) -> an
 }
 
 pub(super) fn scores(client: &Client, args: ScoresArgs, out: Output) -> anyhow::Result<()> {
-    let ScoresArgs { entity, collection, range, known_until, templates } = args;
+    let ScoresArgs { entity, collection, range, known_until, templates, units, known_after } = args;
     let query = ScoresQuery {
         collection,
         entity,
@@ -65,15 +78,22 @@ pub(super) fn scores(client: &Client, args: ScoresArgs, out: Output) -> anyhow::
         known_until_us: known_until,
         templates,
         seed: 0,
+        units,
+        known_after_us: microseconds(known_after),
     };
     out.show(&client.scores(&query)?, |answer| {
-        let mut table = Table::new(["time", "score", "novelty", "drift", "nearest"]);
+        let mut table = Table::new([
+            "time", "score", "novelty", "drift", "hour", "weekday", "peers", "nearest",
+        ]);
         for score in &answer.scores {
             table.row([
                 time(score.timestamp_us),
                 format!("{:.4}", score.score),
                 format!("{:.4}", score.factors.novelty),
                 format!("{:.4}", score.factors.drift),
+                factor(score.factors.timing.map(|timing| timing.hour)),
+                factor(score.factors.timing.map(|timing| timing.weekday)),
+                factor(score.factors.peers),
                 nearest(&score.factors),
             ]);
         }
@@ -157,6 +177,15 @@ pub(super) fn trajectory(client: &Client, args: TrajectoryArgs, out: Output) -> 
             coverage(&answer.coverage)
         )
     })
+}
+
+fn microseconds(seconds: u32) -> u64 {
+    u64::from(seconds) * 1_000_000
+}
+
+/// Prints a factor that may be unknown.
+fn factor(factor: Option<f64>) -> String {
+    factor.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.4}"))
 }
 
 fn nearest(factors: &Factors) -> String {

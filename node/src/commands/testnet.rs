@@ -51,6 +51,9 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
 
 pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
     match command {
+        BenchCommand::Anomalies(BenchArgs { data }) => {
+            bench::anomalies::run(&bench::anomalies::Options { data, json })
+        }
         BenchCommand::Compression(BenchArgs { data }) => {
             bench::compression::run(&bench::compression::Options { data, json })
         }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use dunlin_client::{PublishRequest, Score, ScoresQuery, TemplateSet, TemplateSource, TemplateUse};
+use dunlin_client::{
+    PublishRequest, Score, ScoreUnits, ScoresQuery, TemplateSet, TemplateSource, TemplateUse,
+};
 
 use super::{COLLECTION, PEERS, past_rows, stage::Stage};
 use crate::{
@@ -130,6 +132,9 @@ fn scores(
         known_until_us: matches!(known, Known::Past).then_some(last_known),
         templates,
         seed,
+        // Six hours of one's own past are too little to learn units from.
+        units: ScoreUnits::Range,
+        known_after_us: 0,
     };
     let answer = newcomer.client.scores(&query).with_context(|| newcomer.says("scores"))?;
     Ok(Run { scores: in_row_order(series, &answer.scores)?, templates: answer.templates })

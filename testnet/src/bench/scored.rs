@@ -1,0 +1,86 @@
+//! What the engine says of one labelled entity.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use dunlin_engine::{
+    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, Observation, Score,
+    ScoreUnits, ScoresQuery, TimeRange, Timestamp, Units, storage::Simulated,
+};
+
+use super::{
+    anomalies::WINDOW,
+    baselines::{in_widths, range_of, widths},
+};
+use crate::vts1::Series;
+
+/// Observations of one request.
+const BATCH: usize = 1000;
+
+/// An engine in memory that has seen one entity.
+pub(super) struct Scored<'a> {
+    engine: Engine,
+    name: CollectionName,
+    entity: EntityId,
+    series: &'a Series,
+}
+
+impl<'a> Scored<'a> {
+    /// Ingests both halves into a collection with the default policy.
+    pub(super) fn ingest(series: &'a Series) -> anyhow::Result<Self> {
+        let dim = Dim::new(series.dims.try_into()?)?;
+        let range = (0..series.dims).map(|channel| range_of(series, channel));
+        let (lower, upper) = range.unzip();
+        let name = CollectionName::new("bench")?;
+        let spec = CollectionSpec::new(name.clone(), dim, Units::Range { lower, upper });
+        let spec = CollectionSpec { fidelity: Fidelity::Lossless, ..spec };
+        let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default())?;
+        engine.create_collection(spec)?;
+        let entity = EntityId::new(series.entity.clone())?;
+        let observation = |row: usize| Observation {
+            entity: entity.clone(),
+            timestamp: Timestamp(series.timestamp_us(row)),
+            vector: series.row(row).to_vec(),
+            metadata: None,
+        };
+        for start in (0..series.rows()).step_by(BATCH) {
+            let batch = start..(start + BATCH).min(series.rows());
+            engine.ingest(&name, batch.map(observation).collect())?;
+        }
+        Ok(Self { engine, name, entity, series })
+    }
+
+    /// Returns the means of the regimes that ended in the train half, in shares of the range.
+    pub(super) fn known(&self) -> anyhow::Result<Vec<Vec<f64>>> {
+        let until = self.series.timestamp_us(self.series.rows_train - 1);
+        let sealed = self.engine.sealed_after(0, usize::MAX)?;
+        let known = sealed.iter().filter(|stored| stored.segment.end().0 <= until);
+        let widths = widths(self.series);
+        Ok(known.map(|stored| in_widths(stored.segment.mean(), &widths)).collect())
+    }
+
+    /// Scores the test half: by the train half alone, or learning on with this delay.
+    pub(super) fn scores(
+        &self,
+        units: ScoreUnits,
+        learning_after_us: Option<u64>,
+    ) -> anyhow::Result<Vec<Score>> {
+        let series = self.series;
+        let time = |row| Timestamp(series.timestamp_us(row));
+        let query = ScoresQuery {
+            collection: self.name.clone(),
+            entity: self.entity.clone(),
+            range: TimeRange::between(time(series.rows_train), time(series.rows() - 1)),
+            known_until: learning_after_us.is_none().then(|| time(series.rows_train - 1)),
+            references: Vec::new(),
+            window: WINDOW,
+            units,
+            known_after_us: learning_after_us.unwrap_or_default(),
+        };
+        let scores = self.engine.scores(&query)?.scores;
+        let rows = series.rows_train..series.rows();
+        let in_order = scores.iter().map(|score| score.timestamp).eq(rows.map(time));
+        ensure!(in_order, "the scores are not those of the test half");
+        Ok(scores)
+    }
+}
