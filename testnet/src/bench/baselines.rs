@@ -9,7 +9,7 @@ use crate::vts1::Series;
 /// Neighbors among the raw observations.
 const NEIGHBORS: usize = 5;
 
-/// Lowest standard deviation of a channel, in its own values: constant channels have none.
+/// Lowest standard deviation of a channel, in shares of its range: constant channels have none.
 const DEVIATION_MIN: f64 = 0.01;
 
 /// What is added to every variance, so that a covariance of constant channels has an inverse.
@@ -18,12 +18,19 @@ const RIDGE: f64 = 1e-4;
 /// Share of the variance that the principal components explain; the rest is the residual.
 const EXPLAINED: f64 = 0.95;
 
-/// Drift that ends a segment of [`segment_z`], in standard deviations, when this many observations in a
-/// row are beyond it.
-const SEGMENT_THRESHOLD: f64 = 0.5;
+/// Drift that ends a segment of [`segment_z`], in standard deviations.
+const Z_THRESHOLD: f64 = 0.5;
+
+/// Drift that ends a regime of [`nearest_regime`], in shares of the past's range.
+const RANGE_THRESHOLD: f64 = 0.08;
+
+/// How many observations in a row must be beyond it.
 const HYSTERESIS: usize = 3;
 
-/// The past and what is scored, in shares of the declared range; each row a slice of `dims`.
+/// Least width of a channel's range, in its own values.
+const WIDTH_MIN: f64 = 0.01;
+
+/// The past and what is scored, in shares of a range; each row a slice of `dims`.
 pub(super) struct Halves {
     pub(super) dims: usize,
     pub(super) train: Vec<f64>,
@@ -31,8 +38,19 @@ pub(super) struct Halves {
 }
 
 impl Halves {
-    pub(super) fn of(series: &Series) -> Self {
-        let widths = widths(series);
+    /// Returns both in shares of each channel's declared range.
+    pub(super) fn declared(series: &Series) -> Self {
+        Self::of(series, range_of)
+    }
+
+    /// Returns both in shares of each channel's range in the past.
+    pub(super) fn of_past(series: &Series) -> Self {
+        Self::of(series, past_range)
+    }
+
+    fn of(series: &Series, range: fn(&Series, usize) -> (f32, f32)) -> Self {
+        let widths: Vec<f64> =
+            (0..series.dims).map(|channel| width_of(range(series, channel))).collect();
         let rows = |rows: std::ops::Range<usize>| {
             let in_range = |row| in_widths(series.row(row), &widths);
             rows.flat_map(in_range).collect()
@@ -104,25 +122,25 @@ impl Moments {
 /// Returns the range in which a channel is declared: 0 to 1 when its past stays there, else that of its
 /// past; a constant one gets a width of one.
 pub(super) fn range_of(series: &Series, channel: usize) -> (f32, f32) {
-    let past = (0..series.rows_train).map(|row| series.row(row)[channel]);
-    let (lower, upper) = past.fold((f32::INFINITY, f32::NEG_INFINITY), |(lower, upper), value| {
-        (lower.min(value), upper.max(value))
-    });
-    match (lower, upper) {
-        _ if lower >= 0.0 && upper <= 1.0 => (0.0, 1.0),
-        _ if lower < upper => (lower, upper),
-        _ => (lower, lower + 1.0),
+    match past_range(series, channel) {
+        (lower, upper) if lower >= 0.0 && upper <= 1.0 => (0.0, 1.0),
+        (lower, upper) if lower < upper => (lower, upper),
+        (lower, _) => (lower, lower + 1.0),
     }
 }
 
-/// Returns the width of the range of each channel.
-pub(super) fn widths(series: &Series) -> Vec<f64> {
-    let width = |(lower, upper): (f32, f32)| f64::from(upper) - f64::from(lower);
-    (0..series.dims).map(|channel| width(range_of(series, channel))).collect()
+fn past_range(series: &Series, channel: usize) -> (f32, f32) {
+    let past = (0..series.rows_train).map(|row| series.row(row)[channel]);
+    past.fold((f32::INFINITY, f32::NEG_INFINITY), |(lower, upper), value| {
+        (lower.min(value), upper.max(value))
+    })
 }
 
-/// Returns values in shares of the range.
-pub(super) fn in_widths(values: &[f32], widths: &[f64]) -> Vec<f64> {
+fn width_of((lower, upper): (f32, f32)) -> f64 {
+    (f64::from(upper) - f64::from(lower)).max(WIDTH_MIN)
+}
+
+fn in_widths(values: &[f32], widths: &[f64]) -> Vec<f64> {
     values.iter().zip(widths).map(|(value, width)| f64::from(*value) / width).collect()
 }
 
@@ -189,8 +207,10 @@ pub(super) fn raw_knn(halves: &Halves) -> Vec<f64> {
 }
 
 /// The distance to the nearest regime of the past.
-pub(super) fn nearest_regime(halves: &Halves, known: &[Vec<f64>]) -> Vec<f64> {
-    let distances: Vec<f64> = halves.test_rows().map(|row| nearest(known, row)).collect();
+pub(super) fn nearest_regime(halves: &Halves) -> Vec<f64> {
+    let known = sealed(&halves.train, halves.dims, RANGE_THRESHOLD);
+    let known: Vec<Vec<f64>> = known.into_iter().map(|(_, mean)| mean).collect();
+    let distances: Vec<f64> = halves.test_rows().map(|row| nearest(&known, row)).collect();
     causal_means(&distances, WINDOW)
 }
 
@@ -198,15 +218,15 @@ pub(super) fn nearest_regime(halves: &Halves, known: &[Vec<f64>]) -> Vec<f64> {
 /// deviations; each observation has that of its segment, so it looks ahead to the segment's end.
 pub(super) fn segment_z(halves: &Halves) -> Vec<f64> {
     let halves = halves.standardized();
-    let known = sealed(&halves.train, halves.dims);
+    let known = sealed(&halves.train, halves.dims, Z_THRESHOLD);
     let known: Vec<Vec<f64>> = known.into_iter().map(|(_, mean)| mean).collect();
-    let test = sealed(&halves.test, halves.dims);
+    let test = sealed(&halves.test, halves.dims, Z_THRESHOLD);
     let distance = |(count, mean): &(usize, Vec<f64>)| vec![nearest(&known, mean); *count];
     test.iter().flat_map(distance).collect()
 }
 
 /// Returns count and mean of each segment.
-fn sealed(values: &[f64], dims: usize) -> Vec<(usize, Vec<f64>)> {
+fn sealed(values: &[f64], dims: usize, threshold: f64) -> Vec<(usize, Vec<f64>)> {
     let rows: Vec<&[f64]> = values.chunks_exact(dims).collect();
     let mut segments = Vec::new();
     let (mut start, mut beyond) = (0, 0);
@@ -217,7 +237,7 @@ fn sealed(values: &[f64], dims: usize) -> Vec<(usize, Vec<f64>)> {
         let count = index - beyond - start;
         let square = |(sum, value): (&f64, &f64)| (value - sum / count as f64).powi(2);
         let drift = sums.iter().zip(*row).map(square).sum::<f64>() / dims as f64;
-        if count > 0 && drift.sqrt() > SEGMENT_THRESHOLD {
+        if count > 0 && drift.sqrt() > threshold {
             beyond += 1;
             if beyond < HYSTERESIS {
                 continue;

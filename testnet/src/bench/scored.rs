@@ -8,10 +8,7 @@ use dunlin_engine::{
     ScoreUnits, ScoresQuery, TimeRange, Timestamp, Units, storage::Simulated,
 };
 
-use super::{
-    anomalies::WINDOW,
-    baselines::{in_widths, range_of, widths},
-};
+use super::{anomalies::WINDOW, baselines::range_of};
 use crate::vts1::Series;
 
 /// Observations of one request.
@@ -48,15 +45,6 @@ impl<'a> Scored<'a> {
             engine.ingest(&name, batch.map(observation).collect())?;
         }
         Ok(Self { engine, name, entity, series })
-    }
-
-    /// Returns the means of the regimes that ended in the train half, in shares of the range.
-    pub(super) fn known(&self) -> anyhow::Result<Vec<Vec<f64>>> {
-        let until = self.series.timestamp_us(self.series.rows_train - 1);
-        let sealed = self.engine.sealed_after(0, usize::MAX)?;
-        let known = sealed.iter().filter(|stored| stored.segment.end().0 <= until);
-        let widths = widths(self.series);
-        Ok(known.map(|stored| in_widths(stored.segment.mean(), &widths)).collect())
     }
 
     /// Scores the test half: by the train half alone, or learning on with this delay.
