@@ -69,6 +69,15 @@ impl ApiError {
         }
     }
 
+    /// A store cannot be read or written, and after a failed write stays so. The cause goes to the log.
+    pub(crate) fn store_failed(cause: impl Into<anyhow::Error>) -> Self {
+        tracing::error!(cause = format!("{:#}", cause.into()), "a store failed");
+        Self::unavailable(
+            "store_failed",
+            "a store cannot be used; mend the disk and restart the node (its log says what failed)",
+        )
+    }
+
     /// Something failed here that the caller cannot mend. The cause goes to the log alone.
     pub(crate) fn internal(cause: impl Into<anyhow::Error>) -> Self {
         tracing::error!(cause = format!("{:#}", cause.into()), "request failed");
@@ -123,7 +132,7 @@ impl From<ReadError> for ApiError {
             ReadError::UnknownCollection { .. } | ReadError::UnknownEntity { .. } => {
                 Self::not_found(error)
             }
-            ReadError::Store(_) => Self::internal(error),
+            ReadError::Store(_) => Self::store_failed(error),
             _ => Self::bad_request("bad_query", chain(&error)),
         }
     }
@@ -131,7 +140,7 @@ impl From<ReadError> for ApiError {
 
 impl From<archive::ReadError> for ApiError {
     fn from(error: archive::ReadError) -> Self {
-        Self::internal(error)
+        Self::store_failed(error)
     }
 }
 
@@ -141,7 +150,7 @@ impl From<FetchError> for ApiError {
             FetchError::Put(full @ archive::PutError::Full { .. }) => {
                 Self::unavailable("full", full)
             }
-            other => Self::internal(other),
+            other => Self::store_failed(other),
         }
     }
 }

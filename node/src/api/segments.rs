@@ -142,6 +142,19 @@ pub(super) async fn archive(State(shared): State<Arc<Shared>>) -> Answer<json::A
     Ok(Json(archive_status(&shared).await?))
 }
 
+/// Returns what the archive holds; nothing, and a problem, when it cannot be read. What asks for more than the
+/// archive must be answered all the same.
+pub(super) async fn archive_if_readable(shared: &Arc<Shared>) -> json::ArchiveStatus {
+    match archive_status(shared).await {
+        Ok(status) => status,
+        Err(_) => {
+            shared
+                .report("archive", "cannot be read; restart the node when its disk is well".into());
+            json::ArchiveStatus::default()
+        }
+    }
+}
+
 pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::ArchiveStatus, ApiError> {
     let corrupt_refused = shared.network.counters().await.wrong_cids;
     let last_archive_ms = shared.observed().last_archive_ms;

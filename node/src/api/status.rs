@@ -7,7 +7,7 @@ use dunlin_client as json;
 use dunlin_protocols::{Direction, PeerView, Transport};
 use dunlin_trust::Standing;
 
-use super::{error::ApiError, segments::archive_status};
+use super::{error::ApiError, segments::archive_if_readable};
 use crate::daemon::{Observed, Shared};
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -48,7 +48,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, St
 
 pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::NodeStatus> {
     let totals = shared.blocking(Totals::of).await?;
-    let archive = archive_status(&shared).await?;
+    let archive = archive_if_readable(&shared).await;
     let peers = shared.network.peers().await;
     Ok(Json(json::NodeStatus {
         peer: shared.network.local_peer().to_string(),
@@ -126,7 +126,7 @@ fn transport_name(transport: Transport) -> &'static str {
 pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Answer<json::ClusterStatus> {
     let observed = shared.observed();
     let totals = shared.blocking(Totals::of).await?;
-    let archive = archive_status(&shared).await?;
+    let archive = archive_if_readable(&shared).await;
     let me = shared.network.local_peer();
     let mut members = vec![myself(&shared, totals.entities).await];
     let views = shared.network.peers().await;
