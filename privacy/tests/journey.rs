@@ -61,7 +61,7 @@ fn publish(ledger: &mut Ledger, rows: &[f32]) -> Vec<u8> {
 fn released_templates_explain_a_similar_node_and_not_a_different_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::open(&folder.path().join("ledger"), eps(10.0)).unwrap();
-    let bytes = publish(&mut ledger, &observations(10_000, 0.0));
+    let bytes = publish(&mut ledger, &observations(100_000, 0.0));
     let set = envelope::open::<TemplateSet>(&bytes).unwrap().value;
     assert_eq!(set.epsilon(), eps(1.0));
 
