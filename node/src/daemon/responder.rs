@@ -40,9 +40,16 @@ pub(super) struct Responder {
     shared: Arc<Shared>,
     trust_file: TrustFile,
     addresses: Vec<String>,
-    /// What is under way; an exchange of templates returns its peer.
-    work: JoinSet<Option<PeerId>>,
+    work: JoinSet<Done>,
     exchanges: Exchanges,
+    is_judging: bool,
+}
+
+/// Something that was under way.
+enum Done {
+    Answered,
+    Exchanged(PeerId),
+    Judged,
 }
 
 impl Responder {
@@ -53,6 +60,7 @@ impl Responder {
             addresses: Vec::new(),
             work: JoinSet::new(),
             exchanges: Exchanges::default(),
+            is_judging: false,
         }
     }
 
@@ -109,7 +117,7 @@ impl Responder {
                 let shared = Arc::clone(&self.shared);
                 self.work.spawn(async move {
                     answer_segments(&shared, request, reply).await;
-                    None
+                    Done::Answered
                 });
             }
             Event::TemplatesRequested { request, reply, .. } => {
@@ -145,13 +153,16 @@ impl Responder {
 
     /// Puts received templates before the gate again when the own history has grown.
     fn judge_again(&mut self) {
+        if std::mem::replace(&mut self.is_judging, true) {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         self.work.spawn(async move {
             match shared.blocking(Shared::judge_again).await {
                 Ok(()) => shared.recovered("gate"),
                 Err(cause) => shared.report("gate", format!("{cause:#}")),
             }
-            None
+            Done::Judged
         });
     }
 
@@ -175,14 +186,19 @@ impl Responder {
         let shared = Arc::clone(&self.shared);
         self.work.spawn(async move {
             shared.fetch_templates(peer, wish).await;
-            Some(peer)
+            Done::Exchanged(peer)
         });
     }
 
-    fn on_done(&mut self, exchanged_with: Option<PeerId>) {
-        let Some(peer) = exchanged_with else { return };
-        if let Some(wish) = self.exchanges.end(&peer) {
-            self.exchange_templates(peer, wish);
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Answered => {}
+            Done::Judged => self.is_judging = false,
+            Done::Exchanged(peer) => {
+                if let Some(wish) = self.exchanges.end(&peer) {
+                    self.exchange_templates(peer, wish);
+                }
+            }
         }
     }
 }
