@@ -10,7 +10,10 @@ use std::{
 };
 
 use dunlin_engine::{
-    Config, Engine, Outline, Segment, decode_payload, storage::Simulated, storage::Storage,
+    Config, Engine, Outline, Segment, decode_payload,
+    index::{GraphIndex, Index, Search},
+    storage::Simulated,
+    storage::Storage,
 };
 use dunlin_privacy::{Epsilon, Ledger, TemplateSet};
 use dunlin_protocols::{
@@ -35,7 +38,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 15] = [
+pub(crate) const TARGETS: [(&str, Decoder); 16] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -47,6 +50,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 15] = [
     ("segment", segment),
     ("segment_payload", segment_payload),
     ("outline", outline),
+    ("index", index),
     ("template_set", template_set),
     ("trust_records", trust_records),
     ("engine_log", engine_log),
@@ -151,6 +155,16 @@ fn outline(data: &[u8]) -> bool {
     assert!(outline.pieces().is_sorted_by(|a, b| a.end < b.start));
     let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
     assert!(outline.pieces().iter().all(|piece| finite(&piece.mean) && finite(&piece.spread)));
+    true
+}
+
+fn index(data: &[u8]) -> bool {
+    let Ok(index) = GraphIndex::decode(data) else { return false };
+    assert_eq!(index.encode(), data, "one encoding of each index");
+    let vector = vec![0.5; index.dim()];
+    let search = Search { vector: &vector, k: 3, effort: 10, filter: None };
+    let found = index.search(&search).expect("a vector of the right length");
+    assert_eq!(found.len(), index.count().min(3));
     true
 }
 

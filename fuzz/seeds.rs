@@ -11,6 +11,7 @@ use std::{
 use dunlin_engine::{
     Budget, CollectionName, CollectionSpec, Compaction, Config, Dim, Engine, EntityId, ErrorBound,
     Fidelity, Observation, Segment, Timestamp, Units, compact,
+    index::GraphIndex,
     storage::{Simulated, Storage},
 };
 use dunlin_privacy::{
@@ -42,6 +43,7 @@ fn main() {
     messages(&corpus);
     announcements(&corpus);
     segments(&corpus);
+    indexes(&corpus);
     trust(&corpus);
     templates(&corpus);
 }
@@ -171,6 +173,18 @@ fn segments(corpus: &Corpus) {
         let how = Compaction { budget, widths: &[1.0; 3], flag_drift_min: 0.1 };
         let outline = compact(&[segment], &how).expect("one course");
         corpus.add("outline", name, &outline.encode());
+    }
+}
+
+/// Small indexes of rows that are kept as floats and as bytes. Large ones, with a graph, are left to the
+/// engine's tests: they would be most of this repository.
+fn indexes(corpus: &Corpus) {
+    let dim = Dim::new(3).expect("a dimension");
+    for (name, scale) in [("floats", 0.1), ("bytes", 1.0)] {
+        let values: Vec<f32> = (0..60_u8).map(|value| f32::from(value % 17) * scale).collect();
+        let metric = dunlin_engine::Metric::Euclidean;
+        let index = GraphIndex::build(metric, dim, &values).expect("finite rows");
+        corpus.add("index", name, &index.encode());
     }
 }
 

@@ -5,7 +5,7 @@
 //!   commands and HTTP API.
 //! - [`up`], [`status`], [`down`]: a network to play with, which lives until it is stopped.
 //! - [`liar`]: a peer that serves one block with a flipped byte.
-//! - [`bench`]: benchmarks on real telemetry, beside what others reach in the same run.
+//! - [`mod@bench`]: benchmarks on real telemetry, beside what others reach in the same run.
 //! - [`vts1`]: the telemetry format that the demo and the benchmarks read.
 //!
 //! This room is a shell. What it knows of a peer, it learned by asking it; only the benchmarks use the
