@@ -1,18 +1,13 @@
 //! What the engine says of one labelled entity.
 
-use std::sync::Arc;
-
 use anyhow::ensure;
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, Observation, Score,
-    ScoreUnits, ScoresQuery, TimeRange, Timestamp, Units, storage::Simulated,
+    CollectionName, CollectionSpec, Dim, Engine, EntityId, Fidelity, Score, ScoreUnits,
+    ScoresQuery, TimeRange, Timestamp, Units,
 };
 
 use super::{anomalies::WINDOW, baselines::range_of};
 use crate::vts1::Series;
-
-/// Observations of one request.
-const BATCH: usize = 1000;
 
 /// An engine in memory that has seen one entity.
 pub(super) struct Scored<'a> {
@@ -31,19 +26,7 @@ impl<'a> Scored<'a> {
         let name = CollectionName::new("bench")?;
         let spec = CollectionSpec::new(name.clone(), dim, Units::Range { lower, upper });
         let spec = CollectionSpec { fidelity: Fidelity::Lossless, ..spec };
-        let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default())?;
-        engine.create_collection(spec)?;
-        let entity = EntityId::new(series.entity.clone())?;
-        let observation = |row: usize| Observation {
-            entity: entity.clone(),
-            timestamp: Timestamp(series.timestamp_us(row)),
-            vector: series.row(row).to_vec(),
-            metadata: None,
-        };
-        for start in (0..series.rows()).step_by(BATCH) {
-            let batch = start..(start + BATCH).min(series.rows());
-            engine.ingest(&name, batch.map(observation).collect())?;
-        }
+        let (engine, entity) = super::taken_in(series, spec)?;
         Ok(Self { engine, name, entity, series })
     }
 

@@ -1,18 +1,12 @@
 //! What the engine stores of one entity, and what comes back out of it.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, ErrorBound, Fidelity,
-    HistoryQuery, Observation, Rows, SEGMENT_OBSERVATIONS_MAX, Segment, SegmentPolicy, TimeRange,
-    Timestamp, Units, storage::Simulated,
+    CollectionName, CollectionSpec, Dim, Engine, EntityId, ErrorBound, Fidelity, HistoryQuery,
+    Rows, SEGMENT_OBSERVATIONS_MAX, Segment, SegmentPolicy, TimeRange, Units,
 };
 
 use crate::vts1::Series;
-
-/// Observations of one request.
-const BATCH: usize = 1000;
 
 /// An engine in memory that holds the sealed segments of one entity.
 pub(super) struct Stored {
@@ -51,19 +45,7 @@ impl Stored {
         let policy = policy(&units, sealing);
         let spec = CollectionSpec::new(CollectionName::new("bench")?, dim, units);
         let spec = CollectionSpec { fidelity, error_bound, policy, ..spec };
-        let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default())?;
-        engine.create_collection(spec.clone())?;
-        let entity = EntityId::new(series.entity.clone())?;
-        let observation = |row: usize| Observation {
-            entity: entity.clone(),
-            timestamp: Timestamp(series.timestamp_us(row)),
-            vector: series.row(row).to_vec(),
-            metadata: None,
-        };
-        for start in (0..series.rows()).step_by(BATCH) {
-            let batch = start..(start + BATCH).min(series.rows());
-            engine.ingest(&spec.name, batch.map(observation).collect())?;
-        }
+        let (engine, entity) = super::taken_in(series, spec.clone())?;
         engine.seal(&spec.name, &entity)?;
         let (mut segments, mut bytes) = (Vec::new(), 0);
         for stored in engine.sealed_after(0, usize::MAX)? {
