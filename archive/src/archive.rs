@@ -462,8 +462,9 @@ impl<'a> Writer<'a> {
         if !matches!(stored, Some((_, true))) {
             self.blocks.insert(key.as_slice(), block.bytes())?;
             self.now.blocks += u64::from(stored.is_none());
-            self.now.bytes -= stored.map_or(0, |(bytes, _)| bytes);
-            self.now.bytes += block.bytes().len() as u64;
+            let before = stored.map_or(0, |(bytes, _)| bytes);
+            // Counts are read from the disk, too.
+            self.now.bytes = self.now.bytes.saturating_sub(before) + block.bytes().len() as u64;
         }
         if is_new {
             let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
@@ -508,8 +509,8 @@ impl<'a> Writer<'a> {
         }
         self.references.remove(key.as_slice())?;
         if let Some(block) = self.blocks.remove(key.as_slice())? {
-            self.now.blocks -= 1;
-            self.now.bytes -= block.value().len() as u64;
+            self.now.blocks = self.now.blocks.saturating_sub(1);
+            self.now.bytes = self.now.bytes.saturating_sub(block.value().len() as u64);
         }
         Ok(())
     }

@@ -53,6 +53,12 @@ impl Discovery {
         true
     }
 
+    /// The last peer is gone: look again as soon as one who is alone does.
+    pub(crate) fn on_alone(&mut self, now: Instant) {
+        self.pause = self.pause.min(PAUSE_ALONE_MAX);
+        self.next = self.next.min(now + self.pause);
+    }
+
     /// A peer was met: while few are known, others may be found through it, so look again soon.
     pub(crate) fn on_new_contact(&mut self, now: Instant, connected: usize) {
         if connected > PEERS_ENOUGH || !self.hurries.take(HURRYING, now) {
@@ -112,6 +118,14 @@ mod tests {
             now = discovery.next_wake();
         }
         assert!(discovery.wake(now, true));
+        assert!(discovery.next_wake() <= now + PAUSE_ALONE_MAX);
+        // One that had company for long does not wait as if it still had.
+        for _ in 0..30 {
+            now = discovery.next_wake();
+            assert!(discovery.wake(now, false));
+        }
+        assert!(discovery.next_wake() > now + PAUSE_ALONE_MAX);
+        discovery.on_alone(now);
         assert!(discovery.next_wake() <= now + PAUSE_ALONE_MAX);
     }
 }

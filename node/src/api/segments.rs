@@ -146,10 +146,15 @@ pub(super) async fn archive(State(shared): State<Arc<Shared>>) -> Answer<json::A
 /// archive must be answered all the same.
 pub(super) async fn archive_if_readable(shared: &Arc<Shared>) -> json::ArchiveStatus {
     match archive_status(shared).await {
-        Ok(status) => status,
+        Ok(status) => {
+            shared.recovered("archive-read");
+            status
+        }
         Err(_) => {
-            shared
-                .report("archive", "cannot be read; restart the node when its disk is well".into());
+            shared.report(
+                "archive-read",
+                "cannot be read; restart the node when its disk is well".into(),
+            );
             json::ArchiveStatus::default()
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use dunlin_archive::Pin;
 use dunlin_protocols::messages::{SegmentAnnouncement, TemplateAnnouncement};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{clock, shared::Shared};
@@ -46,11 +46,13 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
 
 async fn announce(shared: &Arc<Shared>) {
     let mut told = Told::default();
+    let mut repeat = interval(REPEAT);
+    repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shared.news.notified() => {}
             () = shared.newcomer.notified() => told = Told::default(),
-            () = sleep(REPEAT) => told = Told::default(),
+            _ = repeat.tick() => told = Told::default(),
         }
         sleep(COLLECT).await;
         let began = Instant::now();

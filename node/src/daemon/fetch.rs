@@ -20,8 +20,9 @@ use super::shared::Shared;
 /// Segments that are fetched and stored together. What they bring is in memory until then.
 const TOGETHER_MAX: usize = 256;
 
-/// Segments that are fetched and stored together with their payload, of up to 32 MiB each.
-const TOGETHER_WITH_PAYLOAD_MAX: usize = 8;
+/// Segments that are fetched and stored together with their payload: 32 MiB each as nodes make them, 256
+/// MiB (128 blocks of 2 MiB) as a hostile one might.
+const TOGETHER_WITH_PAYLOAD_MAX: usize = 2;
 
 /// Pauses before a peer that is busy is asked again; then it counts as one that refuses.
 const BUSY_PAUSES_MS: [u64; 5] = [50, 100, 200, 400, 500];
@@ -90,7 +91,7 @@ impl Shared {
         let here: BTreeSet<Cid> = blocks.keys().copied().collect();
         let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
         let mut retrieval = Retrieval::new(&wanted, &first, others);
-        self.retrieve(&mut retrieval, payload, &mut blocks).await;
+        self.retrieve(&mut retrieval, payload.then_some(&cids), &mut blocks).await;
         let attempts: BTreeMap<Cid, Vec<Attempt>> = retrieval
             .into_outcomes()
             .into_iter()
@@ -104,6 +105,9 @@ impl Shared {
             }
             fetched.push(one);
         }
+        if objects.is_empty() {
+            return Ok(fetched);
+        }
         self.blocking(move |shared| {
             shared.archive.put(&objects, None)?;
             shared.mended(&objects);
@@ -112,11 +116,12 @@ impl Shared {
         .await
     }
 
-    /// Carries the retrieval's questions to peers until it is done; adds what arrives to `blocks`.
+    /// Carries the retrieval's questions to peers until it is done; adds what arrives to `blocks`, and the
+    /// payload of `roots`. What else looks like a segment links to nothing: it would have no end.
     async fn retrieve(
         &self,
         retrieval: &mut Retrieval,
-        payload: bool,
+        roots: Option<&Vec<Cid>>,
         blocks: &mut BTreeMap<Cid, Block>,
     ) {
         let mut asks = JoinSet::new();
@@ -133,7 +138,9 @@ impl Shared {
             for block in arrived {
                 let cid = *block.cid();
                 blocks.insert(cid, block);
-                retrieval.want(&missing(cid, blocks, payload));
+                if roots.is_some_and(|roots| roots.contains(&cid)) {
+                    retrieval.want(&missing(cid, blocks, true));
+                }
             }
         }
     }

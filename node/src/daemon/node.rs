@@ -20,6 +20,9 @@ use super::{
 };
 use crate::{api, config::Config, data_dir::DataDir};
 
+/// How long requests under way may go on when the node ends.
+const REQUESTS_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A running node. Its tasks end together: one that fails ends the node.
 pub(super) struct Node {
     shared: Arc<Shared>,
@@ -102,7 +105,9 @@ impl Node {
         let Self { shared, network, mut tasks, mut responder, responder_idle, stop } = self;
         stop.cancel();
         let orderly = async {
-            let mut first = join(&mut tasks).await;
+            // A request that waits for a peer or a body must not take the time that the rest needs.
+            let mut first = timeout(REQUESTS_DEADLINE, join(&mut tasks)).await.unwrap_or(Ok(()));
+            tasks.shutdown().await;
             // A responder that failed is idle, too.
             responder_idle.await.ok();
             tracing::info!("requests are done");

@@ -14,7 +14,7 @@ use serde_bytes::ByteBuf;
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinSet, block_in_place},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,11 @@ use super::{
 /// exchanges that peers' announcements begin. Above, announcements are passed over: they come again.
 const UNDER_WAY_MAX: usize = 96;
 
-/// How often the gate looks whether sets arrived that it has not judged, or the own history has grown.
-const JUDGING_PAUSE: Duration = Duration::from_secs(10);
+/// How often the gate looks whether the own history has grown.
+const JUDGING_PAUSE: Duration = Duration::from_secs(60);
+
+/// Judging looks at the own history. It takes at most one part in so many of the time, whatever arrives.
+const JUDGING_SHARE: u32 = 10;
 
 /// How long work that is under way may go on when the node ends.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -43,6 +46,8 @@ pub(super) struct Responder {
     work: JoinSet<Done>,
     exchanges: Exchanges,
     is_judging: bool,
+    /// Whether something arrived while the gate was judging.
+    is_judging_due: bool,
 }
 
 /// Something that was under way.
@@ -61,6 +66,7 @@ impl Responder {
             work: JoinSet::new(),
             exchanges: Exchanges::default(),
             is_judging: false,
+            is_judging_due: false,
         }
     }
 
@@ -81,6 +87,7 @@ impl Responder {
                 () = stop.cancelled() => break,
                 Some(done) = self.work.join_next() => self.on_done(done?),
                 _ = judging.tick() => self.judge_again(),
+                () = shared.arrived.notified() => self.judge_again(),
                 () = shared.curious.notified() => self.ask_all_peers().await,
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
@@ -151,17 +158,21 @@ impl Responder {
         }
     }
 
-    /// Puts received templates before the gate again when the own history has grown.
+    /// Puts received templates before the gate that it has not judged, or when the own history has grown.
     fn judge_again(&mut self) {
-        if std::mem::replace(&mut self.is_judging, true) {
+        if self.is_judging {
+            self.is_judging_due = true;
             return;
         }
+        self.is_judging = true;
         let shared = Arc::clone(&self.shared);
         self.work.spawn(async move {
+            let began = Instant::now();
             match shared.blocking(Shared::judge_again).await {
                 Ok(()) => shared.recovered("gate"),
                 Err(cause) => shared.report("gate", format!("{cause:#}")),
             }
+            sleep(JUDGING_SHARE * began.elapsed()).await;
             Done::Judged
         });
     }
@@ -193,7 +204,12 @@ impl Responder {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Answered => {}
-            Done::Judged => self.is_judging = false,
+            Done::Judged => {
+                self.is_judging = false;
+                if std::mem::take(&mut self.is_judging_due) {
+                    self.judge_again();
+                }
+            }
             Done::Exchanged(peer) => {
                 if let Some(wish) = self.exchanges.end(&peer) {
                     self.exchange_templates(peer, wish);

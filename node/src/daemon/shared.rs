@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) sharing: Sharing,
     /// Wakes the archiver: segments were sealed.
     pub(crate) sealed: Notify,
+    /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
+    pub(crate) arrived: Notify,
     /// Wakes the announcer: there is news for peers.
     pub(crate) news: Notify,
     /// Wakes the announcer: an own peer came, to whom all is news.
@@ -86,6 +88,7 @@ impl Shared {
             network,
             sharing,
             sealed: Notify::new(),
+            arrived: Notify::new(),
             news: Notify::new(),
             newcomer: Notify::new(),
             curious: Notify::new(),
@@ -185,24 +188,28 @@ impl Shared {
     fn mend_from_engine(&self, cid: &Cid) -> Option<Block> {
         let block = self.engine.block(cid).ok().flatten();
         match block.as_ref().map(|block| self.archive.mend(block)) {
-            Some(Ok(())) => tracing::info!(%cid, "a block that was damaged on disk is whole again"),
+            Some(Ok(())) => {
+                tracing::info!(%cid, "a block that was damaged on disk is whole again");
+                self.whole_again([*cid]);
+            }
             _ => self.found_damaged(*cid),
         }
         block
     }
 
     fn found_damaged(&self, cid: Cid) {
-        let count = {
+        let (count, first) = {
             let mut observed = self.lock();
             if observed.damaged.len() < DAMAGED_MAX {
                 observed.damaged.insert(cid);
             }
-            observed.damaged.len()
+            // Always the same one, so that reading on says nothing new.
+            (observed.damaged.len(), observed.damaged.first().copied().unwrap_or(cid))
         };
         self.report(
             "blocks",
             format!(
-                "{count} archived blocks are damaged on disk, {cid} among them; \
+                "{count} archived blocks are damaged on disk, {first} among them; \
                  fetch their segments again with `dunlin segments fetch --payload`"
             ),
         );
@@ -210,14 +217,18 @@ impl Shared {
 
     /// Notes that objects were stored: their blocks are whole.
     pub(super) fn mended(&self, objects: &[Object]) {
+        let blocks = objects.iter().flat_map(|object| object.links.iter().chain([&object.root]));
+        self.whole_again(blocks.map(|block| *block.cid()));
+    }
+
+    fn whole_again(&self, cids: impl IntoIterator<Item = Cid>) {
         let is_whole = {
             let mut observed = self.lock();
             if observed.damaged.is_empty() {
                 return;
             }
-            for block in objects.iter().flat_map(|object| object.links.iter().chain([&object.root]))
-            {
-                observed.damaged.remove(block.cid());
+            for cid in cids {
+                observed.damaged.remove(&cid);
             }
             observed.damaged.is_empty()
         };

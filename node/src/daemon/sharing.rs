@@ -9,7 +9,6 @@ mod release;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -31,9 +30,8 @@ use crate::{config::Config, data_dir::DataDir};
 /// until it expires, so that no crowd of strangers can push it out.
 const SETS_MAX: usize = 256;
 
-/// How often the sets of one collection are judged on arrival. It takes a look at the own history; sets
-/// that arrive in between are judged with the next round of [`Shared::judge_again`].
-const JUDGING_PAUSE: Duration = Duration::from_secs(10);
+/// How far the clocks of two peers may be apart. A set from later would outlast all others.
+const CLOCKS_APART_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// What a node shares and what others shared with it.
 #[derive(Debug)]
@@ -41,8 +39,6 @@ pub(crate) struct Sharing {
     identity: Keypair,
     ledger: Mutex<Ledger>,
     sets: Mutex<Sets>,
-    /// When the gate last judged the sets of each collection.
-    judged: Mutex<BTreeMap<CollectionName, Instant>>,
 }
 
 /// All sets by collection and signer.
@@ -75,11 +71,12 @@ impl Sharing {
         let now = clock::now().0;
         let mut sets = Sets::new();
         for pin in archive.pins("templates/")?.into_keys() {
-            let mut is_used = false;
+            // An own release was paid for, and stays whatever this build thinks of it.
+            let mut is_used = pin.as_str().ends_with(&identity.public().to_peer_id().to_string());
             for cid in archive.roots(&pin, None, 1)? {
                 // A damaged one is gone; its signer announces it again.
                 let bytes = archive.get(&cid).ok().flatten().unwrap_or_default();
-                // An envelope of a version that this build no longer reads is passed over.
+                // What expired, and what this build cannot read, leaves.
                 let signed = envelope::open::<TemplateSet>(&bytes).ok();
                 if let Some(signed) = signed.filter(|signed| signed.value.is_current(now)) {
                     let held = Held { signed: Arc::new(signed), judged: None };
@@ -91,12 +88,7 @@ impl Sharing {
                 archive.unpin(&pin)?;
             }
         }
-        Ok(Self {
-            identity: identity.clone(),
-            ledger: Mutex::new(ledger),
-            sets: Mutex::new(sets),
-            judged: Mutex::default(),
-        })
+        Ok(Self { identity: identity.clone(), ledger: Mutex::new(ledger), sets: Mutex::new(sets) })
     }
 
     fn me(&self) -> PeerId {
@@ -200,18 +192,6 @@ impl Sharing {
         });
         least.map(|(place, _)| place.clone())
     }
-
-    /// Returns whether the sets of a collection may be judged now, and counts it as done.
-    fn begin_judging(&self, collection: &CollectionName) -> bool {
-        // Times are whole after every statement.
-        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if judged.get(collection).is_some_and(|last| now.duration_since(*last) < JUDGING_PAUSE) {
-            return false;
-        }
-        judged.insert(collection.clone(), now);
-        true
-    }
 }
 
 impl Held {
@@ -279,15 +259,16 @@ impl Shared {
                         self.receive(peer, &spec, bytes).await;
                     }
                 }
+                // It would be the same for the other collections, and one that is mute would take long.
                 Err(NetworkError::Gate(refusal)) => {
-                    tracing::debug!(%refusal, "templates not asked for")
+                    return tracing::debug!(%refusal, "templates not asked for");
                 }
-                Err(cause) => tracing::debug!(%peer, %cause, "no templates"),
+                Err(cause) => return tracing::debug!(%peer, %cause, "no templates"),
             }
         }
     }
 
-    /// Checks an envelope that a peer sent, keeps it, and puts it before the gate.
+    /// Checks an envelope that a peer sent and keeps it; the responder puts it before the gate.
     async fn receive(self: &Arc<Self>, peer: PeerId, spec: &Arc<CollectionSpec>, bytes: Vec<u8>) {
         let signed = match envelope::open::<TemplateSet>(&bytes) {
             Ok(signed) => signed,
@@ -308,16 +289,9 @@ impl Shared {
         {
             return;
         }
-        let name = spec.name.clone();
-        let kept = self.blocking(move |shared| {
-            shared.keep(signed)?;
-            if shared.sharing.begin_judging(&name) {
-                shared.judge_templates(&name)?;
-            }
-            Ok::<_, anyhow::Error>(())
-        });
-        match kept.await {
+        match self.blocking(move |shared| shared.keep(signed)).await {
             Ok(()) => {
+                self.arrived.notify_one();
                 self.synced(peer);
                 self.recovered("templates");
             }
@@ -336,12 +310,11 @@ impl Shared {
                 self.drop_set(held.place()).await;
             }
         }
-        if !self.sharing.has_room_for(place)
-            && let Some(least) = self.sharing.least_useful()
-        {
+        while !self.sharing.has_room_for(place) {
+            let Some(least) = self.sharing.least_useful() else { return false };
             self.drop_set(least).await;
         }
-        self.sharing.has_room_for(place)
+        true
     }
 
     async fn drop_set(self: &Arc<Self>, place: Place) {
@@ -379,10 +352,11 @@ fn misfit(set: &TemplateSet, spec: &CollectionSpec) -> Option<&'static str> {
     let Units::Range { lower, upper } = &spec.units else {
         return Some("the collection has no declared ranges");
     };
-    let bounds = set.bounds();
+    let (bounds, now) = (set.bounds(), clock::now().0);
     let misfits = [
         (set.collection() != spec.name.as_str(), "another collection"),
-        (!set.is_current(clock::now().0), "it does not count any more"),
+        (!set.is_current(now), "it does not count any more"),
+        (set.issued_unix_ms() > now.saturating_add(CLOCKS_APART_MS), "it is from the future"),
         (set.dim() != spec.dim.get(), "another dimension"),
         (set.metric() != metric(spec.metric), "another metric"),
         (set.channels() != channels(spec), "other channels"),
@@ -412,6 +386,8 @@ fn digest(envelope: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use dunlin_privacy::{About, Bounds, Dataset, Intent, ReleaseConfig, Unit, release};
+
+    use std::time::Duration;
 
     use super::*;
 

@@ -42,6 +42,9 @@ impl Actor {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 let was_last = self.peers.disconnect(&peer_id, connection_id);
                 was_last.then(|| self.tell(Event::PeerDisconnected(peer_id)));
+                if self.peers.ids().next().is_none() {
+                    self.discovery.on_alone(Instant::now());
+                }
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::debug!(cause = %error, "a listener failed to accept");

@@ -43,16 +43,22 @@ impl Shared {
     /// Puts the received sets of all collections before the gate again whose history has grown much
     /// since: a node that has just started knows too little of itself to judge by.
     pub(crate) fn judge_again(&self) -> anyhow::Result<()> {
+        let mut first = Ok(());
         for spec in self.engine.collections()? {
             let held = self.sharing.current_of(&spec.name);
-            let judged_at =
-                |held: &Held| held.judged.as_ref().map_or(0, |judged| judged.observations);
+            let judged_at = |held: &Held| held.judged.as_ref().map(|judged| judged.observations);
+            // `None`, the least: there is one that was never judged.
             let Some(oldest) = held.iter().map(judged_at).min() else { continue };
-            if self.observations(&spec.name)? >= (GROWTH * oldest).max(1) {
-                self.judge_templates(&spec.name)?;
+            let is_due = match oldest {
+                None => true,
+                Some(then) => self.observations(&spec.name)? >= (GROWTH * then).max(1),
+            };
+            // One collection that cannot be read is no reason to pass over the others.
+            if is_due {
+                first = first.and(self.judge_templates(&spec.name));
             }
         }
-        Ok(())
+        first
     }
 
     fn observations(&self, name: &CollectionName) -> anyhow::Result<u64> {
