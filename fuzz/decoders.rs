@@ -3,6 +3,9 @@
 //!
 //! The fuzz targets call these functions, and so does a test of the product that replays the corpus.
 
+#[path = "../engine/tests/scenarios/model/play.rs"]
+mod play;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -10,7 +13,7 @@ use std::{
 };
 
 use dunlin_engine::{
-    Config, Engine, Outline, Segment, decode_payload,
+    Config, Engine, Fidelity, Outline, Segment, decode_payload,
     index::{GraphIndex, Index, Search},
     storage::Simulated,
     storage::Storage,
@@ -38,7 +41,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 16] = [
+pub(crate) const TARGETS: [(&str, Decoder); 17] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -54,6 +57,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 16] = [
     ("template_set", template_set),
     ("trust_records", trust_records),
     ("engine_log", engine_log),
+    ("engine_operations", engine_operations),
     ("privacy_ledger", privacy_ledger),
 ];
 
@@ -239,6 +243,14 @@ fn engine_log(data: &[u8]) -> bool {
     let engine = open().expect("what was opened and closed opens again");
     assert_eq!(engine.recovery().replayed_records, 0, "{replayed} records were applied");
     assert_eq!(engine.sealed_after(0, usize::MAX).expect("a whole store").len(), sealed);
+    true
+}
+
+/// Operations of four bytes each, against the plain model.
+fn engine_operations(data: &[u8]) -> bool {
+    let (operations, []) = data.as_chunks::<4>() else { return false };
+    let operations: Vec<_> = operations.iter().copied().map(play::Operation::from_bytes).collect();
+    play::play(Fidelity::Summary, &operations);
     true
 }
 

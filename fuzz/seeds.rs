@@ -44,6 +44,7 @@ fn main() {
     announcements(&corpus);
     segments(&corpus);
     indexes(&corpus);
+    operations(&corpus);
     trust(&corpus);
     templates(&corpus);
 }
@@ -178,6 +179,15 @@ fn segments(corpus: &Corpus) {
 
 /// Small indexes of rows that are kept as floats and as bytes. Large ones, with a graph, are left to the
 /// engine's tests: they would be most of this repository.
+fn operations(corpus: &Corpus) {
+    // Twenty batches of three entities, with everything else in between.
+    let mixed = (0..60_u8).flat_map(|step| {
+        let kind = if step % 3 == 0 { 8 + step / 3 % 8 } else { 0 };
+        [kind, step, step, step.wrapping_mul(37)]
+    });
+    corpus.add("engine_operations", "mixed", &mixed.collect::<Vec<_>>());
+}
+
 fn indexes(corpus: &Corpus) {
     let dim = Dim::new(3).expect("a dimension");
     for (name, scale) in [("floats", 0.1), ("bytes", 1.0)] {

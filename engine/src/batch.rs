@@ -24,6 +24,8 @@ pub(crate) enum Entry {
     Seal { collection: CollectionName, entity: EntityId },
     /// A collection begins to exist.
     Create(Box<CollectionSpec>),
+    /// An entity is forgotten, with all its segments.
+    Remove { collection: CollectionName, entity: EntityId },
 }
 
 /// Returns the observations of a batch by entity, each entity's in the order of the batch.
@@ -91,6 +93,11 @@ impl Entry {
                 let spec = cbor::encode(spec).expect("a checked specification is finite");
                 bytes.extend_from_slice(&spec);
             }
+            Self::Remove { collection, entity } => {
+                bytes.push(4);
+                push_string(&mut bytes, collection.as_str());
+                push_string(&mut bytes, entity.as_str());
+            }
         }
         let length = u32::try_from(bytes.len() - 4).expect("an entry is smaller than a record");
         bytes[..4].copy_from_slice(&length.to_le_bytes());
@@ -101,7 +108,7 @@ impl Entry {
     pub(crate) fn observations(&self) -> usize {
         match self {
             Self::Observations { groups, .. } => groups.iter().map(|(_, rows)| rows.count()).sum(),
-            Self::Seal { .. } | Self::Create(_) => 0,
+            Self::Seal { .. } | Self::Create(_) | Self::Remove { .. } => 0,
         }
     }
 
@@ -136,6 +143,10 @@ impl Entry {
                 entity: EntityId::new(take_string(input)?).ok()?,
             },
             3 => Self::Create(cbor::decode(std::mem::take(input), SPEC_BYTES_MAX).ok()?),
+            4 => Self::Remove {
+                collection: CollectionName::new(take_string(input)?).ok()?,
+                entity: EntityId::new(take_string(input)?).ok()?,
+            },
             _ => return None,
         };
         input.is_empty().then_some(entry)
@@ -267,7 +278,8 @@ mod tests {
         for entry in [
             Entry::Create(Box::new(spec())),
             Entry::Observations { collection: collection.clone(), groups: groups.clone() },
-            Entry::Seal { collection, entity },
+            Entry::Seal { collection: collection.clone(), entity: entity.clone() },
+            Entry::Remove { collection, entity },
         ] {
             record.extend_from_slice(&entry.encode());
         }
@@ -275,9 +287,10 @@ mod tests {
         assert!(matches!(&entries[0], Entry::Create(created) if **created == spec()));
         assert!(matches!(&entries[1], Entry::Observations { groups: g, .. } if *g == groups));
         assert!(matches!(&entries[2], Entry::Seal { entity, .. } if entity.as_str() == "x"));
+        assert!(matches!(&entries[3], Entry::Remove { entity, .. } if entity.as_str() == "x"));
         for end in 1..record.len() {
             let part = Entry::decode_all(&record[..end]);
-            assert!(part.is_none_or(|entries| entries.len() < 3));
+            assert!(part.is_none_or(|entries| entries.len() < 4));
         }
     }
 

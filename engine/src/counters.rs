@@ -13,6 +13,8 @@ pub struct Counters {
     pub observations_late: u64,
     /// Writes refused, for whatever reason.
     pub writes_refused: u64,
+    /// Entities removed, with all their segments.
+    pub entities_removed: u64,
     /// Segments sealed.
     pub segments_sealed: u64,
     /// Bytes of the sealed segments' own blocks.

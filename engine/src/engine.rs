@@ -15,10 +15,11 @@ use crate::{
     collection::{CollectionName, CollectionSpec, Fidelity},
     commit::Commit,
     entity::Entity,
-    error::{OpenError, PoisonCause, ReadError, StoreError, WriteError},
+    error::{MaintainError, OpenError, PoisonCause, ReadError, StoreError, WriteError},
     log::{self, Log, Recovery},
+    means::{self, IndexStatus, Kind, Limits, Means},
     observation::{EntityId, Observation},
-    state::{Ack, Collection, Outcome, State},
+    state::{Ack, Collection, Outcome, Removed, State},
     storage::{Disk, Storage, StorageFile},
     store::{self, Checkpoint, Reader, Store},
 };
@@ -27,7 +28,10 @@ use crate::{
 const VERSION_FILE: &str = "VERSION";
 
 /// What it says.
-const VERSION: &str = "dunlin engine 1\n";
+const VERSION: &str = "dunlin engine 2\n";
+
+/// What the version before said, which is brought up to date when it is opened: it has two tables less.
+const VERSION_BEFORE: &str = "dunlin engine 1\n";
 
 /// How much longer it takes to keep observations than to sum them up: the codec codes about a million
 /// values a second.
@@ -43,6 +47,7 @@ const LOCK_FILE: &str = "lock";
 pub struct Engine {
     // Fields are dropped in this order: the lock goes last, when nothing is open any more.
     state: RwLock<State>,
+    means: Means,
     store: Store,
     log: Mutex<Log>,
     commit: Commit,
@@ -78,8 +83,15 @@ impl Engine {
             initialize(&*storage, &config)?;
         }
         let store = Store::open(storage.open(store::FILE)?, config.store_cache_bytes)?;
+        if read_text(&*storage.open(VERSION_FILE)?)? == VERSION_BEFORE {
+            store.upgrade()?;
+            write_version(&*storage)?;
+        }
         let checkpoint = store.roll_back()?;
         let mut state = restore(&store, checkpoint, &config)?;
+        let limits =
+            Limits { tail_rows: config.index_tail_segments, part_rows: config.index_part_segments };
+        let means = Means::new(Arc::clone(&storage), limits);
         let (log, recovery) = Log::open(storage, checkpoint.record, |_, record| {
             let damaged = StoreError::Damaged { what: "a log record" };
             apply(&mut state, Entry::decode_all(record).ok_or(damaged)?, &store)?;
@@ -88,6 +100,7 @@ impl Engine {
         state.counters = Counters::default();
         Ok(Self {
             state: RwLock::new(state),
+            means,
             store,
             log: Mutex::new(log),
             commit: Commit::default(),
@@ -155,6 +168,57 @@ impl Engine {
         }
     }
 
+    /// Forgets an entity: its open regime, and every segment of it that this node has. What was archived
+    /// or given to peers stays where it is. Observations of the same name begin a new life.
+    ///
+    /// # Durability
+    ///
+    /// As [`Self::ingest`]: a restart does not bring the entity back.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such collection or entity, or nothing can be written.
+    pub fn remove(
+        &self,
+        collection: &CollectionName,
+        entity: &EntityId,
+    ) -> Result<Removed, WriteError> {
+        let entry = Entry::Remove { collection: collection.clone(), entity: entity.clone() };
+        match self.counted(self.submit(entry, 1))? {
+            Outcome::Removed { removed, .. } => Ok(removed),
+            _ => Ok(Removed::default()),
+        }
+    }
+
+    /// Brings the index up to date by one step, and says whether there was something to do. Questions are
+    /// answered meanwhile, and without it too, more slowly. A step takes up to some minutes of one
+    /// processor; it ends early, with nothing lost, once `going` says no.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read or a file of the index cannot be written; nothing changed then.
+    pub fn maintain_index(&self, going: &dyn Fn() -> bool) -> Result<bool, MaintainError> {
+        let kinds: Vec<Kind> = {
+            let view = self.view().map_err(|_| MaintainError::Unusable)?;
+            view.collections.values().map(|collection| view.kind(collection)).collect()
+        };
+        for kind in kinds {
+            if !going() {
+                return Ok(false);
+            }
+            if self.means.maintain(kind, &self.store, going)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns how far the index is.
+    #[must_use]
+    pub fn index_status(&self) -> IndexStatus {
+        self.means.status()
+    }
+
     /// Writes a checkpoint: everything so far is in the store, and a restart replays nothing.
     ///
     /// # Errors
@@ -182,6 +246,11 @@ impl Engine {
     #[must_use]
     pub const fn recovery(&self) -> Recovery {
         self.recovery
+    }
+
+    /// Returns the index, and the store that it stands for.
+    pub(crate) const fn means(&self) -> (&Means, &Store) {
+        (&self.means, &self.store)
     }
 
     /// Returns what was counted since the engine was opened.
@@ -274,6 +343,11 @@ impl Engine {
         state.counters.log_records += 1;
         state.counters.log_bytes += record.len() as u64;
         let outcomes = apply(&mut state, entries, &self.store)?;
+        for outcome in &outcomes {
+            if let Outcome::Removed { kind, numbers, .. } = outcome {
+                self.means.forget(*kind, numbers);
+            }
+        }
         if log.byte_count() >= self.config.checkpoint_log_bytes {
             write_checkpoint(&mut log, &mut state, &self.store)?;
         }
@@ -324,7 +398,9 @@ fn write_checkpoint(log: &mut Log, state: &mut State, store: &Store) -> Result<(
         changed.map(|(id, entity)| (collection.number, id, entity.record()))
     });
     let specs = collections.map(|collection| (collection.number, &*collection.spec));
-    store.checkpoint(checkpoint, specs, changed)?;
+    let removed = state.removed.iter().map(|(number, id)| (*number, id));
+    store.checkpoint(checkpoint, specs, changed, removed)?;
+    state.removed.clear();
     for collection in state.collections.values_mut() {
         collection.entities.values_mut().for_each(|entity| entity.changed = false);
     }
@@ -361,7 +437,7 @@ fn is_initialized(storage: &dyn Storage) -> Result<bool, OpenError> {
         true => read_text(&*storage.open(VERSION_FILE)?)?,
         false => String::new(),
     };
-    if version == VERSION {
+    if version == VERSION || version == VERSION_BEFORE {
         return Ok(true);
     }
     // A shorter one was being written when the process ended: the folder was never in use.
@@ -371,7 +447,7 @@ fn is_initialized(storage: &dyn Storage) -> Result<bool, OpenError> {
             false => OpenError::Foreign { name: VERSION_FILE.to_owned() },
         });
     }
-    let ours = [VERSION_FILE, LOCK_FILE, store::FILE, log::FOLDER];
+    let ours = [VERSION_FILE, LOCK_FILE, store::FILE, log::FOLDER, means::FOLDER];
     if let Some(name) = names.iter().find(|name| !ours.contains(&name.as_str())) {
         return Err(OpenError::Foreign { name: name.clone() });
     }
@@ -383,12 +459,16 @@ fn initialize(storage: &dyn Storage, config: &Config) -> Result<(), OpenError> {
     storage.open(store::FILE)?.set_byte_count(0)?;
     drop(Store::open(storage.open(store::FILE)?, config.store_cache_bytes)?);
     Log::create(storage)?;
+    storage.open(VERSION_FILE)?.set_byte_count(0)?;
+    write_version(storage)?;
+    Ok(())
+}
+
+fn write_version(storage: &dyn Storage) -> io::Result<()> {
     let version = storage.open(VERSION_FILE)?;
-    version.set_byte_count(0)?;
     version.write_at(0, VERSION.as_bytes())?;
     version.sync()?;
-    storage.sync_folder("")?;
-    Ok(())
+    storage.sync_folder("")
 }
 
 fn read_text(file: &dyn StorageFile) -> io::Result<String> {

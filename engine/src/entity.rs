@@ -23,6 +23,8 @@ pub(crate) struct Entity {
     pub(crate) observations: u64,
     /// Regimes sealed so far.
     pub(crate) segments: u64,
+    /// What the latest observation that carried any said about the entity.
+    pub(crate) metadata: Metadata,
     /// Means of the latest regimes, row-major, when they are in memory.
     pub(crate) baselines: Option<Vec<f32>>,
     /// Whether the newest checkpoint lacks something.
@@ -59,6 +61,8 @@ pub(crate) struct EntityRecord {
     waiting: Rows,
     observations: u64,
     segments: u64,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    metadata: Metadata,
 }
 
 /// The version of [`EntityRecord`].
@@ -73,6 +77,7 @@ impl Entity {
             first: 0,
             observations: 0,
             segments: 0,
+            metadata: Metadata::default(),
             baselines: Some(Vec::new()),
             changed: true,
         }
@@ -95,6 +100,7 @@ impl Entity {
             first: record.first,
             observations: record.observations,
             segments: record.segments,
+            metadata: record.metadata,
             baselines: (record.segments == 0).then(Vec::new),
             changed: false,
         })
@@ -111,6 +117,7 @@ impl Entity {
             waiting: self.window.rows(self.regime.inverse_unit().len()),
             observations: self.observations,
             segments: self.segments,
+            metadata: self.metadata.clone(),
         }
     }
 
@@ -132,27 +139,37 @@ impl Entity {
         if self.window.lateness_us == 0 {
             // Without a window the newest observation is released at once, and nothing is copied.
             self.window.released = Some(time);
-            if let Some(sealed) = self.regime.observe(time, values, metadata) {
-                on_sealed(sealed);
-            }
+            self.take(time, values, metadata, &mut on_sealed);
             return admission;
         }
         self.window.waiting.insert(time, (values.to_vec(), metadata));
         while let Some((time, values, metadata)) = self.window.next_released() {
-            if let Some(sealed) = self.regime.observe(time, &values, metadata) {
-                on_sealed(sealed);
-            }
+            self.take(time, &values, metadata, &mut on_sealed);
         }
         admission
+    }
+
+    /// Takes an observation that no older one can follow.
+    fn take(
+        &mut self,
+        time: i64,
+        values: &[f32],
+        metadata: Option<Metadata>,
+        on_sealed: &mut impl FnMut(Sealed),
+    ) {
+        if let Some(said) = metadata.as_ref().filter(|said| **said != self.metadata) {
+            self.metadata.clone_from(said);
+        }
+        if let Some(sealed) = self.regime.observe(time, values, metadata) {
+            on_sealed(sealed);
+        }
     }
 
     /// Ends the open regime, with everything in the window.
     pub(crate) fn seal(&mut self, mut on_sealed: impl FnMut(Sealed)) {
         self.changed = true;
         while let Some((time, values, metadata)) = self.window.next_waiting() {
-            if let Some(sealed) = self.regime.observe(time, &values, metadata) {
-                on_sealed(sealed);
-            }
+            self.take(time, &values, metadata, &mut on_sealed);
         }
         if let Some(sealed) = self.regime.seal() {
             on_sealed(sealed);

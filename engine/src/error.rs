@@ -241,6 +241,22 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
+/// Why the index was not brought up to date. Questions are answered all the same, more slowly; nothing is
+/// lost, and it is tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MaintainError {
+    /// A file of the index cannot be written.
+    #[error("a file of the index cannot be written")]
+    Io(#[from] io::Error),
+    /// A writer died in the middle of its work. Restart to go on.
+    #[error("a writer panicked; restart to go on")]
+    Unusable,
+    /// The store could not be read, or contradicts itself.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -89,6 +89,7 @@ impl Engine {
             hot_regimes: u64::from(asked.open_between(from, to).is_some()),
             range: query.range,
             complete: true,
+            ..Coverage::default()
         };
         let error_max = question.spec.error_max();
         Ok(HistoryAnswer { points, fidelity, error_max, coverage })
@@ -115,7 +116,8 @@ impl Engine {
         let complete = rows.count() <= limit;
         rows.truncate(limit);
         let hot_regimes = u64::from(asked.open_between(from, to).is_some());
-        let coverage = Coverage { segments_scanned, hot_regimes, range, complete };
+        let coverage =
+            Coverage { segments_scanned, hot_regimes, range, complete, ..Coverage::default() };
         Ok(ObservationsAnswer { rows, coverage })
     }
 }

@@ -48,6 +48,9 @@ pub const GRAPH_NODES_MIN: usize = 5_000;
 /// Most rows of an index. A node and a flag share 32 bits.
 pub const ROWS_MAX: usize = (1 << 31) - 2;
 
+/// The effort that finds the nearest rows for certain, by comparing every one.
+pub const EFFORT_EXACT: usize = usize::MAX;
+
 /// A filter that at most one row of this many passes is answered by comparing those rows.
 const SCANNED_ONE_OF: usize = 50;
 
@@ -76,7 +79,7 @@ pub struct Search<'a> {
     /// How many rows to return; fewer when there are fewer.
     pub k: usize,
     /// How many candidates the walk keeps (`ef_search`), at least `k`. A higher value finds more of the
-    /// nearest rows and takes longer; 2 to 4 times `k` is usual.
+    /// nearest rows and takes longer; 2 to 4 times `k` is usual. [`EFFORT_EXACT`] compares every row.
     pub effort: usize,
     /// Only these rows.
     pub filter: Option<&'a RowSet>,
@@ -223,6 +226,12 @@ impl std::fmt::Debug for GraphIndex {
 }
 
 impl GraphIndex {
+    /// Returns whether there is a graph to walk; without one every row is compared.
+    #[must_use]
+    pub const fn has_graph(&self) -> bool {
+        self.walked.is_some()
+    }
+
     /// Returns the index over `values`: row-major, `dim` values a row, finite. Takes about 0.1 ms a row
     /// at 784 dimensions when there is a graph.
     ///
@@ -230,7 +239,22 @@ impl GraphIndex {
     ///
     /// Fails when the values are not rows of such vectors.
     pub fn build(metric: Metric, dim: Dim, values: &[f32]) -> Result<Self, VectorError> {
-        Self::build_with(Level::detect(), GRAPH_NODES_MIN, metric, dim, values)
+        let built = Self::build_while(metric, dim, values, &|| true)?;
+        Ok(built.expect("nobody said that it should not go on"))
+    }
+
+    /// As [`Self::build`], for as long as `going` says so; `None` when it did not to the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::build`].
+    pub fn build_while(
+        metric: Metric,
+        dim: Dim,
+        values: &[f32],
+        going: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>, VectorError> {
+        Self::build_with(Level::detect(), GRAPH_NODES_MIN, (metric, dim), values, going)
     }
 
     /// Returns the index of no rows.
@@ -250,13 +274,23 @@ impl GraphIndex {
         self.exact.byte_count() + self.groups.byte_count() + walked
     }
 
+    /// Returns whether the rows are of this dimension and compared in this metric.
+    pub(crate) fn is_over(&self, metric: Metric, dim: Dim) -> bool {
+        self.metric == metric && self.exact.dim == dim.get()
+    }
+
+    /// Appends the values of a row.
+    pub(crate) fn append_row(&self, row: u32, values: &mut Vec<f32>) {
+        self.exact.append(self.groups.node_of(row), values);
+    }
+
     fn build_with(
         level: Level,
         nodes_min: usize,
-        metric: Metric,
-        dim: Dim,
+        (metric, dim): (Metric, Dim),
         values: &[f32],
-    ) -> Result<Self, VectorError> {
+        going: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>, VectorError> {
         let dim = dim.get();
         check_rows(dim, values)?;
         let groups = Groups::of_equal_rows(dim, values);
@@ -266,21 +300,22 @@ impl GraphIndex {
         };
         let count = groups.node_count();
         let exact = Exact::from_rows(dim, count, row);
-        let walked = (count >= nodes_min.max(2)).then(|| {
+        let mut walked = None;
+        if count >= nodes_min.max(2) {
             let space = Space::fit(level, metric, dim, count, row);
             let mut codes = Codes::new(space.dim_out(), count);
             for node in 0..count {
                 let (values, bias) = space.row(level, row(node));
                 codes.push(&values, bias);
             }
-            let graph = build::build(level, &codes);
-            Walked::new(space, codes, graph)
-        });
+            let Some(graph) = build::build(level, &codes, going) else { return Ok(None) };
+            walked = Some(Walked::new(space, codes, graph));
+        }
         let mut index = Self { level, metric, exact, groups, walked };
         if !index.finds_its_rows() {
             index.walked = None;
         }
-        Ok(index)
+        Ok(Some(index))
     }
 
     /// Returns whether a walk finds a sample of the rows. It does not where one row is so large that the
@@ -318,7 +353,7 @@ impl GraphIndex {
         let query = ExactQuery::new(self.level, self.metric, search.vector);
         let mut nearest = Nearest::new(k);
         let code = self.walked.as_ref().and_then(|walked| walked.query(self.level, search.vector));
-        let walkable = self.walked.as_ref().zip(code);
+        let walkable = self.walked.as_ref().zip(code).filter(|_| search.effort != EFFORT_EXACT);
         let times = if self.metric == Metric::Dot { DOT_EFFORT_TIMES } else { 1 };
         let ef = search.effort.saturating_mul(times).max(k);
         match (walkable, search.filter) {

@@ -1,15 +1,18 @@
-//! Nearest regimes: an exact scan over segment means and open regimes.
+//! Nearest regimes: the index over segments' means, and open regimes.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use crate::{
     collection::{CollectionName, Metric},
     distance::distance,
     engine::Engine,
-    error::ReadError,
-    observation::{EntityId, Timestamp},
-    question::{Coverage, Detail, SLACK, Source, TimeRange, keep_best, limited},
+    entity::Entity,
+    error::{ReadError, StoreError},
+    means::{Found, Wanted},
+    observation::{EntityId, Metadata, Timestamp},
+    question::{Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
     segment::Segment,
+    store::Stored,
 };
 
 /// Which regimes to look at.
@@ -37,8 +40,40 @@ pub struct KnnQuery {
     pub range: TimeRange,
     /// Only regimes of this entity.
     pub entity: Option<EntityId>,
+    /// Only regimes of entities whose metadata has all of these pairs. An entity's metadata is what its
+    /// latest observation that carried any said.
+    pub metadata: Metadata,
     /// Sealed, open, or both.
     pub include: Include,
+    /// Whether an index may be walked, which can miss some of the nearest.
+    pub search: Exactness,
+}
+
+/// How far an answer may be from the truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exactness {
+    /// Large sets are walked: fast, and most of the nearest are found.
+    #[default]
+    Approximate,
+    /// Everything is compared.
+    Exact,
+}
+
+impl KnnQuery {
+    /// Returns the question for the `k` regimes nearest to a vector.
+    #[must_use]
+    pub fn new(collection: CollectionName, vector: Vec<f32>, k: usize) -> Self {
+        Self {
+            collection,
+            vector,
+            k,
+            range: TimeRange::ALL,
+            entity: None,
+            metadata: Metadata::default(),
+            include: Include::All,
+            search: Exactness::Approximate,
+        }
+    }
 }
 
 impl std::fmt::Debug for KnnQuery {
@@ -55,7 +90,8 @@ impl std::fmt::Debug for KnnQuery {
 /// The nearest regimes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnnAnswer {
-    /// By rising distance; ties by entity, then start.
+    /// By rising distance; ties by entity, then start. Of equally distant ones that do not all fit, those
+    /// sealed first are in.
     pub neighbors: Vec<Neighbor>,
     /// What was looked at.
     pub coverage: Coverage,
@@ -86,10 +122,17 @@ impl Engine {
     /// Fails when there is no such collection or entity, or the vector or range is not usable.
     pub fn knn(&self, query: &KnnQuery) -> Result<KnnAnswer, ReadError> {
         let (from, to) = query.range.bounds()?;
-        let question = self.question(&query.collection, query.entity.as_ref(), Detail::Means)?;
+        let passes = |entity: &Entity| entity.metadata.has_all(&query.metadata);
+        let (collection, entity) = (&query.collection, query.entity.as_ref());
+        let question = self.question_about(collection, entity, Detail::Means, passes)?;
         question.check_vector(&query.vector)?;
         let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
         let mut best = Best::new(question.spec.metric, &query.vector, query.k);
+        if query.include != Include::Open {
+            for (distance, stored) in self.sealed_near(&question, query, &mut coverage)? {
+                best.found.push(neighbor(&stored.segment, stored.cid, distance));
+            }
+        }
         if query.include != Include::Sealed {
             for asked in &question.entities {
                 let Some(open) = asked.open_between(from, to) else { continue };
@@ -104,30 +147,69 @@ impl Engine {
                 });
             }
         }
-        if query.include != Include::Open {
-            let mut offer = |stored: crate::Stored| {
-                let segment = &stored.segment;
-                coverage.segments_scanned += 1;
-                if segment.start().0 <= to && segment.end().0 >= from {
-                    best.offer(segment.mean(), |d| neighbor(segment, stored.cid, d));
-                }
-            };
-            let (reader, number) = (&question.reader, question.number);
-            match &query.entity {
-                Some(entity) => {
-                    for stored in reader.of_entity(number, entity, from, to)? {
-                        offer(stored?);
-                    }
-                }
-                None => {
-                    for stored in reader.of_collection(number, 0)? {
-                        offer(stored?);
-                    }
-                }
-            }
-        }
         Ok(KnnAnswer { neighbors: best.finish(), coverage })
     }
+
+    /// Returns the nearest segments with their distances.
+    fn sealed_near(
+        &self,
+        question: &Question,
+        query: &KnnQuery,
+        coverage: &mut Coverage,
+    ) -> Result<Vec<(f64, Stored)>, ReadError> {
+        let k = limited(query.k);
+        let is_some = query.entity.is_some() || !query.metadata.is_empty();
+        let chosen: Option<BTreeSet<&EntityId>> =
+            is_some.then(|| question.entities.iter().map(|asked| &asked.id).collect());
+        if k == 0 || chosen.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(Vec::new());
+        }
+        let is_chosen =
+            |entity: &EntityId| chosen.as_ref().is_none_or(|chosen| chosen.contains(entity));
+        let mut wanted = Wanted {
+            vector: &query.vector,
+            k,
+            is_exact: query.search == Exactness::Exact,
+            range: query.range.bounds()?,
+            of: chosen.is_some().then_some(&is_chosen as &dyn Fn(&EntityId) -> bool),
+        };
+        let (means, store) = self.means();
+        loop {
+            let found = means.nearest(question.kind, (store, &question.reader), &wanted)?;
+            if let Some(near) = verified(question, &query.vector, &found)? {
+                coverage.segments_scanned += found.compared;
+                coverage.segments_indexed += found.indexed;
+                return Ok(near);
+            }
+            // What is left is made of the store itself.
+            if wanted.is_exact {
+                return Err(StoreError::Damaged { what: "an index" }.into());
+            }
+            means.discard(question.kind);
+            wanted.is_exact = true;
+        }
+    }
+}
+
+/// Returns the segments that were found, unless the index was wrong about one of them.
+fn verified(
+    question: &Question,
+    vector: &[f32],
+    found: &Found,
+) -> Result<Option<Vec<(f64, Stored)>>, ReadError> {
+    let mut near = Vec::with_capacity(found.nearest.len());
+    for (claimed, number) in &found.nearest {
+        let stored = question.reader.find((question.number, *number))?;
+        let is_right = |stored: &Stored| {
+            let really = distance(question.spec.metric, vector, stored.segment.mean());
+            really.to_bits() == claimed.to_bits()
+        };
+        match stored.filter(is_right) {
+            Some(stored) => near.push((*claimed, stored)),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(near))
 }
 
 /// Returns the `k` of `segments` whose means are nearest to `vector`, as [`Engine::knn`] does for its

@@ -44,6 +44,7 @@ mod commit;
 mod engine;
 mod entity;
 mod log;
+mod means;
 mod regime;
 mod state;
 mod store;
@@ -89,11 +90,14 @@ pub use config::Config;
 pub use counters::Counters;
 pub use distance::distance;
 pub use engine::Engine;
-pub use error::{ObservationError, OpenError, PoisonCause, ReadError, StoreError, WriteError};
+pub use error::{
+    MaintainError, ObservationError, OpenError, PoisonCause, ReadError, StoreError, WriteError,
+};
 pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
-pub use knn::{Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
+pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
 pub use listing::{EntityView, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
 pub use log::Recovery;
+pub use means::IndexStatus;
 pub use observation::{
     ENTITY_ID_BYTES_MAX, EntityId, EntityIdError, METADATA_BYTES_MAX, METADATA_PAIRS_MAX, Metadata,
     MetadataError, Observation, Timestamp,
@@ -107,7 +111,7 @@ pub use score::{
     ScoresQuery,
 };
 pub use segment::{DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment};
-pub use state::Ack;
+pub use state::{Ack, Removed};
 pub use store::Stored;
 pub use timing::Timing;
 pub use trajectory::{Course, Match, TRAJECTORY_POINTS_MAX, TrajectoryAnswer, TrajectoryQuery};

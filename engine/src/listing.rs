@@ -7,7 +7,7 @@ use crate::{
     engine::Engine,
     entity::{Entity, novelty},
     error::ReadError,
-    observation::{EntityId, Timestamp},
+    observation::{EntityId, Metadata, Timestamp},
     question::{Coverage, TimeRange, limited},
     segment::to_f32,
     store::Stored,
@@ -53,6 +53,8 @@ pub struct EntityView {
     pub segments: u64,
     /// Observations that wait for older ones.
     pub waiting: usize,
+    /// What the latest observation that carried metadata said.
+    pub metadata: Metadata,
     /// The regime that no segment holds yet.
     pub open: Option<OpenRegime>,
 }
@@ -274,6 +276,7 @@ fn view_of(id: &EntityId, entity: &Entity, baselines: &[f32], threshold: f64) ->
         observations: entity.observations,
         segments: entity.segments,
         waiting: entity.waiting(),
+        metadata: entity.metadata.clone(),
         open,
     }
 }

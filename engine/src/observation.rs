@@ -111,7 +111,7 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
-/// A small map of strings that travels with an observation: at most [`METADATA_PAIRS_MAX`] pairs and
+/// A small map of strings that travels with an observation and tells about its entity: at most [`METADATA_PAIRS_MAX`] pairs and
 /// [`METADATA_BYTES_MAX`] bytes.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
@@ -135,6 +135,18 @@ impl Metadata {
     #[must_use]
     pub const fn pairs(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+
+    /// Returns whether there are no pairs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether all pairs of `wanted` are among these.
+    #[must_use]
+    pub fn has_all(&self, wanted: &Self) -> bool {
+        wanted.0.iter().all(|(key, value)| self.0.get(key) == Some(value))
     }
 
     /// Returns how many bytes keys and values have together.

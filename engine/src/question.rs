@@ -10,6 +10,7 @@ use crate::{
     engine::Engine,
     entity::Entity,
     error::ReadError,
+    means::Kind,
     observation::{EntityId, Timestamp},
     payload,
     peers::PEERS_MAX,
@@ -51,8 +52,11 @@ impl TimeRange {
 /// What an answer rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
-    /// Sealed segments that were looked at.
+    /// Sealed segments that were looked at one by one.
     pub segments_scanned: u64,
+    /// Sealed segments that an index stood for: a walk compared those near the vector, and may have missed
+    /// some of the nearest.
+    pub segments_indexed: u64,
     /// Open regimes that were looked at.
     pub hot_regimes: u64,
     /// The time range that was asked for.
@@ -74,6 +78,7 @@ pub enum Source {
 pub(crate) struct Question {
     pub(crate) spec: Arc<CollectionSpec>,
     pub(crate) number: u32,
+    pub(crate) kind: Kind,
     pub(crate) reader: Reader,
     pub(crate) entities: Vec<Asked>,
 }
@@ -112,21 +117,34 @@ impl Engine {
         entity: Option<&EntityId>,
         detail: Detail,
     ) -> Result<Question, ReadError> {
+        self.question_about(name, entity, detail, |_| true)
+    }
+
+    /// As [`Self::question`], about those entities alone that pass.
+    pub(crate) fn question_about(
+        &self,
+        name: &CollectionName,
+        entity: Option<&EntityId>,
+        detail: Detail,
+        passes: impl Fn(&Entity) -> bool,
+    ) -> Result<Question, ReadError> {
         let view = self.view()?;
         let collection = view.collection(name)?;
         let entities = match entity {
             None => {
-                let all = collection.entities.iter();
+                let all = collection.entities.iter().filter(|(_, entity)| passes(entity));
                 all.map(|(id, entity)| Asked::new(id, entity, detail)).collect()
             }
             Some(id) => {
                 let missing =
                     || ReadError::UnknownEntity { collection: name.clone(), entity: id.clone() };
                 let entity = collection.entities.get(id).ok_or_else(missing)?;
-                vec![Asked::new(id, entity, detail)]
+                let passing = Some(entity).filter(|entity| passes(entity));
+                passing.map(|entity| Asked::new(id, entity, detail)).into_iter().collect()
             }
         };
         Ok(Question {
+            kind: view.kind(collection),
             spec: Arc::clone(&collection.spec),
             number: collection.number,
             reader: self.reader()?,

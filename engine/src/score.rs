@@ -195,6 +195,7 @@ pub(crate) fn scores_of(
         hot_regimes: u64::from(open.is_some()),
         range: query.range,
         complete: true,
+        ..Coverage::default()
     };
     Ok(ScoresAnswer { scores, coverage })
 }

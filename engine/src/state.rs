@@ -4,7 +4,10 @@
 //! alike, and decides by the entry and the state alone; so a replay makes the same segments with the
 //! same numbers, and the way batches were cut or grouped leaves no trace.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dunlin_wire::Cid;
 
@@ -15,6 +18,7 @@ use crate::{
     counters::Counters,
     entity::{Admission, Entity, novelty},
     error::{ReadError, StoreError, WriteError},
+    means::Kind,
     observation::{EntityId, Timestamp},
     payload,
     regime::Sealed,
@@ -31,6 +35,8 @@ pub(crate) struct State {
     /// The last log record in the newest checkpoint.
     pub(crate) checkpointed: u64,
     pub(crate) counters: Counters,
+    /// Entities whose records the newest checkpoint still has.
+    pub(crate) removed: BTreeSet<(u32, EntityId)>,
     baseline_bytes: usize,
     baseline_bytes_max: usize,
 }
@@ -50,6 +56,8 @@ pub(crate) enum Outcome {
     Sealed(Option<Cid>),
     /// The collection exists.
     Created,
+    /// An entity was forgotten, and the segments of these numbers.
+    Removed { removed: Removed, kind: Kind, numbers: Vec<u64> },
     /// The state did not allow it, and is unchanged.
     Refused(WriteError),
 }
@@ -68,6 +76,16 @@ pub struct Ack {
     pub sealed: u64,
 }
 
+/// What became of an entity that was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removed {
+    /// Observations that were forgotten, sealed or not.
+    pub observations: u64,
+    /// Segments that were removed from this node's store.
+    pub segments: u64,
+}
+
 impl State {
     /// Returns a state without collections.
     pub(crate) fn new(checkpoint: Checkpoint, baseline_bytes_max: usize) -> Self {
@@ -76,6 +94,7 @@ impl State {
             next_segment: checkpoint.next_segment,
             checkpointed: checkpoint.record,
             counters: Counters::default(),
+            removed: BTreeSet::new(),
             baseline_bytes: 0,
             baseline_bytes_max,
         }
@@ -98,6 +117,9 @@ impl State {
             Entry::Seal { collection, entity } => self.seal(collection, entity, store, sealed)?,
             Entry::Observations { collection, groups } => {
                 self.ingest(collection, groups, store, sealed)?
+            }
+            Entry::Remove { collection, entity } => {
+                return self.remove(collection, entity, store, sealed);
             }
         };
         for NewSegment { block, payload, .. } in &sealed[before..] {
@@ -122,6 +144,11 @@ impl State {
                 entity.baselines = (entity.segments == 0).then(Vec::new);
             }
         }
+    }
+
+    /// Returns what the index must know of a collection.
+    pub(crate) fn kind(&self, collection: &Collection) -> Kind {
+        Kind::new(collection.number, &collection.spec, self.next_segment)
     }
 
     /// Returns a collection for a question.
@@ -167,6 +194,35 @@ impl State {
         let mut sealing = Sealing { number: *number, spec, store, sealed };
         self.baseline_bytes += sealing.seal(&entity, state, regimes, &mut self.next_segment)?;
         Ok(Outcome::Sealed(sealed[before..].last().map(|new| *new.block.cid())))
+    }
+
+    /// Forgets an entity. Its record stays in the store until the next checkpoint: a replay from the one
+    /// before must find it, or it would seal other segments than there were.
+    fn remove(
+        &mut self,
+        collection: CollectionName,
+        entity: EntityId,
+        store: &Store,
+        sealed: &mut Vec<NewSegment>,
+    ) -> Result<Outcome, StoreError> {
+        let Some(Collection { number, spec, entities }) = self.collections.get_mut(&collection)
+        else {
+            return Ok(Outcome::Refused(WriteError::UnknownCollection { name: collection }));
+        };
+        let Some(forgotten) = entities.remove(&entity) else {
+            return Ok(Outcome::Refused(WriteError::UnknownEntity { collection, entity }));
+        };
+        let of_entity =
+            |new: &NewSegment| new.place.0 == *number && *new.segment.entity() == entity;
+        // What this record sealed is not in the store yet.
+        sealed.retain(|new| !of_entity(new));
+        let numbers = store.remove(*number, &entity)?;
+        let kind = Kind::new(*number, spec, self.next_segment);
+        self.removed.insert((*number, entity));
+        self.counters.entities_removed += 1;
+        let (observations, segments) = (forgotten.observations, forgotten.segments);
+        let removed = Removed { observations, segments };
+        Ok(Outcome::Removed { removed, kind, numbers })
     }
 
     fn ingest(

@@ -12,7 +12,7 @@ use dunlin_wire::{
     cbor,
 };
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table,
     TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ const ENTITY_BYTES_MAX: usize = 256 * 1024 * 1024;
 const COLLECTION_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where a segment stands: its collection's number and its own.
-type Place = (u32, u64);
+pub(crate) type Place = (u32, u64);
 
 /// Where a payload block stands: its segment's place and its index there.
 type BlockPlace = (u32, u64, u32);
@@ -49,6 +49,11 @@ const BY_TIME: TableDefinition<'_, (u32, &str, i64), (i64, u64)> = TableDefiniti
 const PAYLOAD: TableDefinition<'_, BlockPlace, &[u8]> = TableDefinition::new("payload");
 const PAYLOAD_BY_CID: TableDefinition<'_, [u8; 32], BlockPlace> =
     TableDefinition::new("payload_by_cid");
+/// Equal blocks beyond the first: one of them takes its place when that is removed.
+const PAYLOAD_SHARED: TableDefinition<'_, ([u8; 32], BlockPlace), ()> =
+    TableDefinition::new("payload_shared");
+/// Segments that were removed and that a part of the index may still have.
+const REMOVED: TableDefinition<'_, Place, ()> = TableDefinition::new("removed");
 
 /// The key of the checkpoint in the meta table.
 const CHECKPOINT: &str = "checkpoint";
@@ -99,6 +104,15 @@ impl Store {
         Ok(store)
     }
 
+    /// Makes the tables that version 1 did not have.
+    pub(crate) fn upgrade(&self) -> Result<(), StoreError> {
+        let transaction = self.begin(Durability::Immediate)?;
+        transaction.open_table(PAYLOAD_SHARED)?;
+        transaction.open_table(REMOVED)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// Makes the store go back to its checkpoint, and returns that.
     pub(crate) fn roll_back(&self) -> Result<Checkpoint, StoreError> {
         let transaction = self.begin(Durability::Immediate)?;
@@ -122,27 +136,62 @@ impl Store {
         }
         let transaction = self.begin(Durability::None)?;
         {
-            let mut by_number = transaction.open_table(SEGMENTS)?;
-            let mut collection_of = transaction.open_table(COLLECTION_OF)?;
-            let mut by_cid = transaction.open_table(BY_CID)?;
-            let mut by_time = transaction.open_table(BY_TIME)?;
-            let mut payloads = transaction.open_table(PAYLOAD)?;
-            let mut payload_by_cid = transaction.open_table(PAYLOAD_BY_CID)?;
-            for NewSegment { place, segment, block, payload } in segments {
-                by_number.insert(*place, block.bytes())?;
-                collection_of.insert(place.1, place.0)?;
-                by_cid.insert(digest_of(block.cid())?, *place)?;
-                let key = (place.0, segment.entity().as_str(), segment.start().0);
-                by_time.insert(key, (segment.end().0, place.1))?;
-                for (block, index) in payload.iter().zip(0_u32..) {
-                    let block_place = (place.0, place.1, index);
-                    payloads.insert(block_place, block.bytes())?;
-                    let digest = digest_of(block.cid())?;
-                    // Equal observations of two entities make equal blocks: the first stays named.
-                    if payload_by_cid.get(digest)?.is_none() {
-                        payload_by_cid.insert(digest, block_place)?;
-                    }
-                }
+            let mut tables = SegmentTables::open(&transaction)?;
+            for segment in segments {
+                tables.insert(segment)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Removes the segments of an entity and returns their numbers; it is visible at once, and durable with the next checkpoint.
+    /// Removing what is gone already does nothing.
+    pub(crate) fn remove(
+        &self,
+        collection: u32,
+        entity: &EntityId,
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut numbers = Vec::new();
+        let transaction = self.begin(Durability::None)?;
+        {
+            let mut tables = SegmentTables::open(&transaction)?;
+            let mut removed = transaction.open_table(REMOVED)?;
+            let name = entity.as_str();
+            let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
+            for entry in tables.by_time.range(range)? {
+                numbers.push(entry?.1.value().1);
+            }
+            for number in &numbers {
+                tables.remove((collection, *number))?;
+                removed.insert((collection, *number), ())?;
+            }
+        }
+        transaction.commit()?;
+        Ok(numbers)
+    }
+
+    /// Returns the segments of a collection that were removed and not yet forgotten, by number.
+    pub(crate) fn removed(&self, collection: u32) -> Result<Vec<u64>, StoreError> {
+        let table = self.0.begin_read()?.open_table(REMOVED)?;
+        let numbers = table.range((collection, 0)..=(collection, u64::MAX))?;
+        numbers.map(|entry| Ok(entry?.0.value().1)).collect()
+    }
+
+    /// Forgets that segments were removed: no part of the index has them any more.
+    pub(crate) fn forget_removed(
+        &self,
+        collection: u32,
+        numbers: &[u64],
+    ) -> Result<(), StoreError> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.begin(Durability::None)?;
+        {
+            let mut removed = transaction.open_table(REMOVED)?;
+            for number in numbers {
+                removed.remove((collection, *number))?;
             }
         }
         transaction.commit()?;
@@ -155,6 +204,7 @@ impl Store {
         checkpoint: Checkpoint,
         collections: impl Iterator<Item = (u32, &'a CollectionSpec)>,
         entities: impl Iterator<Item = (u32, &'a EntityId, EntityRecord)>,
+        removed: impl Iterator<Item = (u32, &'a EntityId)>,
     ) -> Result<(), StoreError> {
         let transaction = self.begin(Durability::Immediate)?;
         {
@@ -163,6 +213,10 @@ impl Store {
                 table.insert(number, encode(spec).as_slice())?;
             }
             let mut table = transaction.open_table(ENTITIES)?;
+            // Before the others: one of the same name may have come since.
+            for (collection, entity) in removed {
+                table.remove((collection, entity.as_str()))?;
+            }
             for (collection, entity, record) in entities {
                 table.insert((collection, entity.as_str()), encode(&record).as_slice())?;
             }
@@ -230,6 +284,8 @@ impl Store {
             transaction.open_table(BY_TIME)?;
             transaction.open_table(PAYLOAD)?;
             transaction.open_table(PAYLOAD_BY_CID)?;
+            transaction.open_table(PAYLOAD_SHARED)?;
+            transaction.open_table(REMOVED)?;
             let mut meta = transaction.open_table(META)?;
             let start = Checkpoint { record: 0, next_segment: 1 };
             meta.insert(CHECKPOINT, encode(&start).as_slice())?;
@@ -338,6 +394,12 @@ impl Reader {
         segment.payload().iter().zip(0_u32..).map(block).collect()
     }
 
+    /// Returns a segment that may have been removed.
+    pub(crate) fn find(&self, place: Place) -> Result<Option<Stored>, StoreError> {
+        let bytes = self.segments.get(place)?;
+        bytes.map(|bytes| stored(place.1, bytes.value())).transpose()
+    }
+
     fn at(&self, place: Place) -> Result<Stored, StoreError> {
         let bytes = self.segments.get(place)?.ok_or(StoreError::Damaged { what: "an index" })?;
         stored(place.1, bytes.value())
@@ -345,34 +407,104 @@ impl Reader {
 }
 
 /// Removes every segment from `first` on; returns whether there was one.
-///
 fn remove_from(transaction: &WriteTransaction, first: u64) -> Result<bool, StoreError> {
-    let mut collection_of = transaction.open_table(COLLECTION_OF)?;
-    let mut segments = transaction.open_table(SEGMENTS)?;
-    let mut by_cid = transaction.open_table(BY_CID)?;
-    let mut by_time = transaction.open_table(BY_TIME)?;
-    let mut payloads = transaction.open_table(PAYLOAD)?;
-    let mut payload_by_cid = transaction.open_table(PAYLOAD_BY_CID)?;
+    let mut tables = SegmentTables::open(transaction)?;
     let mut removed = false;
     loop {
-        let newest = collection_of.last()?.map(|(number, place)| (number.value(), place.value()));
+        let newest = tables.collection_of.last()?;
+        let newest = newest.map(|(number, place)| (number.value(), place.value()));
         let Some((number, collection)) = newest.filter(|(number, _)| *number >= first) else {
             return Ok(removed);
         };
         removed = true;
-        collection_of.remove(number)?;
-        let Some(bytes) = segments.remove((collection, number))? else { continue };
-        let stored = stored(number, bytes.value())?;
-        let (entity, start) = (stored.segment.entity().as_str(), stored.segment.start().0);
-        by_cid.remove(digest_of(&stored.cid)?)?;
-        for (cid, index) in stored.segment.payload().iter().zip(0_u32..) {
-            let (digest, place) = (digest_of(cid)?, (collection, number, index));
-            payloads.remove(place)?;
-            if payload_by_cid.get(digest)?.is_some_and(|named| named.value() == place) {
-                payload_by_cid.remove(digest)?;
+        tables.remove((collection, number))?;
+    }
+}
+
+/// The tables that segments stand in, while they change.
+struct SegmentTables<'t> {
+    segments: Table<'t, Place, &'static [u8]>,
+    collection_of: Table<'t, u64, u32>,
+    by_cid: Table<'t, [u8; 32], Place>,
+    by_time: Table<'t, (u32, &'static str, i64), (i64, u64)>,
+    payload: Table<'t, BlockPlace, &'static [u8]>,
+    payload_by_cid: Table<'t, [u8; 32], BlockPlace>,
+    payload_shared: Table<'t, ([u8; 32], BlockPlace), ()>,
+}
+
+impl<'t> SegmentTables<'t> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            segments: transaction.open_table(SEGMENTS)?,
+            collection_of: transaction.open_table(COLLECTION_OF)?,
+            by_cid: transaction.open_table(BY_CID)?,
+            by_time: transaction.open_table(BY_TIME)?,
+            payload: transaction.open_table(PAYLOAD)?,
+            payload_by_cid: transaction.open_table(PAYLOAD_BY_CID)?,
+            payload_shared: transaction.open_table(PAYLOAD_SHARED)?,
+        })
+    }
+
+    fn insert(&mut self, new: &NewSegment) -> Result<(), StoreError> {
+        let NewSegment { place, segment, block, payload } = new;
+        self.segments.insert(*place, block.bytes())?;
+        self.collection_of.insert(place.1, place.0)?;
+        self.by_cid.insert(digest_of(block.cid())?, *place)?;
+        let key = (place.0, segment.entity().as_str(), segment.start().0);
+        self.by_time.insert(key, (segment.end().0, place.1))?;
+        for (block, index) in payload.iter().zip(0_u32..) {
+            let block_place = (place.0, place.1, index);
+            self.payload.insert(block_place, block.bytes())?;
+            let digest = digest_of(block.cid())?;
+            // Equal observations of two entities make equal blocks: the first stays named.
+            if self.payload_by_cid.get(digest)?.is_none() {
+                self.payload_by_cid.insert(digest, block_place)?;
+            } else {
+                self.payload_shared.insert((digest, block_place), ())?;
             }
         }
-        by_time.remove((collection, entity, start))?;
+        Ok(())
+    }
+
+    fn remove(&mut self, place: Place) -> Result<(), StoreError> {
+        let (collection, number) = place;
+        self.collection_of.remove(number)?;
+        let Some(bytes) = self.segments.remove(place)? else { return Ok(()) };
+        let stored = stored(number, bytes.value())?;
+        drop(bytes);
+        let (entity, start) = (stored.segment.entity().as_str(), stored.segment.start().0);
+        self.by_time.remove((collection, entity, start))?;
+        let digest = digest_of(&stored.cid)?;
+        // Observations that were removed and came again make the same segment once more.
+        if self.by_cid.get(digest)?.is_some_and(|named| named.value() == place) {
+            self.by_cid.remove(digest)?;
+        }
+        for (cid, index) in stored.segment.payload().iter().zip(0_u32..) {
+            let block_place = (collection, number, index);
+            self.payload.remove(block_place)?;
+            self.unname(digest_of(cid)?, block_place)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the name of a payload block that is gone; an equal one gets it.
+    fn unname(&mut self, digest: [u8; 32], place: BlockPlace) -> Result<(), StoreError> {
+        self.payload_shared.remove((digest, place))?;
+        if self.payload_by_cid.get(digest)?.is_none_or(|named| named.value() != place) {
+            return Ok(());
+        }
+        let all = (digest, (0, 0, 0))..=(digest, (u32::MAX, u64::MAX, u32::MAX));
+        let next = self.payload_shared.range(all)?.next().transpose()?;
+        match next.map(|(key, _)| key.value().1) {
+            Some(next) => {
+                self.payload_shared.remove((digest, next))?;
+                self.payload_by_cid.insert(digest, next)?;
+            }
+            None => {
+                self.payload_by_cid.remove(digest)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -55,6 +55,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/collections/{name}/observations", post(collections::ingest))
         .route("/v1/collections/{name}/entities", get(collections::entities))
         .route("/v1/collections/{name}/seal", post(collections::seal))
+        .route("/v1/collections/{name}/remove", post(collections::remove))
         .route("/v1/collections/{name}/quality", get(collections::quality))
         .route("/v1/query/segments", post(segments::list))
         .route("/v1/query/knn", post(query::knn))

@@ -230,6 +230,17 @@ pub(crate) enum CollectionsCommand {
         /// Its name.
         name: String,
     },
+    /// Remove an entity and all its segments from this node's store. What was archived or given to peers
+    /// stays where it is; new observations of the same name begin a new life.
+    Remove {
+        /// The collection's name.
+        name: String,
+        /// The entity.
+        entity: String,
+        /// Really remove it: there is no way back.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// A stretch of time.
@@ -310,9 +321,16 @@ pub(crate) struct KnnArgs {
     pub(crate) entity: Option<String>,
     #[command(flatten)]
     pub(crate) range: TimeRange,
-    /// Among the node's own regimes (local) or the fetched segments (fetched).
+    /// Among the node's own regimes (local), the fetched segments (fetched) or the adopted templates of
+    /// peers (templates).
     #[arg(long, value_parser = scope, default_value = "local")]
     pub(crate) scope: Scope,
+    /// Of entities alone whose newest metadata says this; may be repeated.
+    #[arg(long = "where", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) metadata: Vec<(String, String)>,
+    /// Compare every segment, instead of walking an index that may miss some of the nearest.
+    #[arg(long)]
+    pub(crate) exact: bool,
 }
 
 #[derive(Debug, Args)]
@@ -570,7 +588,12 @@ fn metric(text: &str) -> Result<Metric, String> {
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
-    named(text, "local, fetched")
+    named(text, "local, fetched, templates")
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    pair.ok_or_else(|| format!("{text:?} has no `=`; write key=value"))
 }
 
 fn score_units(text: &str) -> Result<ScoreUnits, String> {

@@ -69,6 +69,8 @@ pub(crate) struct ApiConfig {
 pub(crate) struct EngineConfig {
     /// Requests that may be inside the engine at once.
     pub(crate) requests_max: NonZeroUsize,
+    /// Entities that say nothing for so long are removed; `None`: never.
+    pub(crate) forget_silent: Option<Duration>,
 }
 
 /// The archive of blocks.
@@ -191,11 +193,18 @@ impl ApiConfig {
     }
 }
 
+/// Seconds.
+const DAY: u64 = 24 * 60 * 60;
+
 impl EngineConfig {
     fn read(section: &mut Section<'_>) -> Self {
         let requests = section.integer("requests_max", 64, 1..=4096);
         let requests_max = usize::try_from(requests).ok().and_then(NonZeroUsize::new);
-        Self { requests_max: requests_max.unwrap_or(NonZeroUsize::MIN) }
+        let days = section.integer("forget_silent_days", 0, 0..=36_500);
+        Self {
+            requests_max: requests_max.unwrap_or(NonZeroUsize::MIN),
+            forget_silent: (days > 0).then(|| Duration::from_secs(days * DAY)),
+        }
     }
 }
 
@@ -208,7 +217,6 @@ impl ArchiveConfig {
 
 impl PrivacyConfig {
     fn read(section: &mut Section<'_>) -> Self {
-        const DAY: u64 = 24 * 60 * 60;
         let templates_max = section.integer("templates_max", 16, 1..=16);
         Self {
             epsilon: section.float("epsilon", 1.0, 0.01..=10.0),

@@ -11,6 +11,7 @@ mod responder;
 mod shared;
 mod sharing;
 mod trust_file;
+mod upkeep;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 

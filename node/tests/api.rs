@@ -8,13 +8,13 @@ mod common;
 use std::{collections::BTreeMap, io::Write};
 
 use common::{
-    Node, dunlin, eventually,
+    Node, complaint, dunlin, eventually,
     http::{self, Answer, authorization, metrics, send, send_json},
     observation, stdout, two_channels,
 };
 use dunlin_client::{
     ChangeOrder, ChangesQuery, Course, Fidelity, HistoryQuery, IngestRequest, KnnQuery,
-    Observation, Scope, ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
+    Observation, ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -290,15 +290,7 @@ fn knn_agrees_with_brute_force_over_all_segments() {
         let mut expected: Vec<_> =
             segments.iter().map(|segment| (distance(&segment.mean), &segment.cid)).collect();
         expected.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let query = KnnQuery {
-            collection: "pairs".into(),
-            vector: vector.clone(),
-            k,
-            entity: None,
-            from_us: None,
-            to_us: None,
-            scope: Scope::Local,
-        };
+        let query = KnnQuery::new("pairs", vector.clone(), k);
         let answer = client.knn(&query).unwrap();
         assert_eq!(answer.coverage.segments, segments.len() as u64);
         assert_eq!(answer.hits.len(), segments.len().min(k as usize));
@@ -382,4 +374,75 @@ fn ctrl_c_ends_a_node_cleanly() {
     assert!(!dir.join("api.address").exists() && !dir.join("network.address").exists());
     let node = Node::start(&dir);
     assert_eq!(node.client().status().unwrap().observations, observations.len() as u64);
+}
+
+#[test]
+fn metadata_chooses_entities_and_a_removed_one_is_gone() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let of_site = |entity: &str, site: &str| -> Vec<Observation> {
+        let noted = |index| Observation {
+            metadata: Some(BTreeMap::from([("site".to_owned(), site.to_owned())])),
+            ..observation(entity, index)
+        };
+        (0..LIFE).map(noted).collect()
+    };
+    node.fill(&two_channels("pairs"), of_site("db", "berlin"));
+    let client = node.client();
+    let more = IngestRequest { observations: of_site("web", "oslo") };
+    client.ingest("pairs", &more).unwrap();
+    let ask = |site: &str, exact: bool| {
+        let query = KnnQuery {
+            metadata: BTreeMap::from([("site".to_owned(), site.to_owned())]),
+            exact,
+            ..KnnQuery::new("pairs", vec![0.3, 0.6], 1_000)
+        };
+        let hits = client.knn(&query).unwrap().hits;
+        hits.into_iter().map(|hit| hit.entity).collect::<std::collections::BTreeSet<_>>()
+    };
+    for exact in [false, true] {
+        assert_eq!(ask("berlin", exact), ["db".to_owned()].into());
+        assert_eq!(ask("oslo", exact), ["web".to_owned()].into());
+        assert!(ask("paris", exact).is_empty());
+    }
+    let entities = client.entities("pairs").unwrap().entities;
+    assert_eq!(entities[0].metadata["site"], "berlin");
+    let fetched = KnnQuery {
+        scope: dunlin_client::Scope::Fetched,
+        metadata: BTreeMap::from([("site".to_owned(), "oslo".to_owned())]),
+        ..KnnQuery::new("pairs", vec![0.3, 0.6], 1)
+    };
+    assert!(client.knn(&fetched).unwrap_err().to_string().contains("own entities"));
+
+    let dir = temp.path().join("node");
+    let remove = |flags: &[&str]| {
+        let mut command = dunlin(&["--data-dir", dir.to_str().unwrap()]);
+        command.args(["collections", "remove", "pairs", "db"]).args(flags);
+        command
+    };
+    assert!(complaint(&mut remove(&[])).contains("--yes"), "it is not removed by accident");
+    assert_eq!(client.entities("pairs").unwrap().entities.len(), 2);
+    let segments = entities[0].segments;
+    let said = stdout(&mut remove(&["--yes"]));
+    assert!(said.contains(&format!("{segments} segments of {LIFE} observations")), "{said}");
+    assert!(ask("berlin", false).is_empty());
+    assert!(complaint(&mut remove(&["--yes"])).contains("no entity db"));
+}
+
+#[test]
+fn silent_entities_are_forgotten_when_the_operator_says_so_and_the_archive_keeps_them() {
+    let (temp, node, _) = lived();
+    let before = node.client().archive().unwrap().archived;
+    node.stop();
+    let config = temp.path().join("node/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("forget_silent_days = 0", "forget_silent_days = 30");
+    std::fs::write(&config, text).unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let client = node.client();
+    eventually("silent entities are forgotten", || {
+        client.entities("pairs").unwrap().entities.is_empty().then_some(())
+    });
+    let after = client.archive().unwrap();
+    assert!(after.archived > before, "the open regimes were sealed and archived first");
 }

@@ -170,15 +170,7 @@ fn blocks_that_rot_on_disk_are_noticed_and_made_whole() {
     a.wait_for_peer(&b_id);
 
     // Questions are answered from what is whole, and say that it is not all.
-    let query = |scope| KnnQuery {
-        collection: "pairs".into(),
-        vector: vec![0.3, 0.6],
-        k: 1_000,
-        entity: None,
-        from_us: None,
-        to_us: None,
-        scope,
-    };
+    let query = |scope| KnnQuery { scope, ..KnnQuery::new("pairs", vec![0.3, 0.6], 1_000) };
     let answer = b.client().knn(&query(Scope::Fetched)).unwrap();
     assert_eq!(answer.hits.len(), cids.len() - 1);
     assert!(!answer.coverage.complete);
@@ -222,15 +214,7 @@ fn rot(dir: &Path, block: &[u8]) {
 
 /// Returns the regimes nearest to a vector: CID and distance.
 fn nearest(node: &Node, scope: Scope) -> Vec<(Option<String>, f64)> {
-    let query = KnnQuery {
-        collection: "pairs".into(),
-        vector: vec![0.3, 0.6],
-        k: 5,
-        entity: None,
-        from_us: None,
-        to_us: None,
-        scope,
-    };
+    let query = KnnQuery { scope, ..KnnQuery::new("pairs", vec![0.3, 0.6], 5) };
     let hits = node.client().knn(&query).unwrap().hits;
     assert_eq!(hits.len(), 5);
     hits.into_iter().map(|hit| (hit.cid, hit.distance)).collect()
@@ -361,6 +345,13 @@ fn templates_are_judged_by_who_hears_of_them_and_survive_restarts() {
         assert!(verdict.reason.contains(reason), "{verdict:?}");
         assert_eq!(set.centroids, released.set.centroids, "as they were signed");
         assert_eq!(node.client().status().unwrap().templates_adopted, u64::from(adopted));
+        // Questions look at those that were adopted, and no others.
+        let centroids = &released.set.centroids;
+        let vector = centroids[0].clone();
+        let query = KnnQuery { scope: Scope::Templates, ..KnnQuery::new("pairs", vector, 100) };
+        let hits = node.client().knn(&query).unwrap().hits;
+        assert_eq!(hits.len(), if adopted { centroids.len() } else { 0 });
+        assert!(hits.first().is_none_or(|hit| hit.distance == 0.0 && hit.template.is_some()));
     };
     check(&alike, true);
     check(&unlike, false);

@@ -12,9 +12,9 @@ use crate::{
     AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
     ClusterStatus, CollectionSpec, Collections, Entities, ErrorBody, FetchRequest, FetchResponse,
     HistoryAnswer, HistoryQuery, IngestAck, IngestRequest, KnnAnswer, KnnQuery, LedgerView,
-    NodeStatus, Peers, PublishRequest, PublishResponse, Quality, ScoresAnswer, ScoresQuery,
-    SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer,
-    TrajectoryQuery,
+    NodeStatus, Peers, PublishRequest, PublishResponse, Quality, RemoveRequest, RemoveResponse,
+    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
+    Templates, TrajectoryAnswer, TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -144,6 +144,16 @@ impl Client {
     pub fn seal(&self, collection: &str, entity: &str) -> Result<SealResponse, ClientError> {
         let request = SealRequest { entity: entity.to_owned() };
         self.post(&format!("/v1/collections/{collection}/seal"), &request)
+    }
+
+    /// Removes an entity and all its segments from the node's store.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when the node does not know it.
+    pub fn remove(&self, collection: &str, entity: &str) -> Result<RemoveResponse, ClientError> {
+        let request = RemoveRequest { entity: entity.to_owned() };
+        self.post(&format!("/v1/collections/{collection}/remove"), &request)
     }
 
     /// Returns how small a collection became, and what that cost.

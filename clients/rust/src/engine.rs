@@ -154,6 +154,26 @@ pub struct Entity {
     pub open_observations: u64,
     /// Drift of the newest observation from the open regime, in the collection's units.
     pub drift: f64,
+    /// What the newest observation that carried metadata said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Which entity to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// The entity.
+    pub entity: String,
+}
+
+/// What was removed with an entity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveResponse {
+    /// Observations that the node knew, sealed or not.
+    pub observations: u64,
+    /// Segments that are no longer in the node's store. Archived copies stay in the archive.
+    pub segments: u64,
 }
 
 /// Which open regime to seal.

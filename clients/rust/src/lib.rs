@@ -28,8 +28,8 @@ pub use archive::{
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{
     CollectionSpec, Collections, Entities, Entity, ErrorBound, Fidelity, IngestAck, IngestRequest,
-    Metric, Observation, Quality, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
-    Units,
+    Metric, Observation, Quality, RemoveRequest, RemoveResponse, SealRequest, SealResponse,
+    Segment, SegmentPage, SegmentsQuery, Units,
 };
 pub use peers::{Peer, Peers, Standing};
 pub use query::{

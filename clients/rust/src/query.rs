@@ -1,5 +1,7 @@
 //! Questions and answers as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Fidelity;
@@ -13,13 +15,19 @@ pub enum Scope {
     Local,
     /// Segments that were fetched from other peers.
     Fetched,
+    /// Adopted templates of other peers.
+    Templates,
 }
 
 /// What an answer covers, and what it could not reach.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
-    /// Sealed segments that were looked at.
+    /// Sealed segments, or templates, that were looked at one by one.
     pub segments: u64,
+    /// Sealed segments that an index stood for: a walk compared those near the vector, and may have missed
+    /// some of the nearest.
+    #[serde(default)]
+    pub indexed_segments: u64,
     /// Open regimes that were looked at.
     pub open_regimes: u64,
     /// Whether all that was asked about was looked at.
@@ -53,18 +61,45 @@ pub struct KnnQuery {
     /// Which segments to look at.
     #[serde(default)]
     pub scope: Scope,
+    /// Of entities alone whose newest metadata has all of these pairs; with the scope `local`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Compare everything, instead of walking an index that may miss some of the nearest.
+    #[serde(default)]
+    pub exact: bool,
 }
 
-/// One regime near the vector.
+impl KnnQuery {
+    /// Returns the question for the `k` regimes of a node's own nearest to a vector.
+    #[must_use]
+    pub fn new(collection: impl Into<String>, vector: Vec<f32>, k: u32) -> Self {
+        Self {
+            collection: collection.into(),
+            vector,
+            k,
+            entity: None,
+            from_us: None,
+            to_us: None,
+            scope: Scope::Local,
+            metadata: BTreeMap::new(),
+            exact: false,
+        }
+    }
+}
+
+/// One regime, or template, near the vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KnnHit {
-    /// The segment; absent for an open regime.
+    /// The segment; absent for an open regime and for a template.
     pub cid: Option<String>,
-    /// Its entity.
+    /// The template, with the scope `templates`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Its entity; empty for a template.
     pub entity: String,
-    /// First observation.
+    /// First observation; 0 for a template.
     pub start_us: i64,
-    /// Last observation so far.
+    /// Last observation so far; 0 for a template.
     pub end_us: i64,
     /// Distance by the collection's metric: small is near.
     pub distance: f64,

@@ -31,8 +31,11 @@ const HUBS_MAX: usize = 256;
 /// Seed of the order in which nodes are put in.
 const SEED: u64 = 0x00d0_0d1e;
 
-/// Returns the graph over all rows of `codes`, which are at least one.
-pub(super) fn build(level: Level, codes: &Codes) -> Graph {
+/// Nodes that are put in before it is asked again whether to go on: some milliseconds.
+const ASKED_EVERY: usize = 256;
+
+/// Returns the graph over all rows of `codes`, which are at least one; `None` when it was not to go on.
+pub(super) fn build(level: Level, codes: &Codes, going: &dyn Fn() -> bool) -> Option<Graph> {
     let count = codes.count();
     let order = Random::new(SEED).order(count as u32);
     let mut graph = Graph::new(count, DEGREE_GROWING);
@@ -45,13 +48,16 @@ pub(super) fn build(level: Level, codes: &Codes) -> Graph {
         Builder { level, codes, graph, walk, scores: Scores::default(), alpha: ALPHAS[0] };
     for alpha in ALPHAS {
         builder.alpha = alpha;
-        for node in &order {
-            builder.put(*node);
+        for nodes in order.chunks(ASKED_EVERY) {
+            if !going() {
+                return None;
+            }
+            nodes.iter().for_each(|node| builder.put(*node));
         }
     }
     builder.finish();
     builder.link_the_unreachable();
-    builder.graph
+    Some(builder.graph)
 }
 
 struct Builder<'a> {

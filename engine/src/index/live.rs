@@ -193,10 +193,3 @@ impl LiveIndex {
         Ok(nearest.finish().map(|(distance, key)| LiveMatch { key, distance }).collect())
     }
 }
-
-impl GraphIndex {
-    /// Appends the values of a row.
-    fn append_row(&self, row: u32, values: &mut Vec<f32>) {
-        self.exact.append(self.groups.node_of(row), values);
-    }
-}

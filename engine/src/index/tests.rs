@@ -12,7 +12,9 @@ fn dim_of(dim: usize) -> Dim {
 
 /// An index with a graph, however few the rows.
 fn walked(metric: Metric, dim: usize, values: &[f32]) -> GraphIndex {
-    GraphIndex::build_with(Level::detect(), 0, metric, dim_of(dim), values).unwrap()
+    GraphIndex::build_with(Level::detect(), 0, (metric, dim_of(dim)), values, &|| true)
+        .unwrap()
+        .unwrap()
 }
 
 /// What the answer has to be, from the definition of the distance.
@@ -151,7 +153,10 @@ fn every_level_builds_the_same_bytes() {
         let values = clustered(5, rows, dim, 20, 0.3);
         for metric in METRICS {
             let built = Level::available().into_iter().map(|level| {
-                GraphIndex::build_with(level, 0, metric, dim_of(dim), &values).unwrap().encode()
+                GraphIndex::build_with(level, 0, (metric, dim_of(dim)), &values, &|| true)
+                    .unwrap()
+                    .unwrap()
+                    .encode()
             });
             assert!(built.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
         }

@@ -7,6 +7,7 @@ mod durability;
 mod factors;
 mod folder;
 mod golden;
+mod indexed;
 mod ingest;
 mod model;
 mod questions;

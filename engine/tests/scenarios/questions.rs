@@ -14,14 +14,7 @@ fn seconds(from: i64, to: i64) -> TimeRange {
 }
 
 fn knn(vector: &[f32], k: usize) -> KnnQuery {
-    KnnQuery {
-        collection: name(),
-        vector: vector.to_vec(),
-        k,
-        range: TimeRange::ALL,
-        entity: None,
-        include: Include::All,
-    }
+    KnnQuery::new(name(), vector.to_vec(), k)
 }
 
 fn scores(range: TimeRange) -> ScoresQuery {

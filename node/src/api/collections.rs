@@ -60,6 +60,19 @@ pub(super) async fn seal(
     Ok(Json(json::SealResponse { cid: cid.map(|cid| cid.to_string()) }))
 }
 
+pub(super) async fn remove(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Body(request): Body<json::RemoveRequest>,
+) -> Answer<json::RemoveResponse> {
+    let name = convert::collection_name(&name)?;
+    let entity = convert::entity_id(request.entity)?;
+    let removed = shared.blocking(move |shared| shared.engine.remove(&name, &entity)).await;
+    let removed = watch_store(&shared, removed)?;
+    let dunlin_engine::Removed { observations, segments, .. } = removed;
+    Ok(Json(json::RemoveResponse { observations, segments }))
+}
+
 /// A store that refuses writes stays so until a restart: the node says so wherever it is asked.
 fn watch_store<T>(
     shared: &Shared,
@@ -88,6 +101,7 @@ pub(super) async fn entities(
         segments: view.segments,
         open_observations: view.open.as_ref().map_or(0, |open| open.count),
         drift: view.open.as_ref().map_or(0.0, |open| open.drift),
+        metadata: view.metadata.into(),
     };
     Ok(Json(json::Entities { entities: views.into_iter().map(entity).collect() }))
 }

@@ -86,6 +86,13 @@ pub(super) fn fidelity_json(fidelity: Fidelity) -> json::Fidelity {
     }
 }
 
+/// Returns the metadata that `pairs` spell out, when it is small enough.
+pub(super) fn metadata(
+    pairs: std::collections::BTreeMap<String, String>,
+) -> Result<Metadata, ApiError> {
+    Metadata::new(pairs).map_err(|problem| ApiError::bad_request("bad_query", problem.to_string()))
+}
+
 /// Returns the name when it is well formed.
 pub(super) fn collection_name(name: &str) -> Result<CollectionName, ApiError> {
     CollectionName::new(name).map_err(|problem| ApiError::bad_request("bad_collection", problem))

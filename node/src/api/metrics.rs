@@ -31,7 +31,7 @@ pub(super) async fn metrics(
 /// Name, meaning and place of a room's counter.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const ENGINE: [Row<dunlin_engine::Counters>; 12] = [
+const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
     ("engine_observations_accepted", "Observations taken in and durable", |engine| {
         engine.observations_accepted
     }),
@@ -42,6 +42,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 12] = [
         engine.observations_late
     }),
     ("engine_writes_refused", "Writes refused for whatever reason", |engine| engine.writes_refused),
+    ("engine_entities_removed", "Entities removed", |engine| engine.entities_removed),
     ("engine_segments_sealed", "Segments sealed", |engine| engine.segments_sealed),
     ("engine_segment_bytes", "Bytes of sealed segments' own blocks", |engine| engine.segment_bytes),
     ("engine_payload_bytes", "Bytes of sealed segments' payload blocks", |engine| {
@@ -128,6 +129,7 @@ impl Sample {
         let connected =
             shared.network.peers().await.iter().filter(|peer| peer.link.is_some()).count();
         let engine = shared.engine.counters();
+        let index = shared.engine.index_status();
         let totals = shared.blocking(Totals::of).await?;
         let archive = archive_if_readable(shared).await;
         // A release holds the ledger for as long as it takes, so this may have to wait.
@@ -153,6 +155,13 @@ impl Sample {
                 ("engine_entities", "Entities", gauge(totals.entities)),
                 ("engine_observations", "Acknowledged observations", gauge(totals.observations)),
                 ("engine_segments", "Sealed segments", gauge(totals.segments)),
+                ("engine_index_parts", "Parts of the index in memory", gauge(index.parts)),
+                ("engine_index_bytes", "Bytes of memory they take", gauge(index.bytes)),
+                (
+                    "engine_index_tail_segments",
+                    "Sealed segments that the index has not taken in yet",
+                    gauge(index.tail),
+                ),
                 ("archive_segments", "Archived segments", gauge(archive.archived)),
                 (
                     "archive_due_segments",

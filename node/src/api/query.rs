@@ -9,9 +9,10 @@ use axum::{Json, extract::State};
 use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
-    AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, Course, Coverage, Factors,
-    HistoryQuery, Include, KnnQuery, Level, Nearest, Reference, ScoreUnits, ScoresQuery, Segment,
-    Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery, knn_over,
+    AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
+    Exactness, Factors, HistoryQuery, KnnQuery, Level, Nearest, Reference, ScoreUnits, ScoresQuery,
+    Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery, distance,
+    knn_over,
 };
 
 use super::{Body, convert, error::ApiError};
@@ -47,24 +48,29 @@ pub(super) async fn knn(
     let collection = convert::collection_name(&query.collection)?;
     let k = checked_k(query.k)?;
     let started = Instant::now();
+    if query.scope != json::Scope::Local && !query.metadata.is_empty() {
+        let problem = "metadata is known of own entities alone; ask with the scope `local`";
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
     let answer = match query.scope {
         json::Scope::Local => {
             let question = KnnQuery {
-                collection,
-                vector: query.vector,
-                k,
                 range: range(query.from_us, query.to_us),
                 entity: query.entity.map(convert::entity_id).transpose()?,
-                include: Include::All,
+                metadata: convert::metadata(query.metadata)?,
+                search: if query.exact { Exactness::Exact } else { Exactness::Approximate },
+                ..KnnQuery::new(collection, query.vector, k)
             };
             shared.blocking(move |shared| shared.engine.knn(&question)).await?
         }
         json::Scope::Fetched => {
             shared.blocking(move |shared| knn_fetched(shared, &collection, &query, k)).await?
         }
+        json::Scope::Templates => return knn_templates(&shared, &collection, &query, k).await,
     };
     let hit = |neighbor: dunlin_engine::Neighbor| json::KnnHit {
         cid: sealed_cid(neighbor.source),
+        template: None,
         entity: neighbor.entity.to_string(),
         start_us: neighbor.start.0,
         end_us: neighbor.end.0,
@@ -82,14 +88,7 @@ fn knn_fetched(
     k: usize,
 ) -> Result<dunlin_engine::KnnAnswer, ApiError> {
     let spec = shared.engine.collection(collection)?;
-    if query.vector.len() != spec.dim.get() {
-        let (found, dim) = (query.vector.len(), spec.dim.get());
-        let problem = format!("the vector has {found} values, but the collection has {dim}");
-        return Err(ApiError::bad_request("bad_query", problem));
-    }
-    if query.vector.iter().any(|value| !value.is_finite()) {
-        return Err(ApiError::bad_request("bad_query", "a value of the vector is not finite"));
-    }
+    check_vector(&spec, &query.vector)?;
     let cids = shared.archive.roots(&Pin::fetched(collection.as_str()), None, FETCHED_MAX)?;
     let (from, to) = (query.from_us.unwrap_or(i64::MIN), query.to_us.unwrap_or(i64::MAX));
     let mut segments = Vec::with_capacity(cids.len());
@@ -111,12 +110,57 @@ fn knn_fetched(
     }
     let coverage = Coverage {
         segments_scanned: segments.len() as u64,
-        hot_regimes: 0,
         range: range(query.from_us, query.to_us),
         complete: is_complete,
+        ..Coverage::default()
     };
     let neighbors = knn_over(spec.metric, &query.vector, k, &segments);
     Ok(dunlin_engine::KnnAnswer { neighbors, coverage })
+}
+
+/// Searches the adopted templates of peers, which belong to no entity and no time.
+async fn knn_templates(
+    shared: &Shared,
+    collection: &CollectionName,
+    query: &json::KnnQuery,
+    k: usize,
+) -> Answer<json::KnnAnswer> {
+    let started = Instant::now();
+    let spec = shared.engine.collection(collection)?;
+    check_vector(&spec, &query.vector)?;
+    if query.entity.is_some() || query.from_us.is_some() || query.to_us.is_some() {
+        let problem = "a template has no entity and no time; ask without them";
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
+    let templates = shared.adopted(collection).await;
+    let scanned = templates.len() as u64;
+    let hit = |template: Reference| json::KnnHit {
+        distance: distance(spec.metric, &query.vector, &template.centroid),
+        cid: None,
+        template: Some(template.id),
+        entity: String::new(),
+        start_us: 0,
+        end_us: 0,
+    };
+    let mut hits: Vec<json::KnnHit> = templates.into_iter().map(hit).collect();
+    hits.sort_by(|a, b| {
+        a.distance.total_cmp(&b.distance).then_with(|| a.template.cmp(&b.template))
+    });
+    hits.truncate(k);
+    let looked_at = Coverage { segments_scanned: scanned, complete: true, ..Coverage::default() };
+    Ok(Json(json::KnnAnswer { hits, coverage: coverage(&looked_at, started.elapsed()) }))
+}
+
+fn check_vector(spec: &CollectionSpec, vector: &[f32]) -> Result<(), ApiError> {
+    let (found, dim) = (vector.len(), spec.dim.get());
+    if found != dim {
+        let problem = format!("the vector has {found} values, but the collection has {dim}");
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
+    if vector.iter().any(|value| !value.is_finite()) {
+        return Err(ApiError::bad_request("bad_query", "a value of the vector is not finite"));
+    }
+    Ok(())
 }
 
 pub(super) async fn anomalies(
@@ -285,6 +329,7 @@ pub(super) async fn trajectory(
     let (a, b) = (answer.coverage_a, answer.coverage_b);
     let both = Coverage {
         segments_scanned: a.segments_scanned + b.segments_scanned,
+        segments_indexed: a.segments_indexed + b.segments_indexed,
         hot_regimes: a.hot_regimes + b.hot_regimes,
         range: a.range,
         complete: a.complete && b.complete,
@@ -361,6 +406,7 @@ fn factors(factors: Factors) -> json::Factors {
 fn coverage(coverage: &Coverage, elapsed: Duration) -> json::Coverage {
     json::Coverage {
         segments: coverage.segments_scanned,
+        indexed_segments: coverage.segments_indexed,
         open_regimes: coverage.hot_regimes,
         complete: coverage.complete,
         missing: (!coverage.complete)

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use dunlin_client::{
-    Client, CollectionSpec, Collections, Entities, ErrorBound, NodeStatus, Peers, Quality, Units,
+    Client, CollectionSpec, Collections, Entities, ErrorBound, NodeStatus, Peers, Quality,
+    RemoveResponse, Units,
 };
 use serde::Serialize;
 
@@ -171,6 +172,16 @@ pub(super) fn collections(
             })
         }
         CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
+        CollectionsCommand::Remove { name, entity, yes } => {
+            anyhow::ensure!(
+                yes,
+                "this removes {entity} and all its segments from {name} for good; add --yes to do it"
+            );
+            out.show(&client.remove(&name, &entity)?, |removed| {
+                let RemoveResponse { observations, segments } = removed;
+                format!("removed {entity}: {segments} segments of {observations} observations")
+            })
+        }
         CollectionsCommand::Entities { name } => {
             out.show(&client.entities(&name)?, |Entities { entities }| {
                 let mut table = Table::new([

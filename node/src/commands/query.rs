@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dunlin_client::{
     AnomaliesQuery, Change, ChangeOrder, ChangesQuery, Client, Course, Coverage, Factors,
-    HistoryQuery, KnnQuery, Nearest, ScoresQuery, TrajectoryQuery,
+    HistoryQuery, KnnQuery, Nearest, Scope, ScoresQuery, TrajectoryQuery,
 };
 
 use crate::{
@@ -13,11 +13,25 @@ use crate::{
 };
 
 pub(super) fn knn(client: &Client, args: KnnArgs, out: Output) -> anyhow::Result<()> {
-    let KnnArgs { vector, collection, k, entity, range, scope } = args;
-    let vector = vector.0;
-    let query =
-        KnnQuery { collection, vector, k, entity, from_us: range.from, to_us: range.to, scope };
+    let KnnArgs { vector, collection, k, entity, range, scope, metadata, exact } = args;
+    let query = KnnQuery {
+        entity,
+        from_us: range.from,
+        to_us: range.to,
+        scope,
+        metadata: metadata.into_iter().collect(),
+        exact,
+        ..KnnQuery::new(collection, vector.0, k)
+    };
     out.show(&client.knn(&query)?, |answer| {
+        if query.scope == Scope::Templates {
+            let mut table = Table::new(["distance", "template"]);
+            for hit in &answer.hits {
+                let id = hit.template.clone().unwrap_or_default();
+                table.row([format!("{:.6}", hit.distance), id]);
+            }
+            return format!("{table}\n{}", coverage(&answer.coverage));
+        }
         let mut table = Table::new(["distance", "entity", "from", "to", "segment"]);
         for hit in &answer.hits {
             table.row([
@@ -209,8 +223,12 @@ fn coverage(coverage: &Coverage) -> String {
         (None, false) => "; incomplete".to_owned(),
         (None, true) => String::new(),
     };
+    let indexed = match coverage.indexed_segments {
+        0 => String::new(),
+        count => format!(", {count} more by the index,"),
+    };
     format!(
-        "looked at {} segments and {} open regimes in {:.1} ms{missing}",
+        "looked at {} segments{indexed} and {} open regimes in {:.1} ms{missing}",
         coverage.segments,
         coverage.open_regimes,
         Duration::from_micros(coverage.elapsed_us).as_secs_f64() * 1e3,

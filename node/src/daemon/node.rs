@@ -17,6 +17,7 @@ use super::{
     shared::{Parts, Shared},
     sharing::Sharing,
     trust_file::TrustFile,
+    upkeep,
 };
 use crate::{api, config::Config, data_dir::DataDir};
 
@@ -66,6 +67,7 @@ impl Node {
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
         let mut responder = JoinSet::new();
         let (idle, responder_idle) = oneshot::channel();
         responder.spawn(Responder::new(Arc::clone(&shared), trust_file).run(

@@ -7,13 +7,13 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, HistoryQuery, Include, KnnQuery,
-    Observation, TimeRange, Timestamp, Units,
+    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Exactness, HistoryQuery,
+    Include, KnnQuery, Observation, TimeRange, Timestamp, Units,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
@@ -54,8 +54,15 @@ struct Row {
     open_ms: f64,
     /// From the start of opening to the first answer: the latest course of one entity.
     first_answer_ms: f64,
-    /// The ten nearest of all segments, afterwards.
+    /// Seconds to bring the index up to date from nothing, before.
+    index_s: f64,
+    /// The ten nearest of all segments by comparing all of them; the fastest.
+    scan_ms: f64,
+    /// The same by the index: the first time, which reads it, and the median afterwards.
+    first_knn_ms: f64,
     knn_ms: f64,
+    /// Share of the ten nearest that the index found.
+    recall: f64,
     /// Resident memory at the end, and at its highest.
     resident_mib: f64,
     resident_max_mib: f64,
@@ -74,19 +81,24 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let base = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("dunlin-bench-").tempdir_in(&base);
     let folder = folder.with_context(|| format!("cannot write to {}", base.display()))?;
-    fill(folder.path(), options.segments)?;
+    let index_s = fill(folder.path(), options.segments)?;
     let mut command = Command::new(&options.program);
     command.args(["bench", "open", "--reopen"]).arg(folder.path()).stderr(Stdio::inherit());
     let output = command.output().context("cannot start this program again")?;
     ensure!(output.status.success(), "the process that opened the folder {}", output.status);
     let row: Row = serde_json::from_slice(&output.stdout)?;
+    let row = Row { index_s, ..row };
     let header = [
         "segments",
         "dims",
         "stored MiB",
         "open ms",
         "first answer ms",
+        "index s",
+        "scan ms",
+        "first knn ms",
         "knn ms",
+        "recall@10",
         "resident MiB",
         "at most MiB",
     ];
@@ -97,7 +109,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             format!("{:.0}", row.stored_mib),
             format!("{:.0}", row.open_ms),
             format!("{:.0}", row.first_answer_ms),
-            format!("{:.0}", row.knn_ms),
+            format!("{:.1}", row.index_s),
+            format!("{:.0}", row.scan_ms),
+            format!("{:.0}", row.first_knn_ms),
+            format!("{:.2}", row.knn_ms),
+            format!("{:.3}", row.recall),
             format!("{:.0}", row.resident_mib),
             format!("{:.0}", row.resident_max_mib),
         ]
@@ -105,8 +121,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes about so many segments in a new folder.
-fn fill(folder: &Path, segments: u64) -> anyhow::Result<()> {
+/// Makes about so many segments in a new folder; returns the seconds that their index took.
+fn fill(folder: &Path, segments: u64) -> anyhow::Result<f64> {
     let engine = Engine::open(folder, Config::default())?;
     let dim = Dim::new(DIMS)?;
     let spec = CollectionSpec::new(name()?, dim, Units::unit_range(dim));
@@ -125,9 +141,15 @@ fn fill(folder: &Path, segments: u64) -> anyhow::Result<()> {
             progress.inc(count);
         }
     }
-    engine.close()?;
     progress.finish_and_clear();
-    Ok(())
+    let (start, spinner) = (Instant::now(), ProgressBar::new_spinner());
+    spinner.set_message("making the index");
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    while engine.maintain_index(&|| true)? {}
+    let index_s = start.elapsed().as_secs_f64();
+    spinner.finish_and_clear();
+    engine.close()?;
+    Ok(index_s)
 }
 
 /// Opens a folder that was filled, and asks it.
@@ -145,26 +167,51 @@ fn reopen(folder: &Path) -> anyhow::Result<Row> {
     ensure!(engine.history(&history)?.points.count() > 0, "an entity without a course");
     let first_answer_ms = milliseconds(start);
     let start = Instant::now();
-    let knn = KnnQuery {
-        collection: name()?,
-        vector: vec![0.5; DIMS.into()],
-        k: 10,
-        range: TimeRange::ALL,
-        entity: None,
-        include: Include::Sealed,
-    };
-    let answer = engine.knn(&knn)?;
-    let knn_ms = milliseconds(start);
+    let coverage = engine.knn(&question(0)?)?.coverage;
+    let first_knn_ms = milliseconds(start);
+    let mut times = Vec::with_capacity(QUESTIONS);
+    for number in 0..QUESTIONS {
+        let start = Instant::now();
+        engine.knn(&question(number)?)?;
+        times.push(milliseconds(start));
+    }
+    times.sort_by(f64::total_cmp);
+    let (mut found, mut asked, mut scan_ms) = (0, 0, f64::INFINITY);
+    for number in 0..QUESTIONS_EXACT {
+        let near = engine.knn(&question(number)?)?.neighbors;
+        let start = Instant::now();
+        let exact = KnnQuery { search: Exactness::Exact, ..question(number)? };
+        let exact = engine.knn(&exact)?.neighbors;
+        scan_ms = milliseconds(start).min(scan_ms);
+        asked += exact.len();
+        found += exact.iter().filter(|one| near.contains(one)).count();
+    }
     Ok(Row {
-        segments: answer.coverage.segments_scanned,
+        segments: coverage.segments_scanned + coverage.segments_indexed,
         dims: DIMS,
         stored_mib: size_of(folder)? as f64 / MIB,
         open_ms,
         first_answer_ms,
-        knn_ms,
+        index_s: 0.0,
+        scan_ms,
+        first_knn_ms,
+        knn_ms: times[times.len() / 2],
+        recall: found as f64 / asked as f64,
         resident_mib: resident_mib("VmRSS:").unwrap_or(f64::NAN),
         resident_max_mib: resident_mib("VmHWM:").unwrap_or(f64::NAN),
     })
+}
+
+/// Questions whose median time is shown, and those that are compared with the exact answer.
+const QUESTIONS: usize = 200;
+const QUESTIONS_EXACT: usize = 20;
+
+/// A question for the regimes near an observation that is not in the folder, of an entity that is.
+fn question(number: usize) -> anyhow::Result<KnnQuery> {
+    let number = number as u64;
+    let seen =
+        observation(&entity(number % ENTITIES)?, number % ENTITIES, (1 << 40) + number * DWELL);
+    Ok(KnnQuery { include: Include::Sealed, ..KnnQuery::new(name()?, seen.vector, 10) })
 }
 
 const MIB: f64 = 1024.0 * 1024.0;

@@ -101,15 +101,8 @@ pub(super) fn ask_nearest(
 ) -> anyhow::Result<()> {
     let step = stage.progress.step("nearest regimes", 1);
     let vector = series.row(series.rows_train + series.labels().len() / 2).to_vec();
-    let query = KnnQuery {
-        collection: COLLECTION.to_owned(),
-        vector: vector.clone(),
-        k: NEIGHBOURS,
-        entity: None,
-        from_us: None,
-        to_us: None,
-        scope: Scope::Fetched,
-    };
+    let query =
+        KnnQuery { scope: Scope::Fetched, ..KnnQuery::new(COLLECTION, vector.clone(), NEIGHBOURS) };
     let newcomer = stage.newcomer();
     let answer = newcomer.client.knn(&query).with_context(|| newcomer.says("nearest regimes"))?;
     let mut means = BTreeMap::new();
@@ -249,6 +242,7 @@ mod tests {
             .into();
         let hit = |cid: &&str| KnnHit {
             cid: Some((*cid).to_owned()),
+            template: None,
             entity: String::new(),
             start_us: 0,
             end_us: 0,
