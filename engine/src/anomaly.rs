@@ -111,7 +111,11 @@ impl Engine {
         question: &Question,
         query: &AnomaliesQuery,
     ) -> Result<AnomaliesAnswer, ReadError> {
-        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        let (from, to) = query.range.bounds()?;
+        let (reader, number) = (&question.reader, question.number);
+        let is_compacted = reader.has_outlines(number, query.entity.as_ref(), from, to)?;
+        let range = query.range;
+        let mut coverage = Coverage { range, complete: true, is_compacted, ..Coverage::default() };
         let mut candidates = Vec::new();
         let k = limited(query.k);
         let by_order = |a: &Candidate, b: &Candidate| order(&a.anomaly, &b.anomaly);

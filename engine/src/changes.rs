@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 
 use crate::{
     collection::CollectionName,
+    compact::Flag,
+    course::{Met, Stretch},
     distance::{rms_in_units, squash},
     engine::Engine,
     error::ReadError,
@@ -57,7 +59,7 @@ pub struct Change {
     /// Time of the first observation of the new regime.
     pub at: Timestamp,
     /// The sealed regime that it left.
-    pub from: dunlin_wire::Cid,
+    pub from: Source,
     /// The regime that it went to.
     pub to: Source,
     /// Root mean square over channels of the difference of both means, in units.
@@ -79,14 +81,6 @@ pub struct Move {
     pub from: f32,
     /// Its mean in the new one.
     pub to: f32,
-}
-
-/// One side of a boundary.
-struct Side {
-    start: i64,
-    end: i64,
-    mean: Vec<f32>,
-    source: Source,
 }
 
 impl Engine {
@@ -126,59 +120,55 @@ fn changes_of(
     mut offer: impl FnMut(Change),
 ) -> Result<usize, ReadError> {
     let (from, to) = range.bounds()?;
-    let mut before = regime_before(question, asked, from)?;
+    let mut before = question.stretch_before(asked, from)?;
     let mut found = 0;
-    let mut visit = |side: Side, before: &mut Option<Side>| {
-        if let Some(before) = before.as_ref().filter(|_| (from..=to).contains(&side.start))
-            && let Some(change) = change(question, asked, before, &side)
-        {
+    question.walk_course(asked, (from, to), coverage, |met| {
+        let change = match met {
+            Met::Flag(flag, source) => Some(flagged(question, asked, flag, source)),
+            Met::Stretch(after) => {
+                let is_in = (from..=to).contains(&after.start);
+                let change = before.as_ref().filter(|_| is_in);
+                let change = change.map(|before| change_between(question, asked, before, &after));
+                before = Some(after);
+                change
+            }
+        };
+        if let Some(change) = change {
             found += 1;
             offer(change);
         }
-        *before = Some(side);
-    };
-    for stored in question.reader.of_entity(question.number, &asked.id, from, to)? {
-        let stored = stored?;
-        coverage.segments_scanned += 1;
-        let (start, end) = (stored.segment.start().0, stored.segment.end().0);
-        let mean = stored.segment.mean().to_vec();
-        visit(Side { start, end, mean, source: Source::Sealed(stored.cid) }, &mut before);
-    }
-    if let Some(open) = asked.open_between(from, to) {
-        coverage.hot_regimes += 1;
-        let (start, end, mean) = (open.start, open.end, open.mean.clone());
-        visit(Side { start, end, mean, source: Source::Open }, &mut before);
-    }
+    })?;
     Ok(found)
 }
 
-/// Returns the last regime that was over before `from`: what the first change in the range came from.
-fn regime_before(question: &Question, asked: &Asked, from: i64) -> Result<Option<Side>, ReadError> {
-    let Some(end) = from.checked_sub(1) else { return Ok(None) };
-    let mut past = question.reader.of_entity(question.number, &asked.id, i64::MIN, end)?;
-    // One that reaches into the range is met there.
-    let Some(stored) = past.next_back().transpose()? else { return Ok(None) };
-    Ok(Some(Side {
-        start: stored.segment.start().0,
-        end: stored.segment.end().0,
-        mean: stored.segment.mean().to_vec(),
-        source: Source::Sealed(stored.cid),
-    }))
-}
-
-fn change(question: &Question, asked: &Asked, before: &Side, after: &Side) -> Option<Change> {
-    let Source::Sealed(from) = before.source else { return None };
+fn change_between(question: &Question, asked: &Asked, before: &Stretch, after: &Stretch) -> Change {
     let distance = rms_in_units(&before.mean, &after.mean, &asked.inverse_unit);
-    Some(Change {
+    Change {
         entity: asked.id.clone(),
         at: Timestamp(after.start),
-        from,
+        from: before.source,
         to: after.source,
         distance,
         score: squash(distance, question.spec.policy.threshold),
         gap_us: after.start.abs_diff(before.end),
         moves: moves(&before.mean, &after.mean, &asked.inverse_unit),
-    })
+    }
+}
+
+/// Returns the change that an outline remembers of a boundary: when it was and how far, but not in which
+/// channels.
+fn flagged(question: &Question, asked: &Asked, flag: &Flag, source: Source) -> Change {
+    let distance = f64::from(flag.drift);
+    Change {
+        entity: asked.id.clone(),
+        at: flag.time,
+        from: source,
+        to: source,
+        distance,
+        score: squash(distance, question.spec.policy.threshold),
+        gap_us: 0,
+        moves: Vec::new(),
+    }
 }
 
 /// Returns the channels that moved furthest, without those that did not move.

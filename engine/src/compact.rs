@@ -31,7 +31,7 @@ pub const PIECES_MAX: usize = 65_536;
 pub const OUTLINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most cells (pieces x channels) of one outline; they bound what a hostile one costs its reader.
-const CELLS_MAX: usize = 1 << 21;
+pub(crate) const CELLS_MAX: usize = 1 << 21;
 
 /// Levels of a mean are this share of the error budget apart: their rounding adds two percent to it.
 const STEP_SHARE: f64 = 0.5;

@@ -21,7 +21,7 @@ use crate::{
     observation::{EntityId, Observation},
     state::{Ack, Collection, Outcome, Removed, State},
     storage::{Disk, Storage, StorageFile},
-    store::{self, Checkpoint, Reader, Store},
+    store::{self, Checkpoint, NewOutline, Reader, Store},
 };
 
 /// The file that says that a folder is ours, and of which version.
@@ -352,6 +352,29 @@ impl Engine {
             write_checkpoint(&mut log, &mut state, &self.store)?;
         }
         Ok(outcomes)
+    }
+
+    /// Puts an outline in place of segments, right behind a checkpoint; says whether they were all there.
+    pub(crate) fn replace(
+        &self,
+        collection: u32,
+        numbers: &[u64],
+        outline: &NewOutline<'_>,
+    ) -> Result<bool, WriteError> {
+        let mut is_done = false;
+        self.commit.exclusively(|| {
+            let mut log = self.log.lock().map_err(|_| PoisonCause::Panicked)?;
+            let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
+            write_checkpoint(&mut log, &mut state, &self.store)?;
+            is_done = self.store.compact(collection, numbers, outline)?;
+            let mut collections = state.collections.values();
+            let found = collections.find(|found| found.number == collection);
+            if let Some(kind) = found.filter(|_| is_done).map(|found| state.kind(found)) {
+                self.means.forget(kind, numbers);
+            }
+            Ok(())
+        })?;
+        Ok(is_done)
     }
 
     fn write_checkpoint(&self) -> Result<(), PoisonCause> {

@@ -7,6 +7,7 @@ use dunlin_wire::Cid;
 use crate::{
     Config,
     collection::{CollectionName, SpecError},
+    compact::CompactError,
     observation::{EntityId, Timestamp},
     payload::PayloadError,
     segment,
@@ -255,6 +256,27 @@ pub enum MaintainError {
     /// The store could not be read, or contradicts itself.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
+}
+
+/// Why a past was not compacted. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompactionError {
+    /// The collection keeps more than summaries, which compaction would throw away.
+    #[error("collection {name} keeps observations; only summaries are compacted")]
+    NotSummary {
+        /// The collection.
+        name: CollectionName,
+    },
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Setting(#[from] CompactError),
+    /// The segments could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The outline could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 /// Why the store did not do what it was asked.

@@ -3,6 +3,7 @@
 use crate::{
     Config,
     collection::{CollectionName, Fidelity},
+    course::Met,
     engine::Engine,
     error::ReadError,
     observation::{EntityId, Timestamp},
@@ -68,13 +69,16 @@ impl Engine {
         let question = self.question(&query.collection, Some(&query.entity), Detail::Rows)?;
         let asked = &question.entities[0];
         let fidelity = question.spec.fidelity;
-        let (rows, ends, segments) = match fidelity {
+        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        let (rows, ends) = match fidelity {
             Fidelity::Bounded | Fidelity::Lossless => {
                 let (rows, segments) = question.rows_between(asked, from, to, usize::MAX)?;
                 let ends = rows.times().to_vec();
-                (rows, ends, segments)
+                coverage.segments_scanned = segments;
+                coverage.hot_regimes = u64::from(asked.open_between(from, to).is_some());
+                (rows, ends)
             }
-            Fidelity::Summary => means(&question, asked, from, to)?,
+            Fidelity::Summary => means(&question, asked, (from, to), &mut coverage)?,
         };
         let pieces = rows.iter().zip(&ends);
         let pieces: Vec<Piece<'_>> = pieces
@@ -83,13 +87,6 @@ impl Engine {
         let points = match query.resolution_us {
             None => native(&pieces, rows.dim(), from, to),
             Some(resolution) => sampled(&pieces, rows.dim(), query.range, resolution)?,
-        };
-        let coverage = Coverage {
-            segments_scanned: segments,
-            hot_regimes: u64::from(asked.open_between(from, to).is_some()),
-            range: query.range,
-            complete: true,
-            ..Coverage::default()
         };
         let error_max = question.spec.error_max();
         Ok(HistoryAnswer { points, fidelity, error_max, coverage })
@@ -122,26 +119,22 @@ impl Engine {
     }
 }
 
-/// Returns the means of the regimes in a range with their starts, their ends, and how many are sealed.
+/// Returns the means of the regimes in a range with their starts, and their ends.
 fn means(
     question: &Question,
     asked: &Asked,
-    from: i64,
-    to: i64,
-) -> Result<(Rows, Vec<i64>, u64), ReadError> {
+    (from, to): (i64, i64),
+    coverage: &mut Coverage,
+) -> Result<(Rows, Vec<i64>), ReadError> {
     let mut rows = Rows::new(question.spec.dim.get());
     let mut ends = Vec::new();
-    for stored in question.reader.of_entity(question.number, &asked.id, from, to)? {
-        let segment = stored?.segment;
-        rows.push(segment.start().0, segment.mean(), None);
-        ends.push(segment.end().0);
-    }
-    let sealed = rows.count() as u64;
-    if let Some(open) = asked.open_between(from, to) {
-        rows.push(open.start, &open.mean, None);
-        ends.push(open.end);
-    }
-    Ok((rows, ends, sealed))
+    question.walk_course(asked, (from, to), coverage, |met| {
+        if let Met::Stretch(stretch) = met {
+            rows.push(stretch.start, &stretch.mean, None);
+            ends.push(stretch.end);
+        }
+    })?;
+    Ok((rows, ends))
 }
 
 /// Returns the start and the end of each piece, within the range.

@@ -129,6 +129,8 @@ impl Engine {
         let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
         let mut best = Best::new(question.spec.metric, &query.vector, query.k);
         if query.include != Include::Open {
+            let (reader, number) = (&question.reader, question.number);
+            coverage.is_compacted = reader.has_outlines(number, entity, from, to)?;
             for (distance, stored) in self.sealed_near(&question, query, &mut coverage)? {
                 best.found.push(neighbor(&stored.segment, stored.cid, distance));
             }

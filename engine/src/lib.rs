@@ -52,6 +52,7 @@ mod store;
 mod bytes;
 mod codec;
 mod compact;
+mod compacting;
 mod payload;
 mod rows;
 mod scaled;
@@ -60,6 +61,7 @@ mod segment;
 mod alignment;
 mod anomaly;
 mod changes;
+mod course;
 mod distance;
 mod history;
 pub mod index;
@@ -86,12 +88,14 @@ pub use collection::{
 pub use compact::{
     Budget, CompactError, Compaction, Flag, OUTLINE_BYTES_MAX, Outline, PIECES_MAX, Piece, compact,
 };
+pub use compacting::{Compacted, CompactionPolicy};
 pub use config::Config;
 pub use counters::Counters;
 pub use distance::distance;
 pub use engine::Engine;
 pub use error::{
-    MaintainError, ObservationError, OpenError, PoisonCause, ReadError, StoreError, WriteError,
+    CompactionError, MaintainError, ObservationError, OpenError, PoisonCause, ReadError,
+    StoreError, WriteError,
 };
 pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
 pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};

@@ -112,7 +112,9 @@ impl Engine {
             known(&query.collection, &collection.entities, entity)?;
         }
         drop(view);
-        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        let is_compacted = reader.has_outlines(number, query.entity.as_ref(), from, to)?;
+        let range = query.range;
+        let mut coverage = Coverage { range, complete: true, is_compacted, ..Coverage::default() };
         let mut segments = Vec::new();
         let mut take = |stored: Stored| {
             coverage.segments_scanned += 1;
@@ -155,6 +157,15 @@ impl Engine {
         Ok(self.reader()?.after(after, limited(limit))?)
     }
 
+    /// Returns the number of the newest segment of all collections, there or removed; 0 before the first.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a writer panicked.
+    pub fn last_segment(&self) -> Result<u64, ReadError> {
+        Ok(self.view()?.next_segment - 1)
+    }
+
     /// Returns the segment that `cid` names, when this node sealed it.
     ///
     /// # Errors
@@ -176,7 +187,7 @@ impl Engine {
         Ok(Some(SegmentBlocks { summary: stored.segment.to_block(), payload }))
     }
 
-    /// Returns the block that `cid` names, a segment's own or one of its payload.
+    /// Returns the block that `cid` names: a segment's own, one of its payload, or an outline.
     ///
     /// # Errors
     ///
@@ -185,7 +196,10 @@ impl Engine {
         let reader = self.reader()?;
         match reader.by_cid(cid)? {
             Some(stored) => Ok(Some(stored.segment.to_block())),
-            None => Ok(reader.payload(cid)?),
+            None => match reader.outline(cid)? {
+                Some(outline) => Ok(Some(outline)),
+                None => Ok(reader.payload(cid)?),
+            },
         }
     }
 

@@ -57,12 +57,16 @@ pub struct Coverage {
     /// Sealed segments that an index stood for: a walk compared those near the vector, and may have missed
     /// some of the nearest.
     pub segments_indexed: u64,
+    /// Outlines of compacted segments that were looked at.
+    pub outlines: u64,
     /// Open regimes that were looked at.
     pub hot_regimes: u64,
     /// The time range that was asked for.
     pub range: TimeRange,
     /// Whether a limit cut off nothing.
     pub complete: bool,
+    /// Whether there are outlines in the range that this kind of question does not look at.
+    pub is_compacted: bool,
 }
 
 /// Where something in an answer comes from.
@@ -70,6 +74,8 @@ pub struct Coverage {
 pub enum Source {
     /// The sealed segment of this name.
     Sealed(dunlin_wire::Cid),
+    /// The outline of this name, which stands for compacted segments.
+    Outlined(dunlin_wire::Cid),
     /// A regime that is still open.
     Open,
 }

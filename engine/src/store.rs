@@ -8,7 +8,7 @@ use std::io;
 
 use dunlin_wire::{
     Cid,
-    block::{Block, Codec},
+    block::{Block, Codec, cid_of},
     cbor,
 };
 use redb::{
@@ -18,8 +18,8 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collection::CollectionSpec, entity::EntityRecord, error::StoreError, observation::EntityId,
-    segment::Segment, storage::StorageFile,
+    collection::CollectionSpec, compact::Outline, entity::EntityRecord, error::StoreError,
+    observation::EntityId, segment::Segment, storage::StorageFile,
 };
 
 /// The file's name in the data folder.
@@ -33,6 +33,9 @@ const COLLECTION_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where a segment stands: its collection's number and its own.
 pub(crate) type Place = (u32, u64);
+
+/// Where an outline stands: its collection's number, its entity, and the start of its course.
+type OutlinePlace = (u32, &'static str, i64);
 
 /// Where a payload block stands: its segment's place and its index there.
 type BlockPlace = (u32, u64, u32);
@@ -52,6 +55,10 @@ const PAYLOAD_BY_CID: TableDefinition<'_, [u8; 32], BlockPlace> =
 /// Equal blocks beyond the first: one of them takes its place when that is removed.
 const PAYLOAD_SHARED: TableDefinition<'_, ([u8; 32], BlockPlace), ()> =
     TableDefinition::new("payload_shared");
+/// Outlines of compacted segments by the start of their course; with its end.
+const OUTLINES: TableDefinition<'_, OutlinePlace, (i64, &[u8])> = TableDefinition::new("outlines");
+const OUTLINE_BY_CID: TableDefinition<'_, [u8; 32], OutlinePlace> =
+    TableDefinition::new("outline_by_cid");
 /// Segments that were removed and that a part of the index may still have.
 const REMOVED: TableDefinition<'_, Place, ()> = TableDefinition::new("removed");
 
@@ -74,6 +81,14 @@ pub(crate) struct NewSegment {
     pub(crate) segment: Segment,
     pub(crate) block: Block,
     pub(crate) payload: Vec<Block>,
+}
+
+/// An outline on its way into the store.
+pub(crate) struct NewOutline<'a> {
+    pub(crate) entity: &'a EntityId,
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) block: &'a Block,
 }
 
 /// A stored segment with its local number and its name.
@@ -109,6 +124,8 @@ impl Store {
         let transaction = self.begin(Durability::Immediate)?;
         transaction.open_table(PAYLOAD_SHARED)?;
         transaction.open_table(REMOVED)?;
+        transaction.open_table(OUTLINES)?;
+        transaction.open_table(OUTLINE_BY_CID)?;
         transaction.commit()?;
         Ok(())
     }
@@ -166,9 +183,45 @@ impl Store {
                 tables.remove((collection, *number))?;
                 removed.insert((collection, *number), ())?;
             }
+            let mut outlines = transaction.open_table(OUTLINES)?;
+            let mut by_cid = transaction.open_table(OUTLINE_BY_CID)?;
+            let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
+            for entry in outlines.extract_from_if(range, |_, _| true)? {
+                let (_, value) = entry?;
+                by_cid.remove(digest_of(&cid_of(Codec::DagCbor, value.value().1))?)?;
+            }
         }
         transaction.commit()?;
         Ok(numbers)
+    }
+
+    /// Puts an outline in place of the segments that it was made of, durably and at once; says whether
+    /// they were all still there. Call it right behind a checkpoint: nothing older may be replayed then.
+    pub(crate) fn compact(
+        &self,
+        collection: u32,
+        numbers: &[u64],
+        outline: &NewOutline<'_>,
+    ) -> Result<bool, StoreError> {
+        let transaction = self.begin(Durability::Immediate)?;
+        {
+            let mut tables = SegmentTables::open(&transaction)?;
+            let mut removed = transaction.open_table(REMOVED)?;
+            for number in numbers {
+                if tables.segments.get((collection, *number))?.is_none() {
+                    return Ok(false);
+                }
+                tables.remove((collection, *number))?;
+                removed.insert((collection, *number), ())?;
+            }
+            let place = (collection, outline.entity.as_str(), outline.start);
+            let mut outlines = transaction.open_table(OUTLINES)?;
+            outlines.insert(place, (outline.end, outline.block.bytes()))?;
+            let mut by_cid = transaction.open_table(OUTLINE_BY_CID)?;
+            by_cid.insert(digest_of(outline.block.cid())?, place)?;
+        }
+        transaction.commit()?;
+        Ok(true)
     }
 
     /// Returns the segments of a collection that were removed and not yet forgotten, by number.
@@ -286,6 +339,8 @@ impl Store {
             transaction.open_table(PAYLOAD_BY_CID)?;
             transaction.open_table(PAYLOAD_SHARED)?;
             transaction.open_table(REMOVED)?;
+            transaction.open_table(OUTLINES)?;
+            transaction.open_table(OUTLINE_BY_CID)?;
             let mut meta = transaction.open_table(META)?;
             let start = Checkpoint { record: 0, next_segment: 1 };
             meta.insert(CHECKPOINT, encode(&start).as_slice())?;
@@ -344,6 +399,71 @@ impl Reader {
             Ok((key, ends)) if inside(key.value().2) => Some(self.at((collection, ends.value().1))),
             Ok(_) => None,
         }))
+    }
+
+    /// Returns the outlines of an entity that overlap `from..=to`, in time order.
+    pub(crate) fn outlines_of(
+        &self,
+        collection: u32,
+        entity: &EntityId,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<(Cid, Outline)>, StoreError> {
+        let table = self.transaction.open_table(OUTLINES)?;
+        let name = entity.as_str();
+        let mut outlines = Vec::new();
+        for entry in table.range((collection, name, i64::MIN)..=(collection, name, to))? {
+            let (_, value) = entry?;
+            let (end, bytes) = value.value();
+            if end >= from {
+                outlines.push((cid_of(Codec::DagCbor, bytes), Outline::decode(bytes)?));
+            }
+        }
+        Ok(outlines)
+    }
+
+    /// Returns whether an outline of a collection, or of one entity of it, overlaps `from..=to`.
+    pub(crate) fn has_outlines(
+        &self,
+        collection: u32,
+        entity: Option<&EntityId>,
+        from: i64,
+        to: i64,
+    ) -> Result<bool, StoreError> {
+        let table = self.transaction.open_table(OUTLINES)?;
+        let entries = match entity.map(EntityId::as_str) {
+            Some(name) => table.range((collection, name, i64::MIN)..=(collection, name, to))?,
+            None => table.range((collection, "", i64::MIN)..(collection + 1, "", i64::MIN))?,
+        };
+        for entry in entries {
+            let (place, value) = entry?;
+            if value.value().0 >= from && place.value().2 <= to {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the outline that `cid` names.
+    pub(crate) fn outline(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        let Ok(digest) = digest_of(cid) else { return Ok(None) };
+        let places = self.transaction.open_table(OUTLINE_BY_CID)?;
+        let Some(place) = places.get(digest)? else { return Ok(None) };
+        let table = self.transaction.open_table(OUTLINES)?;
+        let bytes = table.get(place.value())?.ok_or(StoreError::Damaged { what: "an index" })?;
+        let block = Block::new(Codec::DagCbor, bytes.value().1.to_vec());
+        Ok(Some(block).filter(|block| block.cid() == cid))
+    }
+
+    /// Returns how many segments an entity has here.
+    pub(crate) fn count_of_entity(
+        &self,
+        collection: u32,
+        entity: &EntityId,
+    ) -> Result<usize, StoreError> {
+        let name = entity.as_str();
+        let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
+        Ok(self.by_time.range(range)?.count())
     }
 
     /// Returns the segments of all collections in the order of their numbers, after `after`.
@@ -510,7 +630,7 @@ impl<'t> SegmentTables<'t> {
 
 fn stored(number: u64, bytes: &[u8]) -> Result<Stored, StoreError> {
     let segment = Segment::decode(bytes)?;
-    Ok(Stored { number, cid: dunlin_wire::block::cid_of(Codec::DagCbor, bytes), segment })
+    Ok(Stored { number, cid: cid_of(Codec::DagCbor, bytes), segment })
 }
 
 fn digest_of(cid: &Cid) -> Result<[u8; 32], StoreError> {

@@ -7,6 +7,7 @@
 use crate::{
     alignment::align,
     collection::CollectionName,
+    course::{Met, Stretch},
     distance::{rms, squash},
     engine::Engine,
     error::ReadError,
@@ -120,17 +121,11 @@ fn sampled(
     let (from, to) = range.bounds()?;
     let mut coverage = Coverage { range, complete: true, ..Coverage::default() };
     let mut pieces = Vec::new();
-    for stored in question.reader.of_entity(question.number, &asked.id, from, to)? {
-        let segment = stored?.segment;
-        coverage.segments_scanned += 1;
-        let (start, end) = (segment.start().0.max(from), segment.end().0.min(to));
-        pieces.push(Piece { start, end, mean: segment.mean().to_vec() });
-    }
-    if let Some(open) = asked.open_between(from, to) {
-        coverage.hot_regimes += 1;
-        let (start, end) = (open.start.max(from), open.end.min(to));
-        pieces.push(Piece { start, end, mean: open.mean.clone() });
-    }
+    question.walk_course(asked, (from, to), &mut coverage, |met| {
+        if let Met::Stretch(Stretch { start, end, mean, .. }) = met {
+            pieces.push(Piece { start: start.max(from), end: end.min(to), mean });
+        }
+    })?;
     if pieces.is_empty() {
         return Err(ReadError::NothingKnown { entity: asked.id.clone() });
     }

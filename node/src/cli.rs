@@ -230,6 +230,22 @@ pub(crate) enum CollectionsCommand {
         /// Its name.
         name: String,
     },
+    /// Compact older segments of a collection of summaries into outlines, a small fraction of their size.
+    /// Only what is archived is compacted, and each entity keeps its newest 512 segments. History, changes
+    /// and trajectory look at outlines; knn and anomalies do not, and say so.
+    Compact {
+        /// Its name.
+        name: String,
+        /// Of this entity alone.
+        #[arg(long)]
+        entity: Option<String>,
+        /// Only what ended before this time: microseconds since the epoch, or RFC 3339.
+        #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+        before: i64,
+        /// Root mean square error that compaction may reach, in the collection's units.
+        #[arg(long)]
+        nrmse: Option<f64>,
+    },
     /// Remove an entity and all its segments from this node's store. What was archived or given to peers
     /// stays where it is; new observations of the same name begin a new life.
     Remove {

@@ -71,6 +71,10 @@ pub(crate) struct EngineConfig {
     pub(crate) requests_max: NonZeroUsize,
     /// Entities that say nothing for so long are removed; `None`: never.
     pub(crate) forget_silent: Option<Duration>,
+    /// Summaries older than this are compacted into outlines; `None`: never.
+    pub(crate) compact_after: Option<Duration>,
+    /// Error that compaction may reach.
+    pub(crate) compact_nrmse: f64,
 }
 
 /// The archive of blocks.
@@ -200,10 +204,17 @@ impl EngineConfig {
     fn read(section: &mut Section<'_>) -> Self {
         let requests = section.integer("requests_max", 64, 1..=4096);
         let requests_max = usize::try_from(requests).ok().and_then(NonZeroUsize::new);
-        let days = section.integer("forget_silent_days", 0, 0..=36_500);
+        let mut days = |key| {
+            let days = section.integer(key, 0, 0..=36_500);
+            (days > 0).then(|| Duration::from_secs(days * DAY))
+        };
+        let (forget_silent, compact_after) =
+            (days("forget_silent_days"), days("compact_after_days"));
         Self {
             requests_max: requests_max.unwrap_or(NonZeroUsize::MIN),
-            forget_silent: (days > 0).then(|| Duration::from_secs(days * DAY)),
+            forget_silent,
+            compact_after,
+            compact_nrmse: section.float("compact_nrmse", 0.05, 0.001..=1.0),
         }
     }
 }

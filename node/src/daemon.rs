@@ -3,6 +3,7 @@
 mod announcer;
 mod archiver;
 mod clock;
+mod compaction;
 mod exchanges;
 mod fetch;
 mod logging;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
+    compaction::{CompactionFailure, CompactionWish},
     fetch::{FetchError, FetchWish, Fetched},
     shared::{Observed, Shared},
     sharing::{Held, Judged, SharingError},

@@ -277,7 +277,7 @@ fn knn_agrees_with_brute_force_over_all_segments() {
     });
     let query = SegmentsQuery {
         collection: "pairs".into(),
-        limit: Some(1_000),
+        limit: Some(100_000),
         ..SegmentsQuery::default()
     };
     let segments = client.segments(&query).unwrap().segments;
@@ -445,4 +445,43 @@ fn silent_entities_are_forgotten_when_the_operator_says_so_and_the_archive_keeps
     });
     let after = client.archive().unwrap();
     assert!(after.archived > before, "the open regimes were sealed and archived first");
+}
+
+#[test]
+fn old_summaries_are_compacted_and_answers_say_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let spec =
+        dunlin_client::CollectionSpec { fidelity: Fidelity::Summary, ..two_channels("pairs") };
+    // A new level every eight seconds.
+    let stepping = |index: u32| Observation {
+        vector: vec![(index / 8 * 37 % 100) as f32 / 100.0, 0.5],
+        ..observation("db", index)
+    };
+    node.fill(&spec, (0..8_000).map(stepping).collect());
+    let client = node.client();
+    let segments = client.entities("pairs").unwrap().entities[0].segments;
+    eventually("all is archived", || (client.archive().unwrap().due == 0).then_some(()));
+    let query = KnnQuery::new("pairs", vec![0.3, 0.5], 3);
+    assert!(client.knn(&query).unwrap().coverage.complete);
+    let far = "2999-01-01T00:00:00Z";
+    let mut compact = node.command(&["collections", "compact", "pairs", "--before", far, "--json"]);
+    let done: Value = serde_json::from_str(&stdout(&mut compact)).unwrap();
+    assert_eq!(done["segments"].as_u64().unwrap(), segments - 512, "{done}");
+    assert!(done["bytes_after"].as_u64() < done["bytes_before"].as_u64());
+    let coverage = client.knn(&query).unwrap().coverage;
+    assert!(!coverage.complete && coverage.missing.unwrap().contains("compacted"));
+    let history = HistoryQuery {
+        collection: "pairs".into(),
+        entity: "db".into(),
+        from_us: None,
+        to_us: None,
+        limit: Some(100_000),
+    };
+    let history = client.history(&history).unwrap();
+    assert!(history.coverage.complete && history.coverage.outlines == 1);
+    assert!(history.points.len() > 900, "{}", history.points.len());
+    assert_eq!(client.archive().unwrap().archived, segments, "the archive has them all");
+    let nothing = stdout(&mut node.command(&["collections", "compact", "pairs", "--before", far]));
+    assert!(nothing.contains("0 segments"), "{nothing}");
 }

@@ -10,11 +10,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
-    ClusterStatus, CollectionSpec, Collections, Entities, ErrorBody, FetchRequest, FetchResponse,
-    HistoryAnswer, HistoryQuery, IngestAck, IngestRequest, KnnAnswer, KnnQuery, LedgerView,
-    NodeStatus, Peers, PublishRequest, PublishResponse, Quality, RemoveRequest, RemoveResponse,
-    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
-    Templates, TrajectoryAnswer, TrajectoryQuery,
+    ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
+    ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, IngestAck, IngestRequest,
+    KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, PublishRequest, PublishResponse, Quality,
+    RemoveRequest, RemoveResponse, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
+    SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer, TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -144,6 +144,19 @@ impl Client {
     pub fn seal(&self, collection: &str, entity: &str) -> Result<SealResponse, ClientError> {
         let request = SealRequest { entity: entity.to_owned() };
         self.post(&format!("/v1/collections/{collection}/seal"), &request)
+    }
+
+    /// Takes some steps of compacting a collection of summaries; ask again while there is more.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn compact(
+        &self,
+        collection: &str,
+        request: &CompactRequest,
+    ) -> Result<CompactResponse, ClientError> {
+        self.post(&format!("/v1/collections/{collection}/compact"), request)
     }
 
     /// Removes an entity and all its segments from the node's store.

@@ -159,6 +159,35 @@ pub struct Entity {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// What to compact in a collection of summaries, and how far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompactRequest {
+    /// Of this entity alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Only segments that ended before this time.
+    pub before_us: i64,
+    /// Root mean square error that compaction may reach, in the collection's units; .05 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nrmse: Option<f64>,
+}
+
+/// What compaction did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactResponse {
+    /// Segments that outlines stand for now.
+    pub segments: u64,
+    /// Those outlines.
+    pub outlines: u64,
+    /// Bytes of the segments.
+    pub bytes_before: u64,
+    /// Bytes of the outlines.
+    pub bytes_after: u64,
+    /// Whether there may be more to do: ask again.
+    pub more: bool,
+}
+
 /// Which entity to remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -27,9 +27,9 @@ pub use archive::{
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{
-    CollectionSpec, Collections, Entities, Entity, ErrorBound, Fidelity, IngestAck, IngestRequest,
-    Metric, Observation, Quality, RemoveRequest, RemoveResponse, SealRequest, SealResponse,
-    Segment, SegmentPage, SegmentsQuery, Units,
+    CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, Entity, ErrorBound,
+    Fidelity, IngestAck, IngestRequest, Metric, Observation, Quality, RemoveRequest,
+    RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Units,
 };
 pub use peers::{Peer, Peers, Standing};
 pub use query::{

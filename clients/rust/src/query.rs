@@ -28,6 +28,9 @@ pub struct Coverage {
     /// some of the nearest.
     #[serde(default)]
     pub indexed_segments: u64,
+    /// Outlines of compacted segments that were looked at.
+    #[serde(default)]
+    pub outlines: u64,
     /// Open regimes that were looked at.
     pub open_regimes: u64,
     /// Whether all that was asked about was looked at.
@@ -372,9 +375,9 @@ pub struct Change {
     pub entity: String,
     /// First observation of the new regime.
     pub at_us: i64,
-    /// The segment that it left.
+    /// The segment that it left, or the outline that this was compacted into.
     pub from_cid: String,
-    /// The segment that it went to; absent while that regime is open.
+    /// The segment, or outline, that it went to; absent while that regime is open.
     pub to_cid: Option<String>,
     /// Root mean square over channels of the difference of both means, in units.
     pub distance: f64,

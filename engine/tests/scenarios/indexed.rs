@@ -93,7 +93,7 @@ fn brute(engine: &Engine, query: &KnnQuery) -> Vec<(f64, String)> {
 
 fn hits(answer: &KnnAnswer) -> Vec<(f64, String)> {
     let cid = |source: Source| match source {
-        Source::Sealed(cid) => cid.to_string(),
+        Source::Sealed(cid) | Source::Outlined(cid) => cid.to_string(),
         Source::Open => "open".to_owned(),
     };
     answer.neighbors.iter().map(|near| (near.distance, cid(near.source))).collect()

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail by panicking, as tests do")]
 
+mod compacted;
 mod compaction;
 mod durability;
 mod factors;

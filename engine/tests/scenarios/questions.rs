@@ -381,7 +381,7 @@ fn changes_are_the_boundaries_between_regimes() {
     assert!(newest.score > 0.8 && answer.changes[1].score < newest.score);
     let sealed = sealed(&engine);
     assert_eq!(Source::Sealed(sealed[1].cid), answer.changes[1].to);
-    assert_eq!(sealed[0].cid, answer.changes[1].from);
+    assert_eq!(Source::Sealed(sealed[0].cid), answer.changes[1].from);
 
     // The change at the very start of a range counts, and what came before it is known.
     let range = seconds(50, 89);

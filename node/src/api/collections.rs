@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use dunlin_client as json;
 
 use super::{Body, Path, convert, error::ApiError};
-use crate::daemon::Shared;
+use crate::daemon::{CompactionWish, Shared};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -71,6 +71,26 @@ pub(super) async fn remove(
     let removed = watch_store(&shared, removed)?;
     let dunlin_engine::Removed { observations, segments, .. } = removed;
     Ok(Json(json::RemoveResponse { observations, segments }))
+}
+
+pub(super) async fn compact(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Body(request): Body<json::CompactRequest>,
+) -> Answer<json::CompactResponse> {
+    let name = convert::collection_name(&name)?;
+    let entity = request.entity.map(convert::entity_id).transpose()?;
+    let before = dunlin_engine::Timestamp(request.before_us);
+    let nrmse = request.nrmse.unwrap_or(shared.config.engine.compact_nrmse);
+    let wish = CompactionWish { name, entity, before, nrmse };
+    let (compacted, more) = shared.blocking(move |shared| shared.compact(&wish)).await?;
+    Ok(Json(json::CompactResponse {
+        segments: compacted.segments,
+        outlines: compacted.outlines,
+        bytes_before: compacted.bytes_before,
+        bytes_after: compacted.bytes_after,
+        more,
+    }))
 }
 
 /// A store that refuses writes stays so until a restart: the node says so wherever it is asked.

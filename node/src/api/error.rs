@@ -9,9 +9,9 @@ use axum::{
 };
 use dunlin_archive as archive;
 use dunlin_client::ErrorBody;
-use dunlin_engine::{ReadError, WriteError};
+use dunlin_engine::{CompactionError, ReadError, WriteError};
 
-use crate::daemon::FetchError;
+use crate::daemon::{CompactionFailure, FetchError};
 
 /// A refusal or failure of one request.
 #[derive(Debug)]
@@ -104,6 +104,17 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = ErrorBody { code: self.code.to_owned(), message: self.message };
         (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<CompactionFailure> for ApiError {
+    fn from(failure: CompactionFailure) -> Self {
+        match failure {
+            CompactionFailure::Archive(cause) => cause.into(),
+            CompactionFailure::Engine(CompactionError::Read(cause)) => cause.into(),
+            CompactionFailure::Engine(CompactionError::Write(cause)) => cause.into(),
+            CompactionFailure::Engine(cause) => Self::bad_request("bad_query", cause),
+        }
     }
 }
 

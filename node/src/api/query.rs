@@ -282,7 +282,7 @@ pub(super) async fn changes(
     let change = |change: dunlin_engine::Change| json::Change {
         entity: change.entity.to_string(),
         at_us: change.at.0,
-        from_cid: change.from.to_string(),
+        from_cid: sealed_cid(change.from).unwrap_or_default(),
         to_cid: sealed_cid(change.to),
         distance: change.distance,
         score: change.score,
@@ -330,9 +330,11 @@ pub(super) async fn trajectory(
     let both = Coverage {
         segments_scanned: a.segments_scanned + b.segments_scanned,
         segments_indexed: a.segments_indexed + b.segments_indexed,
+        outlines: a.outlines + b.outlines,
         hot_regimes: a.hot_regimes + b.hot_regimes,
         range: a.range,
         complete: a.complete && b.complete,
+        is_compacted: false,
     };
     let matched = |one: &dunlin_engine::Match| json::Match { a_us: one.a.0, b_us: one.b.0 };
     Ok(Json(json::TrajectoryAnswer {
@@ -372,7 +374,7 @@ fn range(from_us: Option<i64>, to_us: Option<i64>) -> TimeRange {
 
 fn sealed_cid(source: Source) -> Option<String> {
     match source {
-        Source::Sealed(cid) => Some(cid.to_string()),
+        Source::Sealed(cid) | Source::Outlined(cid) => Some(cid.to_string()),
         Source::Open => None,
     }
 }
@@ -403,14 +405,28 @@ fn factors(factors: Factors) -> json::Factors {
     }
 }
 
+/// Says what an answer lacks, and what to do about it.
+fn missing(coverage: &Coverage) -> Option<String> {
+    let cut = "a limit or a damaged block cut it off; `dunlin status` tells of damage, a shorter \
+               range avoids limits";
+    let compacted = "older regimes were compacted into outlines; history, changes and trajectory \
+                     look at these, and the archive has the segments";
+    match (coverage.complete, coverage.is_compacted) {
+        (true, false) => None,
+        (true, true) => Some(compacted.to_owned()),
+        (false, false) => Some(cut.to_owned()),
+        (false, true) => Some(format!("{cut}; {compacted}")),
+    }
+}
+
 fn coverage(coverage: &Coverage, elapsed: Duration) -> json::Coverage {
     json::Coverage {
         segments: coverage.segments_scanned,
         indexed_segments: coverage.segments_indexed,
+        outlines: coverage.outlines,
         open_regimes: coverage.hot_regimes,
-        complete: coverage.complete,
-        missing: (!coverage.complete)
-            .then(|| "a limit or a damaged block cut it off; `dunlin status` tells of damage, a shorter range avoids limits".to_owned()),
+        complete: coverage.complete && !coverage.is_compacted,
+        missing: missing(coverage),
         elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
     }
 }

@@ -9,7 +9,7 @@ use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
-use super::{Body, Path, convert, error::ApiError, status::Totals};
+use super::{Body, Path, convert, error::ApiError};
 use crate::daemon::{FetchWish, Fetched, Shared};
 
 /// Most segments of one page or one retrieval.
@@ -172,7 +172,7 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
             Ok(json::ArchiveStatus {
                 archived: count(shared, "own/")?,
                 // Segments are numbered from 1 in the order in which they are sealed.
-                due: Totals::of(shared)?.segments.saturating_sub(position),
+                due: shared.engine.last_segment()?.saturating_sub(position),
                 fetched: count(shared, "fetched/")?,
                 blocks: stats.blocks,
                 bytes: stats.bytes,

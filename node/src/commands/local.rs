@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use dunlin_client::{
-    Client, CollectionSpec, Collections, Entities, ErrorBound, NodeStatus, Peers, Quality,
-    RemoveResponse, Units,
+    Client, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, ErrorBound,
+    NodeStatus, Peers, Quality, RemoveResponse, Units,
 };
 use serde::Serialize;
 
@@ -172,6 +172,14 @@ pub(super) fn collections(
             })
         }
         CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
+        CollectionsCommand::Compact { name, entity, before, nrmse } => {
+            let request = CompactRequest { entity, before_us: before, nrmse };
+            out.show(&compact(client, &name, &request)?, |done| {
+                let CompactResponse { segments, outlines, bytes_before, bytes_after, .. } = done;
+                let (before, after) = (size(*bytes_before), size(*bytes_after));
+                format!("{segments} segments of {before} became {outlines} outlines of {after}")
+            })
+        }
         CollectionsCommand::Remove { name, entity, yes } => {
             anyhow::ensure!(
                 yes,
@@ -238,4 +246,26 @@ fn quality_text(quality: &Quality) -> String {
         quality.nrmse,
         quality.r2,
     )
+}
+
+/// Asks for more until there is no more to do. What is done stays done when this is interrupted.
+fn compact(
+    client: &Client,
+    name: &str,
+    request: &CompactRequest,
+) -> anyhow::Result<CompactResponse> {
+    let progress = indicatif::ProgressBar::new_spinner();
+    let mut all = CompactResponse { more: true, ..CompactResponse::default() };
+    while all.more {
+        let done = client.compact(name, request)?;
+        all.segments += done.segments;
+        all.outlines += done.outlines;
+        all.bytes_before += done.bytes_before;
+        all.bytes_after += done.bytes_after;
+        all.more = done.more;
+        progress.set_message(format!("{} segments compacted", all.segments));
+        progress.tick();
+    }
+    progress.finish_and_clear();
+    Ok(all)
 }

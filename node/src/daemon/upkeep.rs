@@ -1,5 +1,5 @@
-//! Keeps the engine in shape while nobody waits for it: brings its index up to date, and removes entities
-//! that were silent for as long as the operator said.
+//! Keeps the engine in shape while nobody waits for it: brings its index up to date, compacts what is old,
+//! and removes entities that were silent for as long as the operator said.
 
 use std::{
     sync::Arc,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use dunlin_engine::{CollectionName, EntityView, SegmentQuery, TimeRange};
+use dunlin_engine::{CollectionName, EntityView, SegmentQuery, TimeRange, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::{clock, shared::Shared};
@@ -25,6 +25,16 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         let pause = match maintain(&shared, &stop).await? {
             true => Duration::ZERO,
             false => PAUSE,
+        };
+        let pause = match shared.blocking(|shared| shared.compact_old(now())).await {
+            Ok(more) => {
+                shared.recovered("compaction");
+                if more { Duration::ZERO } else { pause }
+            }
+            Err(cause) => {
+                shared.report("compaction", format!("{:#}", anyhow::Error::from(cause)));
+                pause
+            }
         };
         if retained.is_none_or(|last| last.elapsed() >= RETENTION_EVERY) {
             let retain = shared.blocking(retain).await;
@@ -60,6 +70,10 @@ async fn maintain(shared: &Arc<Shared>, stop: &CancellationToken) -> anyhow::Res
     }
 }
 
+fn now() -> Timestamp {
+    Timestamp(i64::try_from(clock::now().0).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000))
+}
+
 /// Whether entities are left that should be removed.
 enum Retained {
     Some,
@@ -72,11 +86,10 @@ fn retain(shared: &Shared) -> anyhow::Result<Retained> {
     let mut retained = Retained::None;
     let Some(silence) = shared.config.engine.forget_silent else { return Ok(retained) };
     let silence_us = i64::try_from(silence.as_micros()).unwrap_or(i64::MAX);
-    let now_us = i64::try_from(clock::now().0).unwrap_or(i64::MAX / 1_000) * 1_000;
     let archived = shared.archive.position()?.unwrap_or(0);
     for spec in shared.engine.collections()? {
         for view in shared.engine.entities(&spec.name, None, usize::MAX)? {
-            if now_us.saturating_sub(view.last.0) < silence_us {
+            if now().0.saturating_sub(view.last.0) < silence_us {
                 continue;
             }
             if view.open.is_some() || view.waiting > 0 {
