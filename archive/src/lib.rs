@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+pub mod catalog;
 mod error;
 mod pin;
 mod retrieval;

@@ -40,7 +40,12 @@ impl Codec {
 /// Returns the CID of `bytes`.
 #[must_use]
 pub fn cid_of(codec: Codec, bytes: &[u8]) -> Cid {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    cid_of_digest(codec, Sha256::digest(bytes).into())
+}
+
+/// Returns the CID of bytes that have this sha2-256 digest.
+#[must_use]
+pub fn cid_of_digest(codec: Codec, digest: [u8; 32]) -> Cid {
     let hash =
         Multihash::wrap(SHA2_256, &digest).expect("a sha2-256 digest is 32 bytes and 64 fit");
     Cid::new_v1(codec.code(), hash)
