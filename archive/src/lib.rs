@@ -26,10 +26,14 @@ mod archive;
 pub mod car;
 pub mod dag;
 mod error;
+mod import;
+mod names;
 mod pin;
 mod retrieval;
 
 pub use archive::{Archive, Config, Digest, Object, Stats};
 pub use error::{OpenError, PutError, ReadError};
+pub use import::{ImportError, Imported, Visibility, import};
+pub use names::{stored_block, stored_names};
 pub use pin::Pin;
 pub use retrieval::{Answer, Ask, Attempt, AttemptOutcome, Outcome, Retrieval};

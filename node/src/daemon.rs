@@ -47,6 +47,8 @@ pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&dir.config_path())?;
     config.network.own_peers.extend(args.own_peer);
     config.api.listen = args.api.unwrap_or(config.api.listen);
+    config.gateway.listen = args.gateway.unwrap_or(config.gateway.listen);
+    config.gateway.serve = args.gateway_serve.unwrap_or(config.gateway.serve);
     logging::init(&config.log, args.network.log_file.as_deref())?;
     override_network(&mut config.network, args.network);
     let runtime = runtime()?;

@@ -86,3 +86,19 @@ pub enum AttemptOutcome {
     /// Not in time, or the connection broke.
     Failed,
 }
+
+/// What an import brought into the archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImportResponse {
+    /// The roots that the file names.
+    pub roots: Vec<String>,
+    /// Blocks that were read and are in the archive now.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// Blocks whose CID carries their content: they need no place.
+    pub inline: u64,
+    /// Whether strangers may have them.
+    pub public: bool,
+}
