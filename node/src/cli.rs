@@ -299,6 +299,9 @@ pub(crate) enum SegmentsCommand {
         /// Ask this peer first; may be repeated.
         #[arg(long = "peer", value_name = "PEER")]
         peers: Vec<String>,
+        /// Ask this trustless gateway, too, by its URL; may be repeated.
+        #[arg(long = "gateway", value_name = "URL")]
+        gateways: Vec<String>,
         /// Fetch the observations too.
         #[arg(long)]
         payload: bool,

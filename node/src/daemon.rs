@@ -5,6 +5,7 @@ mod archiver;
 mod clock;
 mod exchanges;
 mod fetch;
+mod gateways;
 mod logging;
 mod node;
 mod responder;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::node::Node;
 pub(crate) use self::{
     fetch::{FetchError, FetchWish, Fetched},
+    gateways::GatewayUrl,
     shared::{Observed, Shared},
     sharing::{Held, Judged, SharingError},
 };
