@@ -12,6 +12,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use dunlin_archive::{
+    car,
+    dag::{self, Source},
+};
 use dunlin_engine::{
     Config, Engine, Fidelity, Outline, Segment, decode_payload,
     index::{GraphIndex, Index, Search},
@@ -41,7 +45,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 17] = [
+pub(crate) const TARGETS: [(&str, Decoder); 20] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -59,6 +63,9 @@ pub(crate) const TARGETS: [(&str, Decoder); 17] = [
     ("engine_log", engine_log),
     ("engine_operations", engine_operations),
     ("privacy_ledger", privacy_ledger),
+    ("car", car),
+    ("unixfs", unixfs),
+    ("dag_cbor", dag_cbor),
 ];
 
 /// A lossless segment, whose link is replaced by one to the bytes that are its payload.
@@ -297,4 +304,70 @@ fn privacy_ledger(data: &[u8]) -> bool {
     let again = Ledger::open(&path, ceiling).expect("what was opened opens again");
     assert_eq!(entries(&again), first);
     true
+}
+
+/// A file of blocks: whole, each block is what its CID names, and written again it is the same file.
+fn car(data: &[u8]) -> bool {
+    let Ok(mut reader) = car::Reader::open(data) else { return false };
+    let mut again = car::header(reader.roots());
+    loop {
+        match reader.next_section() {
+            Ok(Some(block)) => {
+                dag::check(&block.cid, &block.bytes).expect("it was checked");
+                car::section(&mut again, &block.cid, &block.bytes);
+            }
+            Ok(None) => break,
+            Err(_) => return false,
+        }
+    }
+    assert_eq!(again, data);
+    true
+}
+
+/// A `dag-pb` node under every question that is put to one, alone in the world.
+fn unixfs(data: &[u8]) -> bool {
+    in_a_world_of_its_own(dag::DAG_PB, data);
+    dag::Node::decode(data).is_ok()
+}
+
+/// The same for DAG-CBOR of any shape.
+fn dag_cbor(data: &[u8]) -> bool {
+    in_a_world_of_its_own(dag::DAG_CBOR, data);
+    dag::links(&block_cid(dag::DAG_CBOR, data), data).is_ok()
+}
+
+fn block_cid(codec: u64, data: &[u8]) -> Cid {
+    Cid::new_v1(codec, *cid_of(Codec::Raw, data).hash())
+}
+
+/// Every CID leads to the same bytes: a graph as deep as its CIDs allow.
+struct Everywhere<'a>(&'a [u8]);
+
+impl Source for Everywhere<'_> {
+    type Error = std::convert::Infallible;
+
+    fn block(&self, _: &Cid) -> Result<Option<Vec<u8>>, Self::Error> {
+        Ok(Some(self.0.to_vec()))
+    }
+}
+
+fn in_a_world_of_its_own(codec: u64, data: &[u8]) {
+    let (cid, source) = (block_cid(codec, data), Everywhere(data));
+    dag::to_json(&cid, data).ok();
+    for path in ["a", "0/a", "Links/0/Hash"] {
+        let path: Vec<_> = path.split('/').map(str::to_owned).collect();
+        dag::resolve(&source, &cid, &path).ok();
+    }
+    let ranges = [(0, None), (-3, Some(-1)), (i64::MIN, Some(i64::MAX)), (7, Some(7))];
+    let entities = ranges.map(|(from, to)| dag::Scope::Entity(dag::ByteRange { from, to }));
+    for scope in entities.into_iter().chain([dag::Scope::Block, dag::Scope::All]) {
+        let plan = dag::Plan { trail: Vec::new(), last: cid, scope, with_duplicates: true };
+        let mut walk = dag::Walk::new(&source, &plan);
+        // The world repeats itself without end.
+        for _ in 0..100 {
+            if !matches!(walk.next_block(), Ok(Some(_))) {
+                break;
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use dunlin_archive::{car, dag};
 use dunlin_engine::{
     Budget, CollectionName, CollectionSpec, Compaction, Config, Dim, Engine, EntityId, ErrorBound,
     Fidelity, Observation, Segment, Timestamp, Units, compact,
@@ -47,6 +48,7 @@ fn main() {
     operations(&corpus);
     trust(&corpus);
     templates(&corpus);
+    graphs(&corpus);
 }
 
 /// The folder of all corpora.
@@ -257,4 +259,37 @@ fn templates(corpus: &Corpus) {
     };
     let set = TemplateSet::new(&released, &about).expect("thousands of rows stand out");
     corpus.add_signed("template_set", set);
+}
+
+/// Blocks as other IPFS nodes make them, and files of blocks.
+fn graphs(corpus: &Corpus) {
+    let leaf = block();
+    let other = Block::new(Codec::DagCbor, cbor::encode(&[*leaf.cid()]).expect("an encoding"));
+    let mut file = car::header(&[*other.cid()]);
+    for block in [&other, &leaf] {
+        car::section(&mut file, block.cid(), block.bytes());
+    }
+    corpus.add("car", "two-blocks", &file);
+    corpus.add("car", "no-blocks", &car::header(&[]));
+    corpus.add("dag_cbor", "link", other.bytes());
+    let sample = cbor::encode(&sample(vec![Kind::Flag(true)])).expect("an encoding");
+    corpus.add("dag_cbor", "object", &sample);
+    let link = |name: &[u8]| {
+        let cid = leaf.cid().to_bytes();
+        let body =
+            [&[0x0a, length(&cid)], &cid[..], &[0x12, length(name)], name, &[0x18, 6]].concat();
+        [&[0x12, length(&body)], &body[..]].concat()
+    };
+    let node = |links: &[&[u8]], data: &[u8]| {
+        let links: Vec<u8> = links.iter().flat_map(|name| link(name)).collect();
+        [&links[..], &[0x0a, length(data)], data].concat()
+    };
+    corpus.add("unixfs", "file", &node(&[b"", b""], &[8, 2, 0x18, 12, 0x20, 6, 0x20, 6]));
+    corpus.add("unixfs", "directory", &node(&[b"a", b"b"], &[8, 1]));
+    corpus.add("unixfs", "hamt", &node(&[b"0", b"3a", b"Fb"], &[8, 5, 0x28, 0x22, 0x30, 16]));
+    assert!(dag::Node::decode(&node(&[b"a"], &[8, 1])).is_ok());
+}
+
+fn length(bytes: &[u8]) -> u8 {
+    u8::try_from(bytes.len()).expect("seeds are small")
 }

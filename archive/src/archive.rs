@@ -28,6 +28,9 @@ const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("refere
 /// Pin and root, to the CIDs that the root links to.
 const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
 
+/// How many public pins reach each block; none of the others are here.
+const PUBLIC: TableDefinition<'_, &[u8], u64> = TableDefinition::new("public");
+
 /// Most links of one object: payload blocks of the largest segment, with room.
 const LINKS_BYTES_MAX: usize = 1024 * 1024;
 
@@ -257,6 +260,16 @@ impl Archive {
         Ok(blocks.get(cid.to_bytes().as_slice())?.is_some())
     }
 
+    /// Returns whether a public pin reaches a block: whether strangers may have it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn is_public(&self, cid: &Cid) -> Result<bool, ReadError> {
+        let public = self.database.begin_read()?.open_table(PUBLIC)?;
+        Ok(public.get(cid.to_bytes().as_slice())?.is_some())
+    }
+
     /// Returns whether `pin` holds the object with this root.
     ///
     /// # Errors
@@ -384,6 +397,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(BLOCKS)?;
         transaction.open_table(REFERENCES)?;
         transaction.open_table(PINS)?;
+        transaction.open_table(PUBLIC)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {
@@ -414,6 +428,7 @@ struct Writer<'a> {
     blocks: Table<'a, &'static [u8], &'static [u8]>,
     references: Table<'a, &'static [u8], u64>,
     pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    public: Table<'a, &'static [u8], u64>,
     before: Stats,
     now: Stats,
 }
@@ -427,6 +442,7 @@ impl<'a> Writer<'a> {
             blocks: transaction.open_table(BLOCKS)?,
             references: transaction.open_table(REFERENCES)?,
             pins: transaction.open_table(PINS)?,
+            public: transaction.open_table(PUBLIC)?,
             before,
             now: before,
         })
@@ -441,6 +457,9 @@ impl<'a> Writer<'a> {
             let is_root = block.cid() == object.root.cid();
             let is_held = if is_root { held.is_some() } else { links.contains(block.cid()) };
             self.store(block, !is_held)?;
+            if object.pin.is_public() && !is_held {
+                count_up(&mut self.public, &block.cid().to_bytes())?;
+            }
             if !is_root && !is_held {
                 links.push(*block.cid());
             }
@@ -467,8 +486,7 @@ impl<'a> Writer<'a> {
             self.now.bytes = self.now.bytes.saturating_sub(before) + block.bytes().len() as u64;
         }
         if is_new {
-            let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
-            self.references.insert(key.as_slice(), count + 1)?;
+            count_up(&mut self.references, &key)?;
         }
         Ok(())
     }
@@ -494,6 +512,9 @@ impl<'a> Writer<'a> {
             stored_links(links.value())?
         };
         for cid in std::iter::once(root).chain(&links) {
+            if pin.is_public() {
+                count_down(&mut self.public, &cid.to_bytes())?;
+            }
             self.release(cid)?;
         }
         Ok(())
@@ -502,12 +523,9 @@ impl<'a> Writer<'a> {
     /// Takes one reference from a block, and the block itself with the last one.
     fn release(&mut self, cid: &Cid) -> Result<(), PutError> {
         let key = cid.to_bytes();
-        let count = self.references.get(key.as_slice())?.map_or(0, |count| count.value());
-        if count > 1 {
-            self.references.insert(key.as_slice(), count - 1)?;
+        if !count_down(&mut self.references, &key)? {
             return Ok(());
         }
-        self.references.remove(key.as_slice())?;
         if let Some(block) = self.blocks.remove(key.as_slice())? {
             self.now.blocks = self.now.blocks.saturating_sub(1);
             self.now.bytes = self.now.bytes.saturating_sub(block.value().len() as u64);
@@ -521,4 +539,24 @@ impl<'a> Writer<'a> {
         self.meta.insert("bytes", self.now.bytes)?;
         Ok((self.before, self.now))
     }
+}
+
+fn count_up(counts: &mut Table<'_, &'static [u8], u64>, key: &[u8]) -> Result<(), StorageError> {
+    let count = counts.get(key)?.map_or(0, |count| count.value());
+    counts.insert(key, count + 1)?;
+    Ok(())
+}
+
+/// Returns whether that was the last one.
+fn count_down(
+    counts: &mut Table<'_, &'static [u8], u64>,
+    key: &[u8],
+) -> Result<bool, StorageError> {
+    let count = counts.get(key)?.map_or(0, |count| count.value());
+    if count > 1 {
+        counts.insert(key, count - 1)?;
+    } else {
+        counts.remove(key)?;
+    }
+    Ok(count <= 1)
 }

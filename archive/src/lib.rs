@@ -3,9 +3,8 @@
 //! [`Archive`] is a block store on one redb file. Objects are put whole, a root with the blocks it links
 //! to, under a [`Pin`] that says why they are kept; a batch is one durable commit, and what is read back
 //! is verified against its CID every time. [`Retrieval`] decides which peer to ask for which block; it
-//! is pure, and the shell above carries its questions over the network.
-//!
-//! Not here: bitswap, the gateway and bundles, which have rooms of their own behind the same store.
+//! is pure, and the shell above carries its questions over the network. [`dag`] reads graphs of blocks, those
+//! of other IPFS nodes too, and [`car`] the files in which blocks travel.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -24,12 +23,18 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+pub mod car;
 pub mod catalog;
+pub mod dag;
 mod error;
+mod import;
+mod names;
 mod pin;
 mod retrieval;
 
 pub use archive::{Archive, Config, Digest, Object, Stats};
 pub use error::{OpenError, PutError, ReadError};
+pub use import::{ImportError, Imported, Visibility, import};
+pub use names::{stored_block, stored_names};
 pub use pin::Pin;
 pub use retrieval::{Answer, Ask, Attempt, AttemptOutcome, Outcome, Retrieval};

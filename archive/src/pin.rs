@@ -2,6 +2,9 @@
 
 use libp2p_identity::PeerId;
 
+/// How public pins begin.
+const PUBLIC: &str = "public/";
+
 /// The reason to keep an object; an object stays as long as one pin holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pin(String);
@@ -23,6 +26,24 @@ impl Pin {
     #[must_use]
     pub fn templates(collection: &str, signer: &PeerId) -> Self {
         Self(format!("templates/{collection}/{signer}"))
+    }
+
+    /// Blocks that were imported under `name` and are the operator's own business.
+    #[must_use]
+    pub fn imported(name: &str) -> Self {
+        Self(format!("imported/{name}"))
+    }
+
+    /// Blocks that were imported under `name` and that strangers may have. It is the one pin that says so.
+    #[must_use]
+    pub fn public(name: &str) -> Self {
+        Self(format!("{PUBLIC}{name}"))
+    }
+
+    /// Returns whether strangers may have what this pin holds.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.0.starts_with(PUBLIC)
     }
 
     /// Returns the pin's path, as it is stored.

@@ -1,5 +1,7 @@
 //! Which peer to ask for which block: a pure core.
 //!
+//! A peer is whatever the shell can put a question to: one of the swarm, or a gateway.
+//!
 //! [`Retrieval`] spreads the wanted blocks over the peers that may have them, asks each peer for one
 //! window of blocks at a time, and moves a block on to the next peer when one does not have it, serves
 //! other bytes, refuses or does not answer. It ends when every block is there or everyone was asked.
@@ -19,17 +21,17 @@ const ASKS_MAX: usize = 8;
 
 /// A question to put to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct Ask<P = PeerId> {
     /// Whom.
-    pub peer: PeerId,
+    pub peer: P,
     /// For what.
     pub cids: Vec<Cid>,
 }
 
 /// A peer's answer to the question that it was asked.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    peer: PeerId,
+pub struct Answer<P = PeerId> {
+    peer: P,
     kind: AnswerKind,
 }
 
@@ -40,23 +42,23 @@ enum AnswerKind {
     Failed,
 }
 
-impl Answer {
+impl<P> Answer<P> {
     /// The peer sent `blocks`, does not have `missing`, and sent bytes for `wrong` that do not hash to
     /// them. What is in none of the three did not fit, and is asked for again.
     #[must_use]
-    pub fn blocks(peer: PeerId, blocks: Vec<Block>, missing: Vec<Cid>, wrong: Vec<Cid>) -> Self {
+    pub fn blocks(peer: P, blocks: Vec<Block>, missing: Vec<Cid>, wrong: Vec<Cid>) -> Self {
         Self { peer, kind: AnswerKind::Blocks { blocks, missing, wrong } }
     }
 
     /// The peer does not serve us.
     #[must_use]
-    pub fn refused(peer: PeerId) -> Self {
+    pub fn refused(peer: P) -> Self {
         Self { peer, kind: AnswerKind::Refused }
     }
 
     /// No answer came, or none that could be read.
     #[must_use]
-    pub fn failed(peer: PeerId) -> Self {
+    pub fn failed(peer: P) -> Self {
         Self { peer, kind: AnswerKind::Failed }
     }
 }
@@ -78,50 +80,50 @@ pub enum AttemptOutcome {
 
 /// One peer's part in fetching one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct Attempt<P = PeerId> {
     /// The peer.
-    pub peer: PeerId,
+    pub peer: P,
     /// How it answered.
     pub outcome: AttemptOutcome,
 }
 
 /// What became of one wanted block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Outcome<P = PeerId> {
     /// The block.
     pub cid: Cid,
     /// Whether it arrived.
     pub is_found: bool,
     /// Who was asked, in order.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<Attempt<P>>,
 }
 
 /// The state of fetching a set of blocks.
 #[derive(Debug)]
-pub struct Retrieval {
-    peers: Peers,
+pub struct Retrieval<P = PeerId> {
+    peers: Peers<P>,
     /// In the order in which they were wanted.
     order: Vec<Cid>,
-    wants: BTreeMap<Cid, Want>,
+    wants: BTreeMap<Cid, Want<P>>,
     /// The one question that each asked peer has not answered yet.
-    asked: BTreeMap<PeerId, Vec<Cid>>,
+    asked: BTreeMap<P, Vec<Cid>>,
 }
 
 /// The peers that may be asked.
 #[derive(Debug)]
-struct Peers {
+struct Peers<P> {
     /// Asked before the others, in this order.
-    first: Vec<PeerId>,
-    others: Vec<PeerId>,
+    first: Vec<P>,
+    others: Vec<P>,
     /// Those that refused or failed are not asked again.
-    lost: BTreeMap<PeerId, AttemptOutcome>,
+    lost: BTreeMap<P, AttemptOutcome>,
 }
 
 #[derive(Debug)]
-struct Want {
+struct Want<P> {
     /// Peers still to ask.
-    candidates: VecDeque<PeerId>,
-    attempts: Vec<Attempt>,
+    candidates: VecDeque<P>,
+    attempts: Vec<Attempt<P>>,
     state: WantState,
 }
 
@@ -132,11 +134,11 @@ enum WantState {
     Found,
 }
 
-impl Retrieval {
+impl<P: Copy + Ord> Retrieval<P> {
     /// Returns the retrieval of `wanted` blocks: from the peers in `first`, in that order, then from
     /// `others`, among whom the blocks are spread.
     #[must_use]
-    pub fn new(wanted: &[Cid], first: &[PeerId], others: &[PeerId]) -> Self {
+    pub fn new(wanted: &[Cid], first: &[P], others: &[P]) -> Self {
         let is_first: BTreeSet<_> = first.iter().collect();
         let others = others.iter().filter(|peer| !is_first.contains(peer)).copied().collect();
         let peers = Peers { first: first.to_vec(), others, lost: BTreeMap::new() };
@@ -161,7 +163,7 @@ impl Retrieval {
 
     /// Returns the next question; drain to `None` after every other call. A peer has one question at a
     /// time.
-    pub fn next_ask(&mut self) -> Option<Ask> {
+    pub fn next_ask(&mut self) -> Option<Ask<P>> {
         if self.asked.len() == ASKS_MAX {
             return None;
         }
@@ -186,7 +188,7 @@ impl Retrieval {
 
     /// Takes an answer; returns the blocks that were wanted and arrived, to store. An answer that
     /// nobody waits for changes nothing.
-    pub fn handle(&mut self, answer: Answer) -> Vec<Block> {
+    pub fn handle(&mut self, answer: Answer<P>) -> Vec<Block> {
         let Answer { peer, kind } = answer;
         let Some(asked) = self.asked.remove(&peer) else { return Vec::new() };
         match kind {
@@ -201,13 +203,21 @@ impl Retrieval {
     /// Returns whether every block is there, or nobody is left to ask.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let settled = |want: &Want| want.state == WantState::Found || want.candidates.is_empty();
+        let settled = |want: &Want<P>| want.state == WantState::Found || want.candidates.is_empty();
         self.asked.is_empty() && self.wants.values().all(settled)
+    }
+
+    /// Returns the peers that did not answer: the next retrieval may pass over them from the beginning.
+    pub fn failed(&self) -> impl Iterator<Item = P> {
+        let failed = |(peer, outcome): (&P, &AttemptOutcome)| {
+            (*outcome == AttemptOutcome::Failed).then_some(*peer)
+        };
+        self.peers.lost.iter().filter_map(failed)
     }
 
     /// Returns what became of every block, in the order in which they were wanted.
     #[must_use]
-    pub fn into_outcomes(mut self) -> Vec<Outcome> {
+    pub fn into_outcomes(mut self) -> Vec<Outcome<P>> {
         let outcome = |cid: Cid| {
             let want = self.wants.remove(&cid).expect("every ordered CID is wanted, once");
             Outcome { cid, is_found: want.state == WantState::Found, attempts: want.attempts }
@@ -217,7 +227,7 @@ impl Retrieval {
 
     fn take_blocks(
         &mut self,
-        peer: PeerId,
+        peer: P,
         asked: &[Cid],
         blocks: Vec<Block>,
         missing: &[Cid],
@@ -257,7 +267,7 @@ impl Retrieval {
     }
 
     /// Passes over `peer` for every block, now and from here on.
-    fn lose(&mut self, peer: PeerId, asked: &[Cid], outcome: AttemptOutcome) -> Vec<Block> {
+    fn lose(&mut self, peer: P, asked: &[Cid], outcome: AttemptOutcome) -> Vec<Block> {
         self.peers.lost.insert(peer, outcome);
         for (cid, want) in &mut self.wants {
             if want.state == WantState::Asked && asked.contains(cid) {
@@ -271,10 +281,10 @@ impl Retrieval {
     }
 }
 
-impl Peers {
+impl<P: Copy + Ord> Peers<P> {
     /// Returns whom to ask for want number `index`: the first peers, then the others from another
     /// beginning for each window, so that the work is spread.
-    fn candidates(&self, index: usize) -> VecDeque<PeerId> {
+    fn candidates(&self, index: usize) -> VecDeque<P> {
         let mut others: VecDeque<_> = self.others.iter().copied().collect();
         if !others.is_empty() {
             let count = others.len();
@@ -285,8 +295,8 @@ impl Peers {
     }
 }
 
-impl Want {
-    fn pass_over(&mut self, peer: PeerId, outcome: AttemptOutcome) {
+impl<P: Copy + Ord> Want<P> {
+    fn pass_over(&mut self, peer: P, outcome: AttemptOutcome) {
         self.attempts.push(Attempt { peer, outcome });
         self.candidates.retain(|candidate| *candidate != peer);
     }

@@ -226,3 +226,23 @@ fn an_archive_is_open_once() {
         Err(OpenError::Database { .. })
     ));
 }
+
+#[test]
+fn only_what_a_public_pin_reaches_is_public() {
+    let fixture = Fixture::new();
+    let archive = fixture.open();
+    let (own, public, other) = (Pin::own("servers"), Pin::public("a"), Pin::public("b"));
+    let is_public = |content| archive.is_public(block(content).cid()).unwrap();
+    archive.put(&[object(&own, "root", &["link"])], None).unwrap();
+    archive.put(&[object(&Pin::imported("a"), "imported", &[])], None).unwrap();
+    assert!(!is_public("root") && !is_public("link") && !is_public("imported"));
+    let twice = object(&public, "root", &["link"]);
+    archive.put(&[twice.clone(), twice, object(&other, "root", &[])], None).unwrap();
+    assert!(is_public("root") && is_public("link"));
+    archive.unpin(&public).unwrap();
+    assert!(is_public("root") && !is_public("link"));
+    archive.unpin(&other).unwrap();
+    // No longer public, and still here.
+    assert!(!is_public("root"));
+    assert!(archive.has(block("root").cid()).unwrap());
+}

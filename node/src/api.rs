@@ -9,6 +9,7 @@ mod query;
 mod segments;
 mod status;
 mod templates;
+mod upload;
 
 use std::{sync::Arc, time::Duration};
 
@@ -69,6 +70,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/segments/{cid}", get(segments::show))
         .route("/v1/blocks/{cid}", get(segments::block))
         .route("/v1/archive", get(segments::archive))
+        .route("/v1/archive/import", post(upload::import))
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/publish", post(templates::publish))
         .route("/v1/templates/adopt", post(templates::adopt))

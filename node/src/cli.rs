@@ -1,5 +1,7 @@
 //! The command line: what `dunlin --help` teaches.
 
+mod archive;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,7 +10,12 @@ use dunlin_client::{Fidelity, Metric, Scope, ScoreUnits, TemplateUse};
 use dunlin_protocols::{Multiaddr, NetworkName};
 use libp2p_identity::PeerId;
 
-use crate::{data_dir::DataDir, input::TimeUnit};
+pub(crate) use self::archive::ArchiveCommand;
+use crate::{
+    config::{ListenOn, Serve},
+    data_dir::DataDir,
+    input::TimeUnit,
+};
 
 /// A peer-to-peer database for behaviour over time.
 ///
@@ -54,6 +61,9 @@ pub(crate) enum Command {
     /// List, show, seal or fetch segments.
     #[command(subcommand)]
     Segments(SegmentsCommand),
+    /// Bring blocks of other IPFS nodes into the archive.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.
@@ -124,6 +134,12 @@ pub(crate) struct RunArgs {
     /// Address of the local API; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) api: Option<SocketAddr>,
+    /// Address of the trustless gateway, or `off`; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Option<ListenOn>,
+    /// What the gateway serves: `public`, or `all`, private segments included.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) gateway_serve: Option<Serve>,
 }
 
 /// How input is read.
@@ -310,6 +326,9 @@ pub(crate) enum SegmentsCommand {
         /// Ask this peer first; may be repeated.
         #[arg(long = "peer", value_name = "PEER")]
         peers: Vec<String>,
+        /// Ask this trustless gateway, too, by its URL; may be repeated.
+        #[arg(long = "gateway", value_name = "URL")]
+        gateways: Vec<String>,
         /// Fetch the observations too.
         #[arg(long)]
         payload: bool,

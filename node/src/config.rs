@@ -6,7 +6,13 @@
 
 mod reader;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    net::{AddrParseError, SocketAddr},
+    num::NonZeroUsize,
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
 
 use dunlin_protocols::{Multiaddr, NetworkName, Reach};
 use libp2p_identity::PeerId;
@@ -28,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) engine: EngineConfig,
     /// The archive of blocks.
     pub(crate) archive: ArchiveConfig,
+    /// The trustless gateway.
+    pub(crate) gateway: GatewayConfig,
     /// What leaves the node, and at what cost.
     pub(crate) privacy: PrivacyConfig,
     /// What the node takes from others.
@@ -82,6 +90,42 @@ pub(crate) struct EngineConfig {
 pub(crate) struct ArchiveConfig {
     /// Largest size of all blocks.
     pub(crate) bytes_max: u64,
+}
+
+/// The trustless gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GatewayConfig {
+    /// Where it listens, if at all.
+    pub(crate) listen: ListenOn,
+    /// What it serves.
+    pub(crate) serve: Serve,
+    /// Requests under way at once.
+    pub(crate) requests_max: NonZeroUsize,
+    /// How long one request may take.
+    pub(crate) request_timeout: Duration,
+    /// Largest CAR.
+    pub(crate) car_bytes_max: u64,
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListenOn(pub(crate) Option<SocketAddr>);
+
+impl FromStr for ListenOn {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))) }
+    }
+}
+
+/// Whose blocks a gateway serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Serve {
+    /// What strangers may have.
+    Public,
+    /// Everything that the node holds.
+    All,
 }
 
 /// What leaves the node, and at what cost.
@@ -145,6 +189,7 @@ impl Config {
             api: reader.section("api", ApiConfig::read),
             engine: reader.section("engine", EngineConfig::read),
             archive: reader.section("archive", ArchiveConfig::read),
+            gateway: reader.section("gateway", GatewayConfig::read),
             privacy: reader.section("privacy", PrivacyConfig::read),
             templates: reader.section("templates", TemplatesConfig::read),
             log: reader.section("log", LogConfig::read),
@@ -223,6 +268,22 @@ impl ArchiveConfig {
     fn read(section: &mut Section<'_>) -> Self {
         const MIB: u64 = 1 << 20;
         Self { bytes_max: section.integer("mib_max", 10_240, 1..=1 << 30) * MIB }
+    }
+}
+
+impl GatewayConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        const MIB: u64 = 1 << 20;
+        let requests = section.integer("requests_max", 64, 1..=1024);
+        let requests_max = usize::try_from(requests).ok().and_then(NonZeroUsize::new);
+        let seconds = section.integer("request_secs", 300, 1..=3600);
+        Self {
+            listen: section.parsed("listen", "off", "\"off\" or an address like 127.0.0.1:4610"),
+            serve: section.choice("serve", &[("public", Serve::Public), ("all", Serve::All)]),
+            requests_max: requests_max.unwrap_or(NonZeroUsize::MIN),
+            request_timeout: Duration::from_secs(seconds),
+            car_bytes_max: section.integer("car_mib_max", 1024, 1..=1 << 20) * MIB,
+        }
     }
 }
 

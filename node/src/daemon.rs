@@ -6,6 +6,7 @@ mod clock;
 mod compaction;
 mod exchanges;
 mod fetch;
+mod gateways;
 mod logging;
 mod node;
 mod responder;
@@ -24,6 +25,7 @@ use self::node::Node;
 pub(crate) use self::{
     compaction::{CompactionFailure, CompactionWish},
     fetch::{FetchError, FetchWish, Fetched},
+    gateways::GatewayUrl,
     shared::{Observed, Shared},
     sharing::{Held, Judged, SharingError},
 };
@@ -50,6 +52,8 @@ pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&dir.config_path())?;
     config.network.own_peers.extend(args.own_peer);
     config.api.listen = args.api.unwrap_or(config.api.listen);
+    config.gateway.listen = args.gateway.unwrap_or(config.gateway.listen);
+    config.gateway.serve = args.gateway_serve.unwrap_or(config.gateway.serve);
     logging::init(&config.log, args.network.log_file.as_deref())?;
     override_network(&mut config.network, args.network);
     let runtime = runtime()?;

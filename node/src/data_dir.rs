@@ -26,6 +26,9 @@ use crate::config::DEFAULT_TOML;
 /// File that lists where the running node listens for peers, one address a line.
 pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
 
+/// File that holds the address of the running node's gateway.
+pub(crate) const GATEWAY_ADDRESS_FILE: &str = "gateway.address";
+
 const CONFIG_FILE: &str = "config.toml";
 const IDENTITY_FILE: &str = "identity.key";
 const LOCK_FILE: &str = "lock";
@@ -182,7 +185,7 @@ impl DataDir {
 
     /// Takes back what [`Self::publish`] said in this run or, after a crash, in the last one.
     pub(crate) fn unpublish(&self) {
-        for name in [ADDRESS_FILE, NETWORK_ADDRESS_FILE] {
+        for name in [ADDRESS_FILE, NETWORK_ADDRESS_FILE, GATEWAY_ADDRESS_FILE] {
             // Absent is what we want.
             fs::remove_file(self.path.join(name)).ok();
         }

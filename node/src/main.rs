@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod daemon;
 mod data_dir;
+mod gateway;
 mod input;
 mod interrupt;
 mod output;

@@ -24,7 +24,7 @@ pub struct ArchiveStatus {
 }
 
 /// Segments to fetch from the network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FetchRequest {
     /// Up to 1,000 CIDs.
@@ -32,6 +32,9 @@ pub struct FetchRequest {
     /// Peers to ask first, whoever they are; the operator's own peers follow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
+    /// Trustless gateways to ask beside the own peers, as `http` or `https` URLs; up to 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<String>,
     /// Fetch the payload blocks too.
     #[serde(default)]
     pub payload: bool,
@@ -58,14 +61,14 @@ pub struct FetchedSegment {
     pub missing_payload: Vec<String>,
     /// Whether all that was wished for was in the local store already.
     pub local: bool,
-    /// Which peers were asked, in order, and how they answered.
+    /// Which peers and gateways were asked, in order, and how they answered.
     pub attempts: Vec<Attempt>,
 }
 
 /// One peer's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Whom we asked.
+    /// Whom we asked: a peer's id, or the URL of a gateway.
     pub peer: String,
     /// How it answered.
     pub outcome: AttemptOutcome,
@@ -85,4 +88,20 @@ pub enum AttemptOutcome {
     Refused,
     /// Not in time, or the connection broke.
     Failed,
+}
+
+/// What an import brought into the archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImportResponse {
+    /// The roots that the file names.
+    pub roots: Vec<String>,
+    /// Blocks that were read and are in the archive now.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// Blocks whose CID carries their content: they need no place.
+    pub inline: u64,
+    /// Whether strangers may have them.
+    pub public: bool,
 }

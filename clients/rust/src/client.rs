@@ -11,10 +11,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
     ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
-    ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, IngestAck, IngestRequest,
-    KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, PublishRequest, PublishResponse, Quality,
-    RemoveRequest, RemoveResponse, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
-    SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer, TrajectoryQuery,
+    ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck,
+    IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, PublishRequest,
+    PublishResponse, Quality, RemoveRequest, RemoveResponse, ScoresAnswer, ScoresQuery,
+    SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer,
+    TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -25,6 +26,9 @@ pub const TOKEN_FILE: &str = "api.token";
 
 /// Longest wait for an answer. Scoring and fetching may take seconds; nothing takes minutes.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest wait for a file to be sent and taken in: hundreds of GiB on a slow disk.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Largest answer that is read: a page of 1,000 segments of 4,096 channels stays below it.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -315,6 +319,31 @@ impl Client {
     /// See [`ClientError`].
     pub fn ledger(&self) -> Result<LedgerView, ClientError> {
         self.get("/v1/privacy/ledger")
+    }
+
+    /// Takes a CAR file in, block by block, verified. `is_public` says that strangers may have its blocks.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `bad_file` when the file is damaged. What was read before that stays.
+    pub fn import(
+        &self,
+        car: &mut dyn io::Read,
+        is_public: bool,
+    ) -> Result<ImportResponse, ClientError> {
+        self.upload(&format!("/v1/archive/import?public={is_public}"), car)
+    }
+
+    /// Sends a file, however large.
+    fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut file: &mut dyn io::Read,
+    ) -> Result<T, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let request = self.agent.post(&url).config().timeout_global(Some(UPLOAD_TIMEOUT)).build();
+        let request = request.header("Authorization", &self.authorization);
+        self.read(request.send(ureq::SendBody::from_reader(&mut file)))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -24,6 +24,7 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, FetchRequest, FetchResponse, FetchedSegment,
+    ImportResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

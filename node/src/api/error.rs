@@ -155,6 +155,18 @@ impl From<archive::ReadError> for ApiError {
     }
 }
 
+impl From<archive::ImportError> for ApiError {
+    fn from(error: archive::ImportError) -> Self {
+        match error {
+            archive::ImportError::Car(cause) => Self::bad_request("bad_file", chain(&cause)),
+            archive::ImportError::Put(full @ archive::PutError::Full { .. }) => {
+                Self::unavailable("full", full)
+            }
+            other => Self::store_failed(other),
+        }
+    }
+}
+
 impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
         match error {

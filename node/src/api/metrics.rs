@@ -1,6 +1,6 @@
 //! Metrics for Prometheus, made from the rooms' plain counters when they are asked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use prometheus_client::{
@@ -15,7 +15,7 @@ use super::{
     segments::archive_if_readable,
     status::{Totals, resident_bytes},
 };
-use crate::daemon::Shared;
+use crate::{daemon::Shared, gateway};
 
 pub(super) async fn metrics(
     State(shared): State<Arc<Shared>>,
@@ -116,6 +116,21 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 20] = [
     ("protocols_records_refused", "DHT records refused", |network| network.records_refused),
 ];
 
+const GATEWAY: [Row<gateway::Counters>; 4] = [
+    ("gateway_requests", "Requests to the gateway answered, whatever the answer", |gateway| {
+        gateway.answered.load(Ordering::Relaxed)
+    }),
+    ("gateway_requests_served", "Requests to the gateway answered with content", |gateway| {
+        gateway.served.load(Ordering::Relaxed)
+    }),
+    ("gateway_requests_busy", "Requests to the gateway refused for want of room", |gateway| {
+        gateway.busy.load(Ordering::Relaxed)
+    }),
+    ("gateway_cars_cut", "CARs cut off: a block was missing, or a limit was reached", |gateway| {
+        gateway.cut.load(Ordering::Relaxed)
+    }),
+];
+
 /// All numbers at one moment.
 #[derive(Debug)]
 struct Sample {
@@ -142,7 +157,10 @@ impl Sample {
         #[expect(clippy::cast_precision_loss, reason = "gauges are for graphs")]
         let gauge = |count: u64| count as f64;
         Ok(Self {
-            counters: rows(&ENGINE, &engine).chain(rows(&NETWORK, &network)).collect(),
+            counters: rows(&ENGINE, &engine)
+                .chain(rows(&NETWORK, &network))
+                .chain(rows(&GATEWAY, &shared.gateway))
+                .collect(),
             gauges: vec![
                 ("node_uptime_seconds", "Seconds since the start", shared.uptime().as_secs_f64()),
                 ("node_resident_bytes", "Resident memory", gauge(resident_bytes().unwrap_or(0))),

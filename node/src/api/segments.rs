@@ -10,10 +10,13 @@ use dunlin_wire::Cid;
 use tokio::time::Instant;
 
 use super::{Body, Path, convert, error::ApiError};
-use crate::daemon::{FetchWish, Fetched, Shared};
+use crate::daemon::{FetchWish, Fetched, GatewayUrl, Shared};
 
 /// Most segments of one page or one retrieval.
 const SEGMENTS_MAX: usize = 1_000;
+
+/// Most gateways of one retrieval.
+const GATEWAYS_MAX: usize = 16;
 
 /// Segments of a page when nobody says how many.
 const SEGMENTS_DEFAULT: u32 = 100;
@@ -104,8 +107,14 @@ pub(super) async fn fetch(
     }
     let peer = |text: &String| text.parse().map_err(|_| bad(format!("{text} is no peer id")));
     let first = request.peers.iter().map(peer).collect::<Result<_, _>>()?;
+    if request.gateways.len() > GATEWAYS_MAX {
+        let problem = format!("{} gateways; at most {GATEWAYS_MAX}", request.gateways.len());
+        return Err(bad(problem));
+    }
+    let gateways = request.gateways.iter().map(|url| url.parse::<GatewayUrl>().map_err(bad));
+    let gateways = gateways.collect::<Result<_, _>>()?;
     let started = Instant::now();
-    let wish = FetchWish { cids, first, payload: request.payload };
+    let wish = FetchWish { cids, first, gateways, payload: request.payload };
     let fetched = shared.fetch(wish).await?;
     let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(json::FetchResponse {
@@ -125,9 +134,9 @@ fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
     }
 }
 
-fn attempt_json(attempt: &Attempt) -> json::Attempt {
+fn attempt_json(attempt: &Attempt<String>) -> json::Attempt {
     json::Attempt {
-        peer: attempt.peer.to_string(),
+        peer: attempt.peer.clone(),
         outcome: match attempt.outcome {
             AttemptOutcome::Verified => json::AttemptOutcome::Verified,
             AttemptOutcome::Wrong => json::AttemptOutcome::Corrupt,

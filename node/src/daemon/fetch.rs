@@ -1,7 +1,7 @@
-//! Fetching segments by CID from peers: the archive's pure core decides whom to ask, this asks.
+//! Fetching segments by CID from peers and gateways: the archive's pure core decides whom to ask, this asks.
 //!
-//! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and those that
-//! the user names.
+//! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and the peers and
+//! gateways that the user names.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
-use dunlin_archive::{Answer, Ask, Attempt, Object, Pin, PutError, ReadError, Retrieval};
+use dunlin_archive::{Answer, Attempt, Object, Pin, PutError, ReadError, Retrieval};
 use dunlin_engine::Segment;
 use dunlin_protocols::{Handle, NetworkError, PeerId, messages::RefusalReason};
 use dunlin_wire::{Cid, block::Block};
 use tokio::task::JoinSet;
 
-use super::shared::Shared;
+use super::{
+    gateways::{GatewayUrl, Gateways},
+    shared::Shared,
+};
 
 /// Segments that are fetched and stored together. What they bring is in memory until then.
 const TOGETHER_MAX: usize = 256;
@@ -32,6 +35,8 @@ const BUSY_PAUSES_MS: [u64; 5] = [50, 100, 200, 400, 500];
 pub(crate) struct FetchWish {
     pub(crate) cids: Vec<Cid>,
     pub(crate) first: Vec<PeerId>,
+    /// Asked beside the operator's own peers.
+    pub(crate) gateways: Vec<GatewayUrl>,
     pub(crate) payload: bool,
 }
 
@@ -45,7 +50,17 @@ pub(crate) struct Fetched {
     pub(crate) block_bytes: usize,
     /// Whether all that was wished for was here already.
     pub(crate) is_local: bool,
-    pub(crate) attempts: Vec<Attempt>,
+    /// Who was asked, in order, by name.
+    pub(crate) attempts: Vec<Attempt<String>>,
+}
+
+/// Who may have a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Provider {
+    /// A peer of the swarm.
+    Peer(PeerId),
+    /// A gateway, by its place in the wish.
+    Gateway(usize),
 }
 
 /// Why nothing more was fetched. What was stored before stays.
@@ -69,37 +84,49 @@ impl Shared {
         self: &Arc<Self>,
         wish: FetchWish,
     ) -> Result<Vec<Fetched>, FetchError> {
-        let FetchWish { cids, first, payload } = wish;
-        let others = self.own_peers().await;
+        let FetchWish { cids, first, gateways, payload } = wish;
+        let own = self.own_peers().await;
+        let mut asked = Asked {
+            first: first.into_iter().map(Provider::Peer).collect(),
+            others: (0..gateways.len())
+                .map(Provider::Gateway)
+                .chain(own.into_iter().map(Provider::Peer))
+                .collect(),
+            gateways,
+            http: Gateways::new(),
+        };
         let together = if payload { TOGETHER_WITH_PAYLOAD_MAX } else { TOGETHER_MAX };
         let mut fetched = Vec::with_capacity(cids.len());
         for cids in cids.chunks(together) {
-            let wish = FetchWish { cids: cids.to_vec(), first: first.clone(), payload };
-            fetched.extend(self.fetch_together(wish, &others).await?);
+            fetched.extend(self.fetch_together(cids.to_vec(), payload, &mut asked).await?);
         }
         Ok(fetched)
     }
 
     async fn fetch_together(
         self: &Arc<Self>,
-        wish: FetchWish,
-        others: &[PeerId],
+        cids: Vec<Cid>,
+        payload: bool,
+        whom: &mut Asked,
     ) -> Result<Vec<Fetched>, FetchError> {
-        let FetchWish { cids, first, payload } = wish;
         let asked = cids.clone();
         let mut blocks = self.blocking(move |shared| local(shared, &asked, payload)).await?;
         let here: BTreeSet<Cid> = blocks.keys().copied().collect();
         let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
-        let mut retrieval = Retrieval::new(&wanted, &first, others);
-        self.retrieve(&mut retrieval, payload.then_some(&cids), &mut blocks).await;
-        let attempts: BTreeMap<Cid, Vec<Attempt>> = retrieval
+        let mut retrieval = Retrieval::new(&wanted, &whom.first, &whom.others);
+        self.retrieve(whom, &mut retrieval, payload.then_some(&cids), &mut blocks).await;
+        // A gateway that stood still would hold up every further part as long; the swarm watches peers.
+        for failed in retrieval.failed().filter(|failed| matches!(failed, Provider::Gateway(_))) {
+            whom.others.retain(|provider| *provider != failed);
+        }
+        let attempts: BTreeMap<Cid, Vec<Attempt<Provider>>> = retrieval
             .into_outcomes()
             .into_iter()
             .map(|outcome| (outcome.cid, outcome.attempts))
             .collect();
         let (mut fetched, mut objects) = (Vec::with_capacity(cids.len()), Vec::new());
         for cid in cids {
-            let one = judge(cid, payload, &here, &blocks, &attempts);
+            let one = judge(cid, payload, &here, &blocks, &attempts, whom);
             if !one.is_local {
                 objects.extend(object(&one, &blocks));
             }
@@ -120,19 +147,30 @@ impl Shared {
     /// payload of `roots`. What else looks like a segment links to nothing: it would have no end.
     async fn retrieve(
         &self,
-        retrieval: &mut Retrieval,
+        whom: &Asked,
+        retrieval: &mut Retrieval<Provider>,
         roots: Option<&Vec<Cid>>,
         blocks: &mut BTreeMap<Cid, Block>,
     ) {
         let mut asks = JoinSet::new();
         loop {
             while let Some(ask) = retrieval.next_ask() {
-                asks.spawn(put_question(self.network.clone(), ask));
+                match ask.peer {
+                    Provider::Peer(peer) => {
+                        asks.spawn(put_question(self.network.clone(), peer, ask.cids));
+                    }
+                    Provider::Gateway(index) => {
+                        let (http, url) = (whom.http.clone(), whom.gateways[index].clone());
+                        asks.spawn(
+                            async move { (ask.peer, http.ask(&url, ask.peer, ask.cids).await) },
+                        );
+                    }
+                }
             }
             let Some(answer) = asks.join_next().await else { return };
             let (peer, answer) = answer.expect("asking does not panic");
             let arrived = retrieval.handle(answer);
-            if !arrived.is_empty() {
+            if let (Provider::Peer(peer), false) = (peer, arrived.is_empty()) {
                 self.synced(peer);
             }
             for block in arrived {
@@ -154,6 +192,23 @@ impl Shared {
         let count = |peer: &PeerId| announced.get(peer).map(|counts| counts.values().sum::<u64>());
         peers.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
         peers
+    }
+}
+
+/// Whom a retrieval asks.
+struct Asked {
+    first: Vec<Provider>,
+    others: Vec<Provider>,
+    gateways: Vec<GatewayUrl>,
+    http: Gateways,
+}
+
+impl Asked {
+    fn name(&self, provider: Provider) -> String {
+        match provider {
+            Provider::Peer(peer) => peer.to_string(),
+            Provider::Gateway(index) => self.gateways[index].to_string(),
+        }
     }
 }
 
@@ -186,16 +241,18 @@ fn judge(
     payload: bool,
     here: &BTreeSet<Cid>,
     blocks: &BTreeMap<Cid, Block>,
-    attempts: &BTreeMap<Cid, Vec<Attempt>>,
+    attempts: &BTreeMap<Cid, Vec<Attempt<Provider>>>,
+    whom: &Asked,
 ) -> Fetched {
     let root = blocks.get(&cid);
     let segment = root.and_then(|root| Segment::decode(root.bytes()).ok());
     let links = segment.iter().filter(|_| payload).flat_map(|segment| segment.payload()).copied();
     let wished: Vec<Cid> = std::iter::once(cid).chain(links).collect();
-    let mut told: Vec<Attempt> = Vec::new();
+    let mut told: Vec<Attempt<String>> = Vec::new();
     for attempt in wished.iter().filter_map(|cid| attempts.get(cid)).flatten() {
-        if !told.contains(attempt) {
-            told.push(*attempt);
+        let attempt = Attempt { peer: whom.name(attempt.peer), outcome: attempt.outcome };
+        if !told.contains(&attempt) {
+            told.push(attempt);
         }
     }
     Fetched {
@@ -220,24 +277,30 @@ fn object(fetched: &Fetched, blocks: &BTreeMap<Cid, Block>) -> Option<Object> {
     Some(Object { pin: Pin::fetched(segment.collection().as_str()), root, links })
 }
 
-async fn put_question(network: Handle, ask: Ask) -> (PeerId, Answer) {
-    let Ask { peer, cids } = ask;
+async fn put_question(
+    network: Handle,
+    peer: PeerId,
+    cids: Vec<Cid>,
+) -> (Provider, Answer<Provider>) {
+    let provider = Provider::Peer(peer);
     let mut pauses = BUSY_PAUSES_MS.into_iter();
     let answer = loop {
         let is_busy = match network.blocks(peer, cids.clone()).await {
-            Ok(answer) => break Answer::blocks(peer, answer.blocks, answer.missing, answer.wrong),
+            Ok(answer) => {
+                break Answer::blocks(provider, answer.blocks, answer.missing, answer.wrong);
+            }
             Err(NetworkError::Busy) => true,
             Err(NetworkError::Refused { reason, .. }) => reason == RefusalReason::Busy,
             Err(NetworkError::Gate(_)) => false,
             Err(cause) => {
                 tracing::debug!(%peer, %cause, "no blocks");
-                break Answer::failed(peer);
+                break Answer::failed(provider);
             }
         };
         match pauses.next().filter(|_| is_busy) {
             Some(pause) => tokio::time::sleep(Duration::from_millis(pause)).await,
-            None => break Answer::refused(peer),
+            None => break Answer::refused(provider),
         }
     };
-    (peer, answer)
+    (provider, answer)
 }

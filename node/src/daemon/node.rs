@@ -19,7 +19,12 @@ use super::{
     trust_file::TrustFile,
     upkeep,
 };
-use crate::{api, config::Config, data_dir::DataDir};
+use crate::{
+    api,
+    config::Config,
+    data_dir::{DataDir, GATEWAY_ADDRESS_FILE},
+    gateway,
+};
 
 /// How long requests under way may go on when the node ends.
 const REQUESTS_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,8 +52,12 @@ impl Node {
     pub(super) async fn start(dir: DataDir, config: Config) -> anyhow::Result<Self> {
         dir.unpublish();
         let identity = dir.identity()?;
-        let listener = listen(config.api.listen).await?;
+        let listener = listen(config.api.listen, API).await?;
         let api_address = listener.local_addr().context("the API has no address")?;
+        let gateway = match config.gateway.listen.0 {
+            Some(address) => Some(listen(address, GATEWAY).await?),
+            None => None,
+        };
         let trust_file = TrustFile::load(&dir)?;
         let engine = open_engine(&dir)?;
         let archive = open_archive(&dir, &config)?;
@@ -65,6 +74,11 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
+        if let Some(gateway) = gateway {
+            let address = gateway.local_addr().context("the gateway has no address")?;
+            shared.dir.publish(GATEWAY_ADDRESS_FILE, &format!("{address}\n"))?;
+            tasks.spawn(gateway::serve(gateway, Arc::clone(&shared), stop.clone()));
+        }
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
@@ -143,9 +157,13 @@ async fn join(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     first
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Who listens, and how to make it listen elsewhere.
+const API: (&str, &str) = ("API", "--api or `api.listen`");
+const GATEWAY: (&str, &str) = ("gateway", "--gateway or `gateway.listen`");
+
+async fn listen(address: SocketAddr, (who, how): (&str, &str)) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("the API cannot listen on {address}; choose another one with --api or `api.listen`")
+        format!("the {who} cannot listen on {address}; choose another one with {how}")
     })
 }
 

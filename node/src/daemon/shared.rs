@@ -14,7 +14,7 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{clock, sharing::Sharing};
-use crate::{config::Config, data_dir::DataDir};
+use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
 const ANNOUNCERS_MAX: usize = 1024;
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     /// Wakes the responder: there is a new collection that peers may have templates for.
     pub(crate) curious: Notify,
     pub(crate) api_address: SocketAddr,
+    /// What the gateway did.
+    pub(crate) gateway: gateway::Counters,
     permits: Arc<Semaphore>,
     started: Instant,
     observed: Mutex<Observed>,
@@ -93,6 +95,7 @@ impl Shared {
             newcomer: Notify::new(),
             curious: Notify::new(),
             api_address,
+            gateway: gateway::Counters::default(),
             permits,
             started: Instant::now(),
             observed: Mutex::default(),
