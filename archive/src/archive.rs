@@ -16,7 +16,10 @@ use redb::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::{OpenError, Pin, PutError, ReadError};
+use crate::{
+    OpenError, Pin, PutError, ReadError,
+    catalog::{self, CatalogError, Entry, Root},
+};
 
 /// Version of the table layout.
 const FORMAT: u64 = 1;
@@ -27,6 +30,9 @@ const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks")
 const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
 /// Pin and root, to the CIDs that the root links to.
 const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
+
+/// Pin, to the root of its catalog and how many entries that has.
+const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> = TableDefinition::new("catalogs");
 
 /// How many public pins reach each block; none of the others are here.
 const PUBLIC: TableDefinition<'_, &[u8], u64> = TableDefinition::new("public");
@@ -166,6 +172,85 @@ impl Archive {
             writer.finish()?
         };
         self.commit(transaction, before, now)
+    }
+
+    /// As [`Self::put`] for segments, each with the start of its course: they are entered in the catalogs of
+    /// their pins in the same commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`], and when the catalog cannot be read; nothing is stored then.
+    pub fn put_cataloged(
+        &self,
+        segments: &[(i64, Object)],
+        position: Option<u64>,
+    ) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        let (before, now) = {
+            let mut writer = Writer::open(&transaction)?;
+            for (_, object) in segments {
+                writer.put(object)?;
+            }
+            let mut entries: BTreeMap<&Pin, Vec<Entry>> = BTreeMap::new();
+            for (start, object) in segments {
+                let of_pin = entries.entry(&object.pin).or_default();
+                of_pin.extend(Entry::new(*start, object.root.cid()));
+            }
+            for (pin, entries) in entries {
+                writer.enter(pin, &entries)?;
+            }
+            if let Some(position) = position {
+                writer.meta.insert("position", position)?;
+            }
+            writer.finish()?
+        };
+        self.commit(transaction, before, now)
+    }
+
+    /// Enters segments that a pin holds in its catalog, durably.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_cataloged`].
+    pub fn enter(&self, pin: &Pin, entries: &[Entry]) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        let (before, now) = {
+            let mut writer = Writer::open(&transaction)?;
+            writer.enter(pin, entries)?;
+            writer.finish()?
+        };
+        self.commit(transaction, before, now)
+    }
+
+    /// Forgets the catalog of a pin, which was damaged on disk: it can be made again of what the pin holds.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store refuses; nothing changed then.
+    pub fn drop_catalog(&self, pin: &Pin) -> Result<(), PutError> {
+        let transaction = self.database.begin_write()?;
+        let (before, now) = {
+            let mut writer = Writer::open(&transaction)?;
+            let nodes = Pin::catalog(pin);
+            for node in writer.roots(&nodes)? {
+                writer.unpin(&nodes, &node)?;
+            }
+            writer.catalogs.remove(pin.as_str())?;
+            writer.finish()?
+        };
+        self.commit(transaction, before, now)
+    }
+
+    /// Returns the root of a pin's catalog, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn catalog(&self, pin: &Pin) -> Result<Option<Root>, ReadError> {
+        let catalogs = self.database.begin_read()?.open_table(CATALOGS)?;
+        let Some(root) = catalogs.get(pin.as_str())? else { return Ok(None) };
+        let (cid, count) = root.value();
+        Ok(Some(Root { cid: stored_cid(cid)?, count }))
     }
 
     /// Makes `object` the only one under its pin: what the pin held before leaves, unless another pin
@@ -398,6 +483,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(REFERENCES)?;
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;
+        transaction.open_table(CATALOGS)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {
@@ -429,6 +515,7 @@ struct Writer<'a> {
     references: Table<'a, &'static [u8], u64>,
     pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
     public: Table<'a, &'static [u8], u64>,
+    catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
     before: Stats,
     now: Stats,
 }
@@ -443,6 +530,7 @@ impl<'a> Writer<'a> {
             references: transaction.open_table(REFERENCES)?,
             pins: transaction.open_table(PINS)?,
             public: transaction.open_table(PUBLIC)?,
+            catalogs: transaction.open_table(CATALOGS)?,
             before,
             now: before,
         })
@@ -468,6 +556,38 @@ impl<'a> Writer<'a> {
             let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
             self.pins.insert(pin, links.as_slice())?;
         }
+        Ok(())
+    }
+
+    /// Enters segments in the catalog of a pin.
+    fn enter(&mut self, pin: &Pin, entries: &[Entry]) -> Result<(), PutError> {
+        let root = match self.catalogs.get(pin.as_str())? {
+            None => None,
+            Some(root) => {
+                let (cid, count) = root.value();
+                Some(Root { cid: stored_cid(cid)?, count })
+            }
+        };
+        let get = |cid: &Cid| match self.blocks.get(cid.to_bytes().as_slice()) {
+            Ok(None) => Ok(None),
+            // One that is damaged is as good as none.
+            Ok(Some(bytes)) => Ok(verify(cid, bytes.value()).ok().map(|()| bytes.value().to_vec())),
+            Err(cause) => Err(cause),
+        };
+        let update = catalog::insert(get, root.as_ref(), entries).map_err(|cause| match cause {
+            CatalogError::Store(cause) => cause.into(),
+            cause => PutError::Catalog { what: cause.to_string() },
+        })?;
+        let Some(update) = update else { return Ok(()) };
+        let nodes = Pin::catalog(pin);
+        for block in update.added {
+            self.put(&Object::leaf(nodes.clone(), block))?;
+        }
+        for cid in &update.removed {
+            self.unpin(&nodes, cid)?;
+        }
+        let root = (update.root.cid.to_bytes(), update.root.count);
+        self.catalogs.insert(pin.as_str(), (root.0.as_slice(), root.1))?;
         Ok(())
     }
 

@@ -43,6 +43,13 @@ pub enum PutError {
         /// What it may hold.
         bytes_max: u64,
     },
+    /// A catalog is damaged on disk. [`Archive::drop_catalog`](crate::Archive::drop_catalog) makes room for
+    /// a new one.
+    #[error("the catalog is damaged: {what}")]
+    Catalog {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The store refused.
     #[error("the archive cannot store")]
     Database(#[source] Box<redb::Error>),

@@ -10,10 +10,13 @@ const PUBLIC: &str = "public/";
 pub struct Pin(String);
 
 impl Pin {
+    /// What the pins of a node's own segments begin with.
+    pub const OWN: &str = "own/";
+
     /// Segments of `collection` that this node sealed.
     #[must_use]
     pub fn own(collection: &str) -> Self {
-        Self(format!("own/{collection}"))
+        Self(format!("{}{collection}", Self::OWN))
     }
 
     /// Segments of `collection` that were fetched from peers. They are never announced as our own.
@@ -26,6 +29,12 @@ impl Pin {
     #[must_use]
     pub fn templates(collection: &str, signer: &PeerId) -> Self {
         Self(format!("templates/{collection}/{signer}"))
+    }
+
+    /// The nodes of the catalog of what another pin holds.
+    #[must_use]
+    pub fn catalog(of: &Self) -> Self {
+        Self(format!("catalog/{}", of.0))
     }
 
     /// Blocks that were imported under `name` and are the operator's own business.

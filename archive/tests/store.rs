@@ -8,7 +8,10 @@ use std::{
     path::PathBuf,
 };
 
-use dunlin_archive::{Archive, Config, Object, OpenError, Pin, PutError, ReadError, Stats};
+use dunlin_archive::{
+    Archive, Config, Object, OpenError, Pin, PutError, ReadError, Stats,
+    catalog::{self, Entry},
+};
 use dunlin_wire::block::{Block, Codec};
 use libp2p_identity::Keypair;
 
@@ -245,4 +248,70 @@ fn only_what_a_public_pin_reaches_is_public() {
     // No longer public, and still here.
     assert!(!is_public("root"));
     assert!(archive.has(block("root").cid()).unwrap());
+}
+
+/// A segment's block, as far as the archive looks at it.
+fn segment(number: u64) -> (i64, Object) {
+    let root = Block::new(Codec::DagCbor, number.to_be_bytes().to_vec());
+    let start = i64::try_from(number).unwrap() * 60_000_000;
+    (start, Object { pin: Pin::own("servers"), root, links: Vec::new() })
+}
+
+/// Returns the entries of a pin's catalog, read out of the archive's own blocks.
+fn cataloged(archive: &Archive, pin: &Pin) -> Vec<(i64, dunlin_wire::Cid)> {
+    let mut found = Vec::new();
+    if let Some(root) = archive.catalog(pin).unwrap() {
+        let get = |cid: &dunlin_wire::Cid| archive.get(cid);
+        let on_entry = |entry: Entry| found.push((entry.start, entry.cid()));
+        catalog::entries(get, &root, (i64::MIN, i64::MAX), on_entry).unwrap();
+    }
+    found
+}
+
+#[test]
+fn a_catalog_grows_with_what_is_put_and_leaves_no_old_nodes() {
+    let fixture = Fixture::new();
+    let (archive, own) = (fixture.open(), Pin::own("servers"));
+    assert_eq!(archive.catalog(&own).unwrap(), None);
+    let segments: Vec<(i64, Object)> = (0..1_000).map(segment).collect();
+    for (batch, position) in segments.chunks(64).zip(1..) {
+        archive.put_cataloged(batch, Some(position)).unwrap();
+    }
+    drop(archive);
+    let archive = fixture.open();
+    let expected: Vec<_> =
+        segments.iter().map(|(start, object)| (*start, *object.root.cid())).collect();
+    assert_eq!(cataloged(&archive, &own), expected);
+    let root = archive.catalog(&own).unwrap().unwrap();
+    assert_eq!((root.count, archive.position().unwrap()), (1_000, Some(16)));
+    let nodes = archive.pins(Pin::catalog(&own).as_str()).unwrap().into_values().sum::<u64>();
+    assert!((4..20).contains(&nodes), "{nodes}");
+    assert_eq!(archive.stats().unwrap().blocks, 1_000 + nodes);
+
+    // Another archive with the same segments has the same root, however it came to them.
+    let other = Fixture::new().open();
+    other
+        .put(&segments.iter().map(|(_, object)| object.clone()).collect::<Vec<_>>(), None)
+        .unwrap();
+    let entries: Vec<Entry> =
+        segments.iter().rev().map(|(start, o)| Entry::new(*start, o.root.cid()).unwrap()).collect();
+    other.enter(&own, &entries).unwrap();
+    assert_eq!(other.catalog(&own).unwrap(), Some(root));
+    other.drop_catalog(&own).unwrap();
+    assert_eq!((other.catalog(&own).unwrap(), other.stats().unwrap().blocks), (None, 1_000));
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_not_in_the_catalog_either() {
+    let fixture = Fixture::new();
+    let config = Config { bytes_max: 400, ..Config::default() };
+    let archive = Archive::open(&fixture.path(), config).unwrap();
+    let own = Pin::own("servers");
+    archive.put_cataloged(&[segment(1)], Some(1)).unwrap();
+    let before = (archive.catalog(&own).unwrap(), archive.stats().unwrap());
+    let many: Vec<(i64, Object)> = (2..40).map(segment).collect();
+    let refused = archive.put_cataloged(&many, Some(2));
+    assert!(matches!(refused, Err(PutError::Full { .. })), "{refused:?}");
+    assert_eq!((archive.catalog(&own).unwrap(), archive.stats().unwrap()), before);
+    assert_eq!(archive.position().unwrap(), Some(1));
 }

@@ -146,8 +146,8 @@ fn cluster_status_has_its_shape_and_is_true() {
     assert_eq!(json["node_count"], json!(json["members"].as_array().unwrap().len()));
     assert_eq!(json["cluster_id"], json!(status.network));
     assert_eq!(json["ipfs"]["archived_segments"], json!(archived));
-    // Each lossless segment of this size has one payload block besides its own.
-    assert_eq!(json["ipfs"]["total_cids"], json!(2 * archived));
+    // Each lossless segment of this size has one payload block besides its own; their catalog is a block too.
+    assert_eq!(json["ipfs"]["total_cids"], json!(2 * archived + 1));
     assert!(json["ipfs"]["last_archive_ms"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
     assert_eq!(json["federation"]["shared_templates"], json!(0));
 }
@@ -481,7 +481,19 @@ fn old_summaries_are_compacted_and_answers_say_so() {
     let history = client.history(&history).unwrap();
     assert!(history.coverage.complete && history.coverage.outlines == 1);
     assert!(history.points.len() > 900, "{}", history.points.len());
+    // One CID names all that was archived, before and after.
+    let catalogs = client.archive().unwrap().catalogs;
+    assert_eq!((catalogs.len(), catalogs[0].segments), (1, segments));
+    let node_of_it = client.block(&catalogs[0].root).unwrap();
+    assert_eq!(cid_of(&node_of_it), catalogs[0].root);
+    let said = stdout(&mut node.command(&["archive", "status"]));
+    assert!(said.contains(&catalogs[0].root), "{said}");
     assert_eq!(client.archive().unwrap().archived, segments, "the archive has them all");
     let nothing = stdout(&mut node.command(&["collections", "compact", "pairs", "--before", far]));
     assert!(nothing.contains("0 segments"), "{nothing}");
+}
+
+/// Returns the CID of a `dag-cbor` block.
+fn cid_of(bytes: &[u8]) -> String {
+    dunlin_wire::block::cid_of(dunlin_wire::block::Codec::DagCbor, bytes).to_string()
 }

@@ -21,6 +21,20 @@ pub struct ArchiveStatus {
     pub corrupt_refused: u64,
     /// When the newest segment was archived, in milliseconds since the epoch.
     pub last_archive_ms: Option<u64>,
+    /// One CID for each collection that names all of its own archived segments.
+    #[serde(default)]
+    pub catalogs: Vec<CatalogRoot>,
+}
+
+/// The root of the catalog of a collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogRoot {
+    /// The collection.
+    pub collection: String,
+    /// The root's CID: nodes that archived the same segments have the same.
+    pub root: String,
+    /// How many segments it names.
+    pub segments: u64,
 }
 
 /// Segments to fetch from the network.

@@ -23,8 +23,8 @@ mod status;
 mod templates;
 
 pub use archive::{
-    ArchiveStatus, Attempt, AttemptOutcome, FetchRequest, FetchResponse, FetchedSegment,
-    ImportResponse,
+    ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
+    FetchedSegment, ImportResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

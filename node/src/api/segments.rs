@@ -179,7 +179,7 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
             let stats = shared.archive.stats()?;
             let position = shared.archive.position()?.unwrap_or(0);
             Ok(json::ArchiveStatus {
-                archived: count(shared, "own/")?,
+                archived: count(shared, Pin::OWN)?,
                 // Segments are numbered from 1 in the order in which they are sealed.
                 due: shared.engine.last_segment()?.saturating_sub(position),
                 fetched: count(shared, "fetched/")?,
@@ -187,9 +187,24 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 bytes: stats.bytes,
                 corrupt_refused,
                 last_archive_ms,
+                catalogs: catalogs(shared)?,
             })
         })
         .await
+}
+
+fn catalogs(shared: &Shared) -> Result<Vec<json::CatalogRoot>, ApiError> {
+    let mut catalogs = Vec::new();
+    for pin in shared.archive.pins(Pin::OWN)?.into_keys() {
+        if let Some(root) = shared.archive.catalog(&pin)? {
+            catalogs.push(json::CatalogRoot {
+                collection: pin.as_str()[Pin::OWN.len()..].to_owned(),
+                root: root.cid.to_string(),
+                segments: root.count,
+            });
+        }
+    }
+    Ok(catalogs)
 }
 
 fn parse_cid(text: &str) -> Result<Cid, ApiError> {

@@ -1,13 +1,13 @@
-//! `archive import`.
+//! `archive status` and `archive import`.
 
 use std::{fs::File, io, path::Path};
 
 use anyhow::Context;
-use dunlin_client::{Client, ImportResponse};
+use dunlin_client::{ArchiveStatus, Client, ImportResponse};
 
 use crate::{
     cli::ArchiveCommand,
-    output::{Output, size},
+    output::{Output, Table, size, time},
 };
 
 pub(super) fn archive(
@@ -15,7 +15,10 @@ pub(super) fn archive(
     command: &ArchiveCommand,
     out: Output,
 ) -> anyhow::Result<()> {
-    let ArchiveCommand::Import { file, public } = command;
+    let (file, public) = match command {
+        ArchiveCommand::Status => return out.show(&client.archive()?, status),
+        ArchiveCommand::Import { file, public } => (file, public),
+    };
     let imported = if file == Path::new("-") {
         client.import(&mut io::stdin().lock(), *public)?
     } else {
@@ -24,6 +27,24 @@ pub(super) fn archive(
         client.import(&mut car, *public).with_context(|| file.display().to_string())?
     };
     out.show(&imported, text)
+}
+
+fn status(status: &ArchiveStatus) -> String {
+    let newest = status.last_archive_ms.map(|ms| i64::try_from(ms * 1_000).unwrap_or(i64::MAX));
+    let mut table = Table::new(["collection", "segments", "catalog"]);
+    for catalog in &status.catalogs {
+        let count = catalog.segments.to_string();
+        table.row([catalog.collection.clone(), count, catalog.root.clone()]);
+    }
+    format!(
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{table}",
+        status.archived,
+        status.due,
+        status.fetched,
+        status.blocks,
+        size(status.bytes),
+        newest.map_or_else(|| "never".to_owned(), time),
+    )
 }
 
 fn text(imported: &ImportResponse) -> String {

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dunlin_archive::{Object, Pin};
+use dunlin_archive::{Object, Pin, PutError, catalog::Entry};
+use dunlin_engine::Segment;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
@@ -13,8 +14,14 @@ const BATCH: usize = 256;
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// Segments that are entered in a catalog at once, where it is made again.
+const CATALOGED: usize = 4096;
+
 /// Runs until `stop`. A failure is reported and tried again: archiving waits, ingest goes on.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
+    if let Err(cause) = shared.blocking(catalog_all).await {
+        shared.report("catalog", format!("{cause:#}"));
+    }
     loop {
         let pause = match shared.blocking(archive_batch).await {
             Ok(0) => {
@@ -50,9 +57,45 @@ fn archive_batch(shared: &Shared) -> anyhow::Result<usize> {
     for stored in &sealed {
         if let Some(blocks) = shared.engine.segment_blocks(&stored.cid)? {
             let pin = Pin::own(stored.segment.collection().as_str());
-            objects.push(Object { pin, root: blocks.summary, links: blocks.payload });
+            let object = Object { pin, root: blocks.summary, links: blocks.payload };
+            objects.push((stored.segment.start().0, object));
         }
     }
-    shared.archive.put(&objects, Some(last.number))?;
+    match shared.archive.put_cataloged(&objects, Some(last.number)) {
+        Err(PutError::Catalog { what }) => {
+            tracing::warn!(what, "a catalog is damaged and is made again");
+            for (_, object) in &objects {
+                shared.archive.drop_catalog(&object.pin)?;
+            }
+            catalog_all(shared)?;
+            shared.archive.put_cataloged(&objects, Some(last.number))?;
+        }
+        done => done?,
+    }
     Ok(sealed.len())
+}
+
+/// Enters what was archived without its catalog: by an older version, or before the catalog was damaged.
+fn catalog_all(shared: &Shared) -> anyhow::Result<()> {
+    for (pin, count) in shared.archive.pins(Pin::OWN)? {
+        let cataloged = shared.archive.catalog(&pin)?.map_or(0, |root| root.count);
+        if cataloged >= count {
+            continue;
+        }
+        let mut after = None;
+        loop {
+            let roots = shared.archive.roots(&pin, after.as_ref(), CATALOGED)?;
+            let Some(last) = roots.last() else { break };
+            after = Some(*last);
+            let mut entries = Vec::with_capacity(roots.len());
+            for cid in &roots {
+                // One that is damaged on disk is entered when it is whole again.
+                let block = shared.stored_block(cid)?;
+                let segment = block.and_then(|block| Segment::decode(block.bytes()).ok());
+                entries.extend(segment.and_then(|segment| Entry::new(segment.start().0, cid)));
+            }
+            shared.archive.enter(&pin, &entries)?;
+        }
+    }
+    Ok(())
 }
