@@ -1,3 +1,5 @@
+//! The catalog as sets see it: what it holds, how it differs, what it refuses.
+
 use std::{collections::BTreeMap, convert::Infallible};
 
 use dunlin_wire::block::{Codec, cid_of};
