@@ -3,9 +3,10 @@
 //! [`Archive`] is a block store on one redb file. Objects are put whole, a root with the blocks it links
 //! to, under a [`Pin`] that says why they are kept; a batch is one durable commit, and what is read back
 //! is verified against its CID every time. [`Retrieval`] decides which peer to ask for which block; it
-//! is pure, and the shell above carries its questions over the network.
+//! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
+//! protocol of IPFS: its messages, what to ask of whom, and what to answer.
 //!
-//! Not here: bitswap, the gateway and bundles, which have rooms of their own behind the same store.
+//! Not here: the gateway and bundles, which have rooms of their own behind the same store.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+pub mod bitswap;
 mod error;
 mod pin;
 mod retrieval;
