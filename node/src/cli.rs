@@ -286,6 +286,9 @@ pub(crate) enum SegmentsCommand {
         /// Fetch the observations too.
         #[arg(long)]
         payload: bool,
+        /// Ask the DHT who has them, when no peer gives them; strangers learn what is looked for.
+        #[arg(long)]
+        dht: bool,
     },
 }
 

@@ -31,7 +31,7 @@ fn life(entity: &str, count: u32) -> Vec<Observation> {
 
 fn fetch_request(cids: &[String], peers: &[&str], payload: bool) -> FetchRequest {
     let peers = peers.iter().map(ToString::to_string).collect();
-    FetchRequest { cids: cids.to_vec(), peers, payload }
+    FetchRequest { cids: cids.to_vec(), peers, payload, dht: false }
 }
 
 fn publish_request(epsilon: f64) -> PublishRequest {

@@ -87,7 +87,8 @@ pub enum Action {
         /// The blocks.
         blocks: Vec<Block>,
     },
-    /// Search for providers of this block, and call [`Client::on_providers`].
+    /// Search for providers of this block: call [`Client::on_providers`] with some of them as often as
+    /// there are more, and [`Client::on_search_done`] in the end.
     Search {
         /// For whom.
         fetch: FetchId,
@@ -194,6 +195,12 @@ impl Client {
         Ok(())
     }
 
+    /// Returns how many blocks a fetch wants, each counted once.
+    #[must_use]
+    pub fn wants(&self, id: FetchId) -> usize {
+        self.fetches.get(&id).map_or(0, Fetch::wants)
+    }
+
     /// Ends a fetch; returns what became of every want, in their order.
     pub fn finish(&mut self, now: Instant, id: FetchId) -> Vec<Outcome> {
         let Some(fetch) = self.fetches.remove(&id) else { return Vec::new() };
@@ -224,10 +231,18 @@ impl Client {
         self.send();
     }
 
-    /// The search that [`Action::Search`] asked for found these, or nobody.
+    /// The search that [`Action::Search`] asked for found these. It may find more.
     pub fn on_providers(&mut self, now: Instant, id: FetchId, providers: &[PeerId]) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
-        fetch.add_candidates(providers);
+        fetch.push_candidates(providers);
+        self.advance(now, id);
+        self.send();
+    }
+
+    /// The search is over.
+    pub fn on_search_done(&mut self, now: Instant, id: FetchId) {
+        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        fetch.end_search();
         self.advance(now, id);
         self.send();
     }

@@ -24,7 +24,8 @@ const BATCH_WANTS_MAX: usize = 256;
 /// written, the next is read.
 const BATCHES_PER_PEER_MAX: usize = 3;
 
-/// Batches with blocks that are under way in all: at most 16 of 3 MiB.
+/// Batches under way in all that are being looked up or have blocks: at most 16 of 3 MiB. Answers without
+/// blocks are small, and bounded for each peer.
 const BATCHES_MAX: usize = 16;
 
 /// Wants of all peers together, of about 150 bytes each: 10 MiB. Above, new ones are passed over.
@@ -95,7 +96,7 @@ pub struct Server {
     /// Peers that have wants to look up, in turn.
     turns: VecDeque<PeerId>,
     batches: BTreeMap<BatchId, Batch>,
-    /// How many of `batches` have or may bring blocks.
+    /// How many of `batches` are looked up or have blocks.
     heavy: usize,
     last_batch: u64,
     totals: Totals,
@@ -274,9 +275,8 @@ impl Server {
                 ledger.batches += 1;
                 self.last_batch += 1;
                 let batch = BatchId(self.last_batch);
-                let is_heavy = queries.iter().any(|query| query.is_for_block);
-                self.heavy += usize::from(is_heavy);
-                let under_way = Batch { peer, is_heavy, queries: queries.clone() };
+                self.heavy += 1;
+                let under_way = Batch { peer, is_heavy: true, queries: queries.clone() };
                 self.batches.insert(batch, under_way);
                 self.actions.push_back(Action::LookUp { batch, peer, queries });
             }

@@ -35,6 +35,9 @@ pub struct FetchRequest {
     /// Fetch the payload blocks too.
     #[serde(default)]
     pub payload: bool,
+    /// Ask the DHT who has what these peers do not give. Strangers learn what is looked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dht: bool,
 }
 
 /// What became of each CID.

@@ -6,6 +6,7 @@ use axum::{Json, extract::State, http::header::CONTENT_TYPE, response::IntoRespo
 use dunlin_archive::{Attempt, AttemptOutcome, Pin};
 use dunlin_client as json;
 use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
+use dunlin_protocols::Search;
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
@@ -105,7 +106,8 @@ pub(super) async fn fetch(
     let peer = |text: &String| text.parse().map_err(|_| bad(format!("{text} is no peer id")));
     let first = request.peers.iter().map(peer).collect::<Result<_, _>>()?;
     let started = Instant::now();
-    let wish = FetchWish { cids, first, payload: request.payload };
+    let search = if request.dht { Search::Once } else { Search::Never };
+    let wish = FetchWish { cids, first, payload: request.payload, search };
     let fetched = shared.fetch(wish).await?;
     let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(json::FetchResponse {

@@ -49,8 +49,8 @@ pub(super) fn segments(
                 None => "no regime is open".to_owned(),
             })?;
         }
-        SegmentsCommand::Fetch { cids, peers, payload } => {
-            let answer = client.fetch(&FetchRequest { cids, peers, payload })?;
+        SegmentsCommand::Fetch { cids, peers, payload, dht } => {
+            let answer = client.fetch(&FetchRequest { cids, peers, payload, dht })?;
             out.show(&answer, fetched)?;
             let is_whole = |fetched: &FetchedSegment| {
                 fetched.segment.is_some() && fetched.missing_payload.is_empty()
@@ -132,7 +132,8 @@ fn fetched(answer: &FetchResponse) -> String {
         let mut how = match (fetched.local, attempts.as_slice()) {
             (true, _) => "was here already".to_owned(),
             (false, []) => {
-                "nobody to ask: no own peer is connected; name one with --peer".to_owned()
+                "nobody to ask: no own peer is connected; name one with --peer, or search with --dht"
+                    .to_owned()
             }
             (false, attempts) => attempts.join(", "),
         };

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dunlin_archive::{Object, Pin};
+use dunlin_wire::Cid;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
@@ -17,12 +18,13 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         let pause = match shared.blocking(archive_batch).await {
-            Ok(0) => {
+            Ok(cids) if cids.is_empty() => {
                 shared.recovered("archive");
                 Duration::MAX
             }
-            Ok(_) => {
+            Ok(cids) => {
                 shared.recovered("archive");
+                shared.network.stored(cids).await;
                 shared.archived();
                 shared.news.notify_one();
                 Duration::ZERO
@@ -41,11 +43,11 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     }
 }
 
-/// Archives the next segments that are not archived yet; returns how many.
-fn archive_batch(shared: &Shared) -> anyhow::Result<usize> {
+/// Archives the next segments that are not archived yet; returns their blocks.
+fn archive_batch(shared: &Shared) -> anyhow::Result<Vec<Cid>> {
     let position = shared.archive.position()?.unwrap_or(0);
     let sealed = shared.engine.sealed_after(position, BATCH)?;
-    let Some(last) = sealed.last() else { return Ok(0) };
+    let Some(last) = sealed.last() else { return Ok(Vec::new()) };
     let mut objects = Vec::with_capacity(sealed.len());
     for stored in &sealed {
         if let Some(blocks) = shared.engine.segment_blocks(&stored.cid)? {
@@ -54,5 +56,5 @@ fn archive_batch(shared: &Shared) -> anyhow::Result<usize> {
         }
     }
     shared.archive.put(&objects, Some(last.number))?;
-    Ok(sealed.len())
+    Ok(objects.iter().flat_map(Object::cids).collect())
 }

@@ -1,7 +1,8 @@
 //! Fetching segments by CID from peers: the archive's pure core decides whom to ask, this asks.
 //!
 //! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and those that
-//! the user names.
+//! the user names; the DHT is searched when the user wishes so. Nodes of Dunlin are asked first, over the
+//! exchange of segments, then nodes of IPFS over bitswap.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use dunlin_archive::{Answer, Ask, Attempt, Object, Pin, PutError, ReadError, Retrieval};
+use dunlin_archive::{Answer, Ask, Attempt, Object, Outcome, Pin, PutError, ReadError, Retrieval};
 use dunlin_engine::Segment;
-use dunlin_protocols::{Handle, NetworkError, PeerId, messages::RefusalReason};
+use dunlin_protocols::{Handle, NetworkError, PeerId, Search, messages::RefusalReason};
 use dunlin_wire::{Cid, block::Block};
 use tokio::task::JoinSet;
 
@@ -33,6 +34,8 @@ pub(crate) struct FetchWish {
     pub(crate) cids: Vec<Cid>,
     pub(crate) first: Vec<PeerId>,
     pub(crate) payload: bool,
+    /// Whether to ask the DHT who has what nobody else gave. Strangers learn what is looked for.
+    pub(crate) search: Search,
 }
 
 /// What became of one CID.
@@ -69,12 +72,12 @@ impl Shared {
         self: &Arc<Self>,
         wish: FetchWish,
     ) -> Result<Vec<Fetched>, FetchError> {
-        let FetchWish { cids, first, payload } = wish;
+        let FetchWish { cids, first, payload, search } = wish;
         let others = self.own_peers().await;
         let together = if payload { TOGETHER_WITH_PAYLOAD_MAX } else { TOGETHER_MAX };
         let mut fetched = Vec::with_capacity(cids.len());
         for cids in cids.chunks(together) {
-            let wish = FetchWish { cids: cids.to_vec(), first: first.clone(), payload };
+            let wish = FetchWish { cids: cids.to_vec(), first: first.clone(), payload, search };
             fetched.extend(self.fetch_together(wish, &others).await?);
         }
         Ok(fetched)
@@ -83,20 +86,25 @@ impl Shared {
     async fn fetch_together(
         self: &Arc<Self>,
         wish: FetchWish,
-        others: &[PeerId],
+        others: &Others,
     ) -> Result<Vec<Fetched>, FetchError> {
-        let FetchWish { cids, first, payload } = wish;
+        let FetchWish { cids, first, payload, search } = wish;
         let asked = cids.clone();
         let mut blocks = self.blocking(move |shared| local(shared, &asked, payload)).await?;
         let here: BTreeSet<Cid> = blocks.keys().copied().collect();
         let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
-        let mut retrieval = Retrieval::new(&wanted, &first, others);
-        self.retrieve(&mut retrieval, payload.then_some(&cids), &mut blocks).await;
-        let attempts: BTreeMap<Cid, Vec<Attempt>> = retrieval
-            .into_outcomes()
-            .into_iter()
-            .map(|outcome| (outcome.cid, outcome.attempts))
-            .collect();
+        let roots = payload.then_some(&cids);
+        let (foreign, first): (Vec<_>, Vec<_>) =
+            first.into_iter().partition(|peer| others.foreign.contains(peer));
+        let mut retrieval = Retrieval::new(&wanted, &first, &others.own);
+        self.retrieve(&mut retrieval, roots, &mut blocks).await;
+        let mut attempts = BTreeMap::new();
+        note_attempts(&mut attempts, retrieval.into_outcomes());
+        let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
+        // Those whose kind nobody knows come last: they may have been asked in vain a moment ago.
+        let candidates = [foreign, others.own_foreign.clone(), first].concat();
+        let outcomes = self.fetch_by_bitswap(wanted, candidates, search, roots, &mut blocks).await;
+        note_attempts(&mut attempts, outcomes);
         let (mut fetched, mut objects) = (Vec::with_capacity(cids.len()), Vec::new());
         for cid in cids {
             let one = judge(cid, payload, &here, &blocks, &attempts);
@@ -108,12 +116,16 @@ impl Shared {
         if objects.is_empty() {
             return Ok(fetched);
         }
-        self.blocking(move |shared| {
-            shared.archive.put(&objects, None)?;
-            shared.mended(&objects);
-            Ok(fetched)
-        })
-        .await
+        let cids = objects.iter().flat_map(Object::cids).collect();
+        let fetched = self
+            .blocking(move |shared| {
+                shared.archive.put(&objects, None)?;
+                shared.mended(&objects);
+                Ok::<_, FetchError>(fetched)
+            })
+            .await?;
+        self.network.stored(cids).await;
+        Ok(fetched)
     }
 
     /// Carries the retrieval's questions to peers until it is done; adds what arrives to `blocks`, and the
@@ -145,15 +157,78 @@ impl Shared {
         }
     }
 
-    /// Returns the connected peers of this node's operator: those who announced most segments first.
-    async fn own_peers(&self) -> Vec<PeerId> {
+    /// Fetches what nobody gave over the exchange of segments from nodes of IPFS, and from whom the DHT
+    /// names when it is to be searched.
+    async fn fetch_by_bitswap(
+        &self,
+        wanted: Vec<Cid>,
+        candidates: Vec<PeerId>,
+        search: Search,
+        roots: Option<&Vec<Cid>>,
+        blocks: &mut BTreeMap<Cid, Block>,
+    ) -> Vec<Outcome> {
+        if wanted.is_empty() || (candidates.is_empty() && search == Search::Never) {
+            return Vec::new();
+        }
+        let mut fetch = match self.network.fetch(wanted, candidates, search).await {
+            Ok(fetch) => fetch,
+            Err(cause) => {
+                tracing::debug!(%cause, "nothing fetched over bitswap");
+                return Vec::new();
+            }
+        };
+        while let Some((peer, arrived)) = fetch.next().await {
+            self.synced(peer);
+            let mut more = Vec::new();
+            for block in arrived {
+                let cid = *block.cid();
+                blocks.insert(cid, block);
+                if roots.is_some_and(|roots| roots.contains(&cid)) {
+                    more.extend(missing(cid, blocks, true));
+                }
+            }
+            if !more.is_empty()
+                && let Err(cause) = fetch.want(more).await
+            {
+                tracing::debug!(%cause, "payload not fetched over bitswap");
+            }
+        }
+        fetch.finish().await
+    }
+
+    /// Returns the connected peers of this node's operator, those who announced most segments first, and
+    /// who of the connected is no node of Dunlin's.
+    async fn own_peers(&self) -> Others {
         let announced = self.observed().announced;
         let views = self.network.peers().await;
-        let own = views.iter().filter(|view| view.link.is_some() && view.trust.is_own);
-        let mut peers: Vec<_> = own.map(|view| view.peer).collect();
+        let connected = || views.iter().filter(|view| view.link.is_some());
+        let own = connected().filter(|view| view.trust.is_own);
+        let (own_foreign, own): (Vec<_>, Vec<_>) = own.partition(|view| view.is_foreign);
+        let mut own: Vec<_> = own.into_iter().map(|view| view.peer).collect();
         let count = |peer: &PeerId| announced.get(peer).map(|counts| counts.values().sum::<u64>());
-        peers.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
-        peers
+        own.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
+        Others {
+            own,
+            own_foreign: own_foreign.into_iter().map(|view| view.peer).collect(),
+            foreign: connected().filter(|view| view.is_foreign).map(|view| view.peer).collect(),
+        }
+    }
+}
+
+/// Who may be asked besides those whom the user names.
+struct Others {
+    /// Own peers of our network.
+    own: Vec<PeerId>,
+    /// Own peers that are nodes of IPFS.
+    own_foreign: Vec<PeerId>,
+    /// All connected nodes of IPFS.
+    foreign: BTreeSet<PeerId>,
+}
+
+/// Adds who was asked for what, and how that went.
+fn note_attempts(attempts: &mut BTreeMap<Cid, Vec<Attempt>>, outcomes: Vec<Outcome>) {
+    for outcome in outcomes {
+        attempts.entry(outcome.cid).or_default().extend(outcome.attempts);
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn fetch(
     for batch in selection.honest.chunks(FETCH_BATCH) {
         stage.interrupt.check()?;
         let cids = batch.iter().map(|made| made.segment.cid.clone()).collect();
-        let request = FetchRequest { cids, peers: Vec::new(), payload: false };
+        let request = FetchRequest { cids, peers: Vec::new(), payload: false, dht: false };
         let answer = client.fetch(&request).with_context(|| stage.newcomer().says("fetch"))?;
         for fetched in &answer.segments {
             record_attempts(report, &stage.newcomer().name, fetched);

@@ -52,8 +52,12 @@ pub(super) fn be_lied_to(
         Ok(peers.iter().any(|peer| peer.connected && peer.peer == liar).then_some(()))
     })?;
     step.inc(1);
-    let request =
-        FetchRequest { cids: vec![cid.clone()], peers: vec![liar.clone()], payload: false };
+    let request = FetchRequest {
+        cids: vec![cid.clone()],
+        peers: vec![liar.clone()],
+        payload: false,
+        dht: false,
+    };
     let answer = newcomer.client.fetch(&request).with_context(|| newcomer.says("fetch"))?;
     let fetched = answer.segments.first().context("the newcomer's answer names no segment")?;
     record_attempts(report, &newcomer.name, fetched);

@@ -154,13 +154,11 @@ impl Fetch {
         unfound.map(|(cid, _)| *cid).collect()
     }
 
-    /// Adds what a search found, which is over with that.
-    pub(super) fn add_candidates(&mut self, peers: &[PeerId]) {
+    pub(super) fn end_search(&mut self) {
         self.search = SearchState::Over;
-        self.push_candidates(peers);
     }
 
-    fn push_candidates(&mut self, peers: &[PeerId]) {
+    pub(super) fn push_candidates(&mut self, peers: &[PeerId]) {
         for peer in peers {
             if self.candidates.len() < CANDIDATES_MAX && !self.candidates.contains(peer) {
                 self.candidates.push(*peer);

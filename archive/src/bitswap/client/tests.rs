@@ -344,7 +344,11 @@ fn providers_are_searched_for_once_when_nobody_else_is_left() {
     world.settle();
     assert_eq!(world.searches, wanted[..1]);
     assert!(!world.settled.contains(&fetch));
-    world.client.on_providers(world.now, fetch, &[peer(0), peer(1)]);
+    world.client.on_providers(world.now, fetch, &[peer(0)]);
+    world.settle();
+    assert!(!world.settled.contains(&fetch), "there may be more");
+    world.client.on_providers(world.now, fetch, &[peer(1)]);
+    world.client.on_search_done(world.now, fetch);
     world.settle();
     assert_eq!((world.got(fetch), world.searches.len()), (10, 1));
     assert!(world.settled.contains(&fetch));
