@@ -290,6 +290,13 @@ pub(crate) enum SegmentsCommand {
         #[arg(long)]
         dht: bool,
     },
+    /// Tell the DHT that this node has segments. Whoever keeps its records learns their CIDs; the blocks
+    /// themselves are served as before, to your own peers.
+    Provide {
+        /// Their CIDs.
+        #[arg(required = true)]
+        cids: Vec<String>,
+    },
 }
 
 /// Numbers with commas. A type of its own, because clap takes a plain `Vec` for an argument that may be

@@ -40,6 +40,21 @@ pub struct FetchRequest {
     pub dht: bool,
 }
 
+/// Segments to announce on the DHT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProvideRequest {
+    /// Up to 1,000 CIDs of archived segments.
+    pub cids: Vec<String>,
+}
+
+/// What was announced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvideResponse {
+    /// How many segments.
+    pub provided: u64,
+}
+
 /// What became of each CID.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FetchResponse {

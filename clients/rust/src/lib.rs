@@ -24,6 +24,7 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, FetchRequest, FetchResponse, FetchedSegment,
+    ProvideRequest, ProvideResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

@@ -116,6 +116,36 @@ pub(super) async fn fetch(
     }))
 }
 
+/// Announces archived blocks on the DHT, because the operator wishes so: it tells strangers their CIDs.
+pub(super) async fn provide(
+    State(shared): State<Arc<Shared>>,
+    Body(request): Body<json::ProvideRequest>,
+) -> Answer<json::ProvideResponse> {
+    if request.cids.len() > SEGMENTS_MAX {
+        let problem = format!("{} CIDs; at most {SEGMENTS_MAX} at once", request.cids.len());
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
+    let cids = request.cids.iter().map(|text| parse_cid(text)).collect::<Result<Vec<_>, _>>()?;
+    let archived = shared.blocking({
+        let cids = cids.clone();
+        move |shared| -> Result<(), ApiError> {
+            for cid in cids {
+                if !shared.archive.has(&cid)? {
+                    return Err(ApiError::not_found(format!("{cid} is not archived here")));
+                }
+            }
+            Ok(())
+        }
+    });
+    archived.await?;
+    for cid in &cids {
+        shared.network.provide(*cid).await.map_err(|cause| {
+            ApiError::unavailable("full", anyhow::anyhow!("{cid} cannot be provided: {cause}"))
+        })?;
+    }
+    Ok(Json(json::ProvideResponse { provided: cids.len() as u64 }))
+}
+
 fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
     let Fetched { cid, segment, missing_payload, block_bytes, is_local, attempts } = fetched;
     json::FetchedSegment {

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::Context;
 use dunlin_client::{
-    Client, FetchRequest, FetchResponse, FetchedSegment, SealResponse, Segment, SegmentsQuery,
+    Client, FetchRequest, FetchResponse, FetchedSegment, ProvideRequest, ProvideResponse,
+    SealResponse, Segment, SegmentsQuery,
 };
 
 use crate::{
@@ -47,6 +48,12 @@ pub(super) fn segments(
             out.show(&sealed, |SealResponse { cid }| match cid {
                 Some(cid) => format!("sealed {cid}"),
                 None => "no regime is open".to_owned(),
+            })?;
+        }
+        SegmentsCommand::Provide { cids } => {
+            let answer = client.provide(&ProvideRequest { cids })?;
+            out.show(&answer, |ProvideResponse { provided }| {
+                format!("{provided} segments are provided on the DHT")
             })?;
         }
         SegmentsCommand::Fetch { cids, peers, payload, dht } => {
