@@ -18,7 +18,7 @@ pub struct PeerView {
     pub link: Option<Link>,
     /// Addresses that it told, at most 16.
     pub addresses: Vec<Multiaddr>,
-    /// Whether it is an IPFS node of no Dunlin network: blocks are exchanged with it over bitswap, and
+    /// Whether it is an IPFS node of no Dunlin network: it is asked for blocks over bitswap, and for
     /// nothing else.
     pub is_foreign: bool,
     /// What it says that it runs.
@@ -96,7 +96,7 @@ struct Connected {
 pub(crate) enum Kinship {
     /// A Dunlin node of our network.
     Ours,
-    /// Another IPFS node: blocks are exchanged with it, and nothing else.
+    /// Another IPFS node: it is asked for blocks, and for nothing else.
     Foreign,
 }
 

@@ -26,7 +26,7 @@ use libp2p::swarm::{
     ConnectionHandler, ConnectionHandlerEvent, Stream, StreamUpgradeError, SubstreamProtocol,
     handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::protocol::{self, Incoming, ReadError, Room, Upgrade};
 
@@ -40,6 +40,16 @@ const PROOF: Duration = Duration::from_millis(200);
 
 /// A connection over which a message went in this time is kept open.
 const BUSY: Duration = Duration::from_secs(30);
+
+/// What one message costs of the time that a connection may take: 4,000 small ones a second.
+const MESSAGE_COST: Duration = Duration::from_micros(250);
+
+/// What each want or presence in it costs: 66,000 a second, six times what fast transfers of small blocks
+/// ask for.
+const ENTRY_COST: Duration = Duration::from_micros(15);
+
+/// How far a connection may run ahead of that; then it is not read from for as long as it is ahead.
+const AHEAD: Duration = Duration::from_secs(2);
 
 /// How often a message is tried on a new stream.
 const TRIES_MAX: u32 = 3;
@@ -92,7 +102,12 @@ pub(crate) struct Handler {
     /// What the peer speaks, once that is known.
     version: Option<Version>,
     reports: VecDeque<Report>,
-    active: Instant,
+    /// When the last message went.
+    active: Option<Instant>,
+    /// Up to when what was read is paid for.
+    paid: Instant,
+    /// Until it has caught up.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 type Reading = BoxFuture<'static, (Stream, Result<Incoming, ReadError>)>;
@@ -138,7 +153,9 @@ impl Handler {
             kept: None,
             version: None,
             reports: VecDeque::new(),
-            active: Instant::now(),
+            active: None,
+            paid: Instant::now(),
+            pause: None,
         }
     }
 
@@ -155,12 +172,26 @@ impl Handler {
     fn on_read(&mut self, stream: Stream, message: Result<Incoming, ReadError>) {
         match message {
             Ok(message) => {
-                self.active = Instant::now();
+                self.charge(&message);
                 self.reports.push_back(Report::Received(message));
                 self.read_on(stream);
             }
             Err(ReadError::Violation(cause)) => self.reports.push_back(Report::Violation(cause)),
             Err(ReadError::Ended | ReadError::Cut) => {}
+        }
+    }
+
+    /// Charges the connection for a message. One that sends more than it may is read from again when it has
+    /// caught up: its sender waits, and nobody else.
+    fn charge(&mut self, message: &Incoming) {
+        let now = Instant::now();
+        self.active = Some(now);
+        let entries = message.wants.len() + message.presences.len() + message.passed_over;
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+        self.paid = self.paid.max(now) + MESSAGE_COST + ENTRY_COST.saturating_mul(entries);
+        let ahead = self.paid.saturating_duration_since(now);
+        if ahead > AHEAD {
+            self.pause = Some(Box::pin(sleep(ahead - AHEAD)));
         }
     }
 
@@ -202,7 +233,7 @@ impl Handler {
                         self.outbound = Outbound::Writing { letter, since, writing };
                         return None;
                     };
-                    self.active = Instant::now();
+                    self.active = Some(Instant::now());
                     match written {
                         Ok(()) if self.kept.is_none() => {
                             let since = since.unwrap_or_else(Instant::now);
@@ -315,7 +346,7 @@ impl ConnectionHandler for Handler {
 
     fn connection_keep_alive(&self) -> bool {
         let is_sending = !matches!(self.outbound, Outbound::Idle) || !self.queue.is_empty();
-        is_sending || self.active.elapsed() < BUSY
+        is_sending || self.active.is_some_and(|active| active.elapsed() < BUSY)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -329,6 +360,12 @@ impl ConnectionHandler for Handler {
             }
             if !self.reports.is_empty() {
                 continue;
+            }
+            if let Some(pause) = &mut self.pause {
+                if pause.poll_unpin(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.pause = None;
             }
             match self.inbound.poll_next_unpin(cx) {
                 Poll::Ready(Some((stream, message))) => self.on_read(stream, message),

@@ -89,7 +89,7 @@ impl Actor {
     /// A peer said what it is. One of another network has no business here.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
         let is_ours = info.protocol_version == self.config.network.family();
-        // A node of IPFS is welcome to exchange blocks, and nothing else.
+        // A node of IPFS is welcome to exchange blocks.
         let is_foreign = !info.protocol_version.starts_with("/dunlin/")
             && info.protocols.iter().any(bitswap::is_protocol);
         if !is_ours && !is_foreign {
