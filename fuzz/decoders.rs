@@ -13,6 +13,7 @@ use std::{
 };
 
 use dunlin_archive::{
+    bitswap::{self, Version, WANTS_MAX},
     car,
     dag::{self, Source},
 };
@@ -45,7 +46,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 20] = [
+pub(crate) const TARGETS: [(&str, Decoder); 21] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -54,6 +55,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 20] = [
     ("templates_response", message::<TemplatesResponse>),
     ("segment_announcement", signed::<SegmentAnnouncement>),
     ("template_announcement", signed::<TemplateAnnouncement>),
+    ("bitswap_message", bitswap_message),
     ("segment", segment),
     ("segment_payload", segment_payload),
     ("outline", outline),
@@ -120,6 +122,22 @@ fn canonical<T: Serialize + DeserializeOwned>(data: &[u8]) -> bool {
 fn message<M: Message>(data: &[u8]) -> bool {
     let Ok(message) = M::decode(data) else { return false };
     assert_eq!(message.encode().expect("it was decoded"), data);
+    true
+}
+
+/// Protobuf has many encodings of one message, so what is compared is what the bytes say. Blocks of kinds
+/// that nobody asks for are read and not kept.
+fn bitswap_message(data: &[u8]) -> bool {
+    let Ok(mut message) = bitswap::Message::decode(data) else { return false };
+    assert!(message.wants.len() <= WANTS_MAX && message.presences.len() <= WANTS_MAX);
+    message.blocks.retain(|claim| claim.kind != bitswap::Kind::Foreign);
+    message.passed_over = 0;
+    let again = bitswap::Message::decode(&message.encode(Version::V1_2));
+    assert_eq!(again.as_ref(), Ok(&message));
+    for version in [Version::V1_0, Version::V1_1] {
+        bitswap::Message::decode(&message.encode(version)).expect("what we write can be read");
+    }
+    message.blocks.into_iter().for_each(|claim| drop(claim.name()));
     true
 }
 

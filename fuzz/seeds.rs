@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use dunlin_archive::{car, dag};
+use dunlin_archive::{
+    bitswap::{Ask, Claim, Kind as BlockKind, Message as Bitswap, Presence, Version, Want},
+    car, dag,
+};
 use dunlin_engine::{
     Budget, CollectionName, CollectionSpec, Compaction, Config, Dim, Engine, EntityId, ErrorBound,
     Fidelity, Observation, Segment, Timestamp, Units, compact,
@@ -42,6 +45,7 @@ fn main() {
     let corpus = Corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"));
     samples(&corpus);
     messages(&corpus);
+    bitswap(&corpus);
     announcements(&corpus);
     segments(&corpus);
     indexes(&corpus);
@@ -129,6 +133,29 @@ fn messages(corpus: &Corpus) {
     let envelopes = vec![ByteBuf::from(vec![1, 2, 3]), ByteBuf::new()];
     response("envelopes", TemplatesResponse::Envelopes { envelopes });
     response("refused", TemplatesResponse::Refused { reason: RefusalReason::Busy });
+}
+
+fn bitswap(corpus: &Corpus) {
+    let cid = *block().cid();
+    let want = |ask, priority, send_dont_have| Want { cid, ask, priority, send_dont_have };
+    let asking = Bitswap {
+        wants: vec![
+            want(Ask::Block, 1, true),
+            want(Ask::Have, i32::MIN, true),
+            want(Ask::Cancel, 0, false),
+        ],
+        is_full: true,
+        ..Bitswap::default()
+    };
+    let presences = [true, false].map(|is_here| Presence { cid, is_here }).to_vec();
+    let answering = Bitswap {
+        blocks: vec![Claim::of(block()), Claim { kind: BlockKind::Bare, bytes: vec![7; 9] }],
+        presences,
+        ..Bitswap::default()
+    };
+    for (name, message) in [("asking", asking), ("answering", answering)] {
+        corpus.add("bitswap_message", name, &message.encode(Version::V1_2));
+    }
 }
 
 fn announcements(corpus: &Corpus) {

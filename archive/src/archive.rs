@@ -73,6 +73,11 @@ impl Object {
         Self { pin, root, links: Vec::new() }
     }
 
+    /// Returns the CIDs of the root and of the blocks it links to.
+    pub fn cids(&self) -> impl Iterator<Item = Cid> {
+        self.blocks().map(|block| *block.cid())
+    }
+
     fn blocks(&self) -> impl Iterator<Item = &Block> {
         std::iter::once(&self.root).chain(&self.links)
     }

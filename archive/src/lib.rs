@@ -3,8 +3,10 @@
 //! [`Archive`] is a block store on one redb file. Objects are put whole, a root with the blocks it links
 //! to, under a [`Pin`] that says why they are kept; a batch is one durable commit, and what is read back
 //! is verified against its CID every time. [`Retrieval`] decides which peer to ask for which block; it
-//! is pure, and the shell above carries its questions over the network. [`dag`] reads graphs of blocks, those
-//! of other IPFS nodes too, and [`car`] the files in which blocks travel.
+//! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
+//! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
+//! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
+//! of a collection by one CID.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -23,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+pub mod bitswap;
 pub mod car;
 pub mod catalog;
 pub mod dag;

@@ -67,6 +67,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/query/changes", post(query::changes))
         .route("/v1/query/trajectory", post(query::trajectory))
         .route("/v1/segments/fetch", post(segments::fetch))
+        .route("/v1/segments/provide", post(segments::provide))
         .route("/v1/segments/{cid}", get(segments::show))
         .route("/v1/blocks/{cid}", get(segments::block))
         .route("/v1/archive", get(segments::archive))

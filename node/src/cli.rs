@@ -332,6 +332,16 @@ pub(crate) enum SegmentsCommand {
         /// Fetch the observations too.
         #[arg(long)]
         payload: bool,
+        /// Ask the DHT who has them, when no peer gives them; strangers learn what is looked for.
+        #[arg(long)]
+        dht: bool,
+    },
+    /// Tell the DHT that this node has segments. Whoever keeps its records learns their CIDs; the blocks
+    /// themselves are served as before, to your own peers.
+    Provide {
+        /// Their CIDs.
+        #[arg(required = true)]
+        cids: Vec<String>,
     },
 }
 

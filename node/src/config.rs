@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use dunlin_protocols::{Multiaddr, NetworkName, Reach};
+use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
 use libp2p_identity::PeerId;
 
 pub(crate) use self::reader::ConfigError;
@@ -61,6 +61,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) reach: Reach,
     /// Peers of the same operator, who alone may have private segments.
     pub(crate) own_peers: Vec<PeerId>,
+    /// The protocol of the DHT to take part in, when it is not one of this network alone.
+    pub(crate) dht: Option<StreamProtocol>,
     /// Exempt loopback from the limit on connections from one address.
     pub(crate) one_machine: bool,
 }
@@ -229,9 +231,16 @@ impl NetworkConfig {
             mdns: section.boolean("mdns", true),
             reach: section.choice("reach", &[("local", Reach::Local), ("public", Reach::Public)]),
             own_peers: section.parsed_list("own_peers", &[], "a peer id like 12D3KooW…"),
+            dht: dht(section),
             one_machine: section.boolean("one_machine", false),
         }
     }
+}
+
+fn dht(section: &mut Section<'_>) -> Option<StreamProtocol> {
+    let parse = |text: &str| StreamProtocol::try_from_owned(text.to_owned()).ok();
+    let is_accepted = |text: &str| text.is_empty() || parse(text).is_some();
+    parse(&section.checked("dht", "", "a protocol like /ipfs/kad/1.0.0, or nothing", is_accepted))
 }
 
 impl ApiConfig {

@@ -124,6 +124,7 @@ fn network_config(config: &NetworkConfig) -> dunlin_protocols::Config {
         bootstrap: config.bootstrap.clone(),
         mdns: config.mdns,
         reach: config.reach,
+        dht: config.dht.clone(),
         one_machine: config.one_machine,
         ..dunlin_protocols::Config::new(config.name.clone())
     }

@@ -172,7 +172,7 @@ fn peers_and_gateways_are_asked_together() {
         cids: fixture.cids.clone(),
         peers: vec![nobody.to_owned()],
         gateways: vec![fixture.honest()],
-        payload: false,
+        ..FetchRequest::default()
     };
     let answer = fixture.empty.client().fetch(&request).unwrap();
     fixture.assert_all_here_without_payload(&answer);

@@ -17,7 +17,7 @@ use libp2p::{
 };
 
 use crate::{
-    address_limits,
+    address_limits, bitswap,
     codec::Codec,
     config::{
         Config, IDLE_TIMEOUT, MEMORY_BYTES_MAX, NEGOTIATING_MAX, QUIC_CONNECTION_BYTES_MAX,
@@ -58,6 +58,7 @@ pub(crate) struct Behaviour {
     pub(crate) kad: kad::Behaviour<ProviderStore>,
     pub(crate) gossip:
         gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
+    pub(crate) bitswap: bitswap::Behaviour,
     pub(crate) segments: SegmentsExchange,
     pub(crate) templates: TemplatesExchange,
 }
@@ -73,6 +74,7 @@ impl Behaviour {
             mdns: mdns(keypair, config).into(),
             kad: kad(keypair, config),
             gossip: gossip(keypair, config)?,
+            bitswap: bitswap::Behaviour::default(),
             segments: exchange(SEGMENTS_PROTOCOL),
             templates: exchange(TEMPLATES_PROTOCOL),
         })
@@ -101,7 +103,7 @@ fn mdns(keypair: &Keypair, config: &Config) -> Option<mdns::tokio::Behaviour> {
 
 fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<ProviderStore> {
     let me = keypair.public().to_peer_id();
-    let mut settings = kad::Config::new(config.network.kad_protocol());
+    let mut settings = kad::Config::new(config.kad_protocol());
     settings
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         // There are no values to republish, and the job for it would remember every key that anybody

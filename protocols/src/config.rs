@@ -59,6 +59,10 @@ pub struct Config {
     pub mdns: bool,
     /// Whether strangers reach this node. Default local.
     pub reach: Reach,
+    /// The DHT to take part in: `None` for one of this network alone, or the protocol of one that is shared
+    /// with others, such as `/ipfs/kad/1.0.0`. Default `None`. In a shared one strangers are met, and
+    /// whoever keeps its records learns that this node provides what it provides.
+    pub dht: Option<StreamProtocol>,
     /// Whether several nodes share this machine: connections from loopback are then exempt from the
     /// limit for one address. Default false.
     pub one_machine: bool,
@@ -75,8 +79,14 @@ impl Config {
             bootstrap: Vec::new(),
             mdns: true,
             reach: Reach::Local,
+            dht: None,
             one_machine: false,
         }
+    }
+
+    /// Returns the protocol of the DHT that the node takes part in.
+    pub(crate) fn kad_protocol(&self) -> StreamProtocol {
+        self.dht.clone().unwrap_or_else(|| self.network.kad_protocol())
     }
 
     /// Returns each bootstrap address with the peer it leads to.
@@ -119,7 +129,7 @@ impl NetworkName {
         format!("/dunlin/{}/1", self.0)
     }
 
-    pub(crate) fn kad_protocol(&self) -> StreamProtocol {
+    fn kad_protocol(&self) -> StreamProtocol {
         StreamProtocol::try_from_owned(format!("/dunlin/{}/kad/1.0.0", self.0))
             .expect("a path that begins with a slash")
     }

@@ -24,6 +24,12 @@ pub struct Counters {
     pub violations: u64,
     /// Blocks that did not hash to their CID.
     pub wrong_cids: u64,
+    /// Bitswap messages with a block that was not asked for, or with bytes that are not what was.
+    pub blocks_unasked: u64,
+    /// Bitswap wants of peers that were passed over: beyond a limit, or for what nobody here can name.
+    pub wants_refused: u64,
+    /// Bitswap wants of peers that stand now.
+    pub wants_standing: u64,
     /// Bytes of blocks received and verified.
     pub block_bytes_received: u64,
     /// Bytes of blocks served.

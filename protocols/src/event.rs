@@ -1,5 +1,6 @@
 //! What the network tells the shell.
 
+use dunlin_archive::bitswap::{Found, Query};
 use dunlin_trust::Record;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
@@ -28,6 +29,15 @@ pub enum Event {
         request: SegmentsRequest,
         /// Where the answer goes.
         reply: SegmentsReply,
+    },
+    /// A peer that may ask for segments wants blocks over bitswap.
+    BlocksWanted {
+        /// The peer.
+        peer: PeerId,
+        /// What to look up, most wanted first.
+        queries: Vec<Query>,
+        /// Where the answer goes.
+        reply: BlocksReply,
     },
     /// A peer that may ask for templates does.
     TemplatesRequested {
@@ -75,6 +85,19 @@ impl SegmentsReply {
     /// Answers that there is no answer.
     pub fn refuse(self, reason: RefusalReason) {
         self.send(SegmentsResponse::Refused { reason });
+    }
+}
+
+/// Where what was found goes. Dropped without an answer, the blocks count as not here.
+#[derive(Debug)]
+pub struct BlocksReply(pub(crate) oneshot::Sender<Vec<Found>>);
+
+impl BlocksReply {
+    /// Answers the queries in their order. Those behind the end of the answer are put again: a shell that
+    /// has read [`dunlin_archive::bitswap::BATCH_BYTES_MAX`] stops.
+    pub fn send(self, found: Vec<Found>) {
+        // The network may have ended.
+        self.0.send(found).ok();
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use dunlin_archive::{
+    Outcome,
+    bitswap::{self, FetchId, Search},
+};
 use dunlin_trust::{Evidence, Operation, Refusal};
 use dunlin_wire::{Cid, block::Block};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Counters, PeerView,
+    Counters, Fetch, PeerView,
+    fetch::Started,
     messages::{
         CIDS_PER_REQUEST_MAX, ClaimedBlock, RefusalReason, SegmentAnnouncement, SegmentsRequest,
         SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
@@ -34,6 +39,11 @@ pub struct Handle {
 pub(crate) enum Command {
     Segments { peer: PeerId, request: SegmentsRequest, reply: Reply<SegmentsResponse> },
     Templates { peer: PeerId, request: TemplatesRequest, reply: Reply<TemplatesResponse> },
+    Fetch { wanted: Vec<Cid>, candidates: Vec<PeerId>, search: Search, reply: Reply<Started> },
+    FetchMore { fetch: FetchId, wanted: Vec<Cid>, reply: Reply<usize> },
+    FetchTaken { fetch: FetchId, blocks: usize },
+    FetchFinish { fetch: FetchId, reply: Reply<Vec<Outcome>> },
+    Stored(Vec<Cid>),
     AnnounceSegments(SegmentAnnouncement),
     AnnounceTemplates(TemplateAnnouncement),
     Dial { address: Multiaddr, reply: Reply<()> },
@@ -106,6 +116,29 @@ impl Handle {
         self.judge(peer, Evidence::WrongCid, answer.wrong.len()).await;
         self.judge(peer, Evidence::ProtocolViolation, usize::from(unasked)).await;
         Ok(answer)
+    }
+
+    /// Begins to fetch blocks over bitswap, which IPFS nodes speak: from `candidates`, the first ones
+    /// first, and with [`Search::Once`] from whom the DHT says has the first of them. Which CIDs a node
+    /// searches for tells strangers what it looks at.
+    ///
+    /// # Errors
+    ///
+    /// Fails when too much is under way. A candidate that the gate refuses is left out.
+    pub async fn fetch(
+        &self,
+        wanted: Vec<Cid>,
+        candidates: Vec<PeerId>,
+        search: Search,
+    ) -> Result<Fetch, NetworkError> {
+        let started =
+            self.ask(|reply| Command::Fetch { wanted, candidates, search, reply }).await?;
+        Ok(Fetch::new(self.clone(), started))
+    }
+
+    /// Tells that blocks were stored: peers that asked for them over bitswap get them now.
+    pub async fn stored(&self, cids: Vec<Cid>) {
+        self.tell(Command::Stored(cids)).await;
     }
 
     /// Asks a peer for the CIDs of a collection's segments, in order, behind `after`.
@@ -236,13 +269,16 @@ impl Handle {
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetworkError> {
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, NetworkError> {
         let (reply, answer) = oneshot::channel();
         self.tell(command(reply)).await;
         answer.await.unwrap_or(Err(NetworkError::Ended))
     }
 
-    async fn tell(&self, command: Command) {
+    pub(crate) async fn tell(&self, command: Command) {
         // A network that has ended answers nobody: the questions above see that by themselves.
         self.commands.send(command).await.ok();
     }
@@ -316,6 +352,9 @@ pub enum NetworkError {
     /// Too many requests of this kind are under way.
     #[error("too many requests are under way; try again later")]
     Busy,
+    /// More blocks are wanted at once than one fetch may have.
+    #[error(transparent)]
+    Fetch(bitswap::Refusal),
     /// The address cannot be dialled, or the record not be stored.
     #[error("{cause}")]
     Impossible {

@@ -9,18 +9,20 @@
 //! - [`Config`]: the name of the network, addresses, and the limits of `config.rs`.
 //!
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
-//! answers [`Event::SegmentsRequested`] and [`Event::TemplatesRequested`].
+//! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`] and [`Event::TemplatesRequested`].
 
 #![forbid(unsafe_code)]
 
 mod address_limits;
 mod behaviour;
+mod bitswap;
 mod codec;
 mod config;
 mod connection_limits;
 mod counters;
 mod discovery;
 mod event;
+mod fetch;
 mod handle;
 pub mod messages;
 mod network;
@@ -31,8 +33,10 @@ mod requests;
 
 pub use config::{Config, ConfigError, NetworkName, Reach};
 pub use counters::Counters;
-pub use event::{Event, SegmentsReply, TemplatesReply};
+pub use dunlin_archive::bitswap::{Found, Query, Search};
+pub use event::{BlocksReply, Event, SegmentsReply, TemplatesReply};
+pub use fetch::Fetch;
 pub use handle::{BlocksAnswer, Handle, NetworkError, SegmentsPage};
-pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
+pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
 pub use network::{Network, StartError};
 pub use peers::{Direction, PeerView, Transport};

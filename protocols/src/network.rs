@@ -1,6 +1,7 @@
 //! The network's one task: it owns the swarm and the trust of the node, and does one thing at a time.
 
 mod announcements;
+mod blocks;
 mod serving;
 mod swarm_events;
 
@@ -11,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use dunlin_archive::bitswap::FetchId;
 use dunlin_trust::{Evidence, Operation, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     announcements::Heard,
+    blocks::{Fetches, LookingUp},
     serving::{Held, Serving},
 };
 use crate::{
@@ -111,6 +114,8 @@ impl Network {
             templates_asked: Asked::default(),
             admission: Admission::default(),
             serving: FuturesUnordered::new(),
+            looking_up: FuturesUnordered::new(),
+            fetches: Fetches::default(),
             held: Held::default(),
             heard: Heard::default(),
             counters: Counters::default(),
@@ -189,6 +194,8 @@ struct Actor {
     templates_asked: Asked<TemplatesResponse>,
     admission: Admission,
     serving: FuturesUnordered<Serving>,
+    looking_up: FuturesUnordered<LookingUp>,
+    fetches: Fetches,
     held: Held,
     heard: Heard,
     counters: Counters,
@@ -217,7 +224,15 @@ impl Round {
 /// A question for the providers of a CID.
 struct Providers {
     found: BTreeSet<PeerId>,
-    reply: Reply<Vec<PeerId>>,
+    asker: Asker,
+}
+
+/// Who wants to know the providers.
+enum Asker {
+    /// The shell, all of them at the end.
+    Shell(Reply<Vec<PeerId>>),
+    /// A fetch, each as soon as it is found: until the question ends, the DHT knows where they are.
+    Fetch(FetchId),
 }
 
 impl Actor {
@@ -228,6 +243,7 @@ impl Actor {
                 biased;
                 () = stop.cancelled() => break,
                 Some(served) = self.serving.next() => self.on_served(served),
+                Some(found) = self.looking_up.next() => self.on_looked_up(found),
                 () = sleep_until(deadline.into()) => self.wake(Instant::now()),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
@@ -279,6 +295,7 @@ impl Actor {
             }
         }
         self.hand_out_records();
+        self.finish_abandoned_fetches();
     }
 
     fn look_for_peers(&mut self) {
@@ -294,7 +311,7 @@ impl Actor {
             let Ok(id) = kad.bootstrap() else { return };
             self.round.bootstrap = Some(id);
         }
-        let key = RecordKey::new(&self.config.network.rendezvous().to_bytes());
+        let key = record_key(&self.config.network.rendezvous());
         if self.round.provide.is_none() {
             self.round.provide = kad
                 .start_providing(key.clone())
@@ -358,6 +375,20 @@ impl Actor {
                     self.templates_asked.insert(id, reply);
                 }
             }
+            Command::Fetch { wanted, candidates, search, reply } => {
+                self.begin_fetch(&wanted, candidates, search, reply);
+            }
+            Command::FetchMore { fetch, wanted, reply } => {
+                let wants = self.swarm.behaviour_mut().bitswap.want(fetch, &wanted);
+                reply.send(wants.map_err(NetworkError::Fetch)).ok();
+            }
+            Command::FetchTaken { fetch, blocks } => {
+                self.swarm.behaviour_mut().bitswap.on_taken(fetch, blocks);
+            }
+            Command::FetchFinish { fetch, reply } => {
+                reply.send(Ok(self.finish_fetch(fetch))).ok();
+            }
+            Command::Stored(cids) => self.swarm.behaviour_mut().bitswap.on_stored(&cids),
             Command::AnnounceSegments(announcement) => {
                 self.announce(self.config.network.segments_topic(), announcement);
             }
@@ -371,7 +402,7 @@ impl Actor {
                 reply.send(dialled).ok();
             }
             Command::Provide { cid, reply } => {
-                let key = RecordKey::new(&cid.to_bytes());
+                let key = record_key(&cid);
                 let provided = self.swarm.behaviour_mut().kad.start_providing(key).map(drop);
                 let provided =
                     provided.map_err(|cause| NetworkError::Impossible { cause: cause.to_string() });
@@ -401,7 +432,10 @@ impl Actor {
             }
             Command::Counters { reply } => {
                 let limits = self.swarm.behaviour();
+                let (wants, passed_over) = limits.bitswap.totals();
                 let counters = Counters {
+                    wants_refused: wants.wants_refused + passed_over,
+                    wants_standing: wants.wants as u64,
                     connections_refused: limits.connection_limits.refused(),
                     connections_refused_by_address: limits.address_limits.refused(),
                     ..self.counters
@@ -433,8 +467,12 @@ impl Actor {
         if self.queries.len() >= QUERIES_MAX {
             return refuse(reply, NetworkError::Busy);
         }
-        let id = self.swarm.behaviour_mut().kad.get_providers(RecordKey::new(&cid.to_bytes()));
-        self.queries.insert(id, Providers { found: BTreeSet::new(), reply });
+        self.ask_dht(&cid, Asker::Shell(reply));
+    }
+
+    fn ask_dht(&mut self, cid: &Cid, asker: Asker) {
+        let id = self.swarm.behaviour_mut().kad.get_providers(record_key(cid));
+        self.queries.insert(id, Providers { found: BTreeSet::new(), asker });
     }
 
     /// Takes evidence about a peer; one that may no longer be connected is not.
@@ -445,6 +483,7 @@ impl Actor {
             if self.trust.may(now, &peer, Operation::AcceptAnnouncement).is_err() {
                 // Nobody is sent its way any more.
                 self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                self.swarm.behaviour_mut().bitswap.mute(peer);
             }
             if self.trust.may(now, &peer, Operation::Connect).is_err() {
                 self.close(peer);
@@ -489,6 +528,11 @@ fn check_free(address: &Multiaddr) -> io::Result<()> {
         Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
+}
+
+/// Returns the key of a CID on the DHT: its multihash, as everywhere on IPFS.
+fn record_key(cid: &Cid) -> RecordKey {
+    RecordKey::new(&cid.hash().to_bytes())
 }
 
 /// Answers that it cannot be done; whoever asked may have given up.

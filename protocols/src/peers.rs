@@ -18,6 +18,9 @@ pub struct PeerView {
     pub link: Option<Link>,
     /// Addresses that it told, at most 16.
     pub addresses: Vec<Multiaddr>,
+    /// Whether it is an IPFS node of no Dunlin network: it is asked for blocks over bitswap, and for
+    /// nothing else.
+    pub is_foreign: bool,
     /// What it says that it runs.
     pub agent: Option<String>,
     /// Why it stands where it stands.
@@ -88,10 +91,26 @@ struct Connected {
     credited: Instant,
 }
 
+/// Of which network a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kinship {
+    /// A Dunlin node of our network.
+    Ours,
+    /// Another IPFS node: it is asked for blocks, and for nothing else.
+    Foreign,
+}
+
 #[derive(Debug)]
 struct Identity {
+    kinship: Kinship,
     agent: String,
     addresses: Vec<Multiaddr>,
+}
+
+impl Connected {
+    fn is_ours(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.kinship == Kinship::Ours)
+    }
 }
 
 impl Peers {
@@ -107,26 +126,27 @@ impl Peers {
         self.connected.entry(peer).or_insert_with(new).connections.insert(id, (point, now));
     }
 
-    /// Forgets a connection; returns whether it was the last one with a peer that had been identified.
+    /// Forgets a connection; returns whether it was the last one with a peer of our network.
     pub(crate) fn disconnect(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
         let Some(connected) = self.connected.get_mut(peer) else { return false };
         connected.connections.remove(&id);
         if !connected.connections.is_empty() {
             return false;
         }
-        self.connected.remove(peer).is_some_and(|gone| gone.identity.is_some())
+        self.connected.remove(peer).is_some_and(|gone| gone.is_ours())
     }
 
     /// Remembers what a peer says about itself; returns whether it is the first time.
     pub(crate) fn identify(
         &mut self,
         peer: &PeerId,
+        kinship: Kinship,
         agent: &str,
         addresses: Vec<Multiaddr>,
     ) -> bool {
         let Some(connected) = self.connected.get_mut(peer) else { return false };
         let agent = agent.chars().take(64).filter(|c| !c.is_control()).collect();
-        connected.identity.replace(Identity { agent, addresses }).is_none()
+        connected.identity.replace(Identity { kinship, agent, addresses }).is_none()
     }
 
     pub(crate) fn pinged(&mut self, peer: &PeerId, rtt: Duration) {
@@ -135,7 +155,7 @@ impl Peers {
         }
     }
 
-    /// Returns whether a peer is connected and of our network.
+    /// Returns whether a peer is connected and has said what it is.
     pub(crate) fn is_identified(&self, peer: &PeerId) -> bool {
         self.connected.get(peer).is_some_and(|connected| connected.identity.is_some())
     }
@@ -143,9 +163,7 @@ impl Peers {
     /// Returns how many whole seconds each peer has been with us since this was asked last.
     pub(crate) fn credit(&mut self, now: Instant) -> Vec<(PeerId, u32)> {
         let mut credits = Vec::new();
-        for (peer, connected) in
-            self.connected.iter_mut().filter(|(_, peer)| peer.identity.is_some())
-        {
+        for (peer, connected) in self.connected.iter_mut().filter(|(_, peer)| peer.is_ours()) {
             let seconds = now.saturating_duration_since(connected.credited).as_secs();
             connected.credited += Duration::from_secs(seconds);
             credits.push((*peer, u32::try_from(seconds).unwrap_or(u32::MAX)));
@@ -181,6 +199,7 @@ impl Peers {
         PeerView {
             peer: trust.peer,
             link,
+            is_foreign: identity.is_some_and(|identity| identity.kinship == Kinship::Foreign),
             addresses: identity.map(|identity| identity.addresses.clone()).unwrap_or_default(),
             agent: identity.map(|identity| identity.agent.clone()),
             trust,

@@ -52,6 +52,24 @@ pub struct FetchRequest {
     /// Fetch the payload blocks too.
     #[serde(default)]
     pub payload: bool,
+    /// Ask the DHT who has what these peers do not give. Strangers learn what is looked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dht: bool,
+}
+
+/// Segments to announce on the DHT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProvideRequest {
+    /// Up to 1,000 CIDs of archived segments.
+    pub cids: Vec<String>,
+}
+
+/// What was announced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvideResponse {
+    /// How many segments.
+    pub provided: u64,
 }
 
 /// What became of each CID.

@@ -12,10 +12,10 @@ use crate::{
     AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
     ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
     ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck,
-    IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, PublishRequest,
-    PublishResponse, Quality, RemoveRequest, RemoveResponse, ScoresAnswer, ScoresQuery,
-    SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer,
-    TrajectoryQuery,
+    IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, ProvideRequest,
+    ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest, RemoveResponse,
+    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
+    Templates, TrajectoryAnswer, TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -217,6 +217,15 @@ impl Client {
     /// See [`ClientError`]; a CID that nobody served is not an error of the call.
     pub fn fetch(&self, request: &FetchRequest) -> Result<FetchResponse, ClientError> {
         self.post("/v1/segments/fetch", request)
+    }
+
+    /// Tells the DHT that the node has segments.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; one that is not archived here is an error, and none is provided then.
+    pub fn provide(&self, request: &ProvideRequest) -> Result<ProvideResponse, ClientError> {
+        self.post("/v1/segments/provide", request)
     }
 
     /// Returns what the archive holds.

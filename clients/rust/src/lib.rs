@@ -24,7 +24,7 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
-    FetchedSegment, ImportResponse,
+    FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

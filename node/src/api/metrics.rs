@@ -57,7 +57,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 20] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 22] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -76,6 +76,14 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 20] = [
     }),
     ("protocols_violations", "Streams that broke a protocol", |network| network.violations),
     ("protocols_wrong_cids", "Blocks that did not hash to their CID", |network| network.wrong_cids),
+    (
+        "protocols_blocks_unasked",
+        "Bitswap messages with a block that was not asked for, or with other bytes than were",
+        |network| network.blocks_unasked,
+    ),
+    ("protocols_wants_refused", "Bitswap wants of peers that found no room", |network| {
+        network.wants_refused
+    }),
     ("protocols_block_received_bytes", "Bytes of blocks received and verified", |network| {
         network.block_bytes_received
     }),

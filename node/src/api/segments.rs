@@ -6,6 +6,7 @@ use axum::{Json, extract::State, http::header::CONTENT_TYPE, response::IntoRespo
 use dunlin_archive::{Attempt, AttemptOutcome, Pin};
 use dunlin_client as json;
 use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
+use dunlin_protocols::Search;
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
@@ -114,13 +115,44 @@ pub(super) async fn fetch(
     let gateways = request.gateways.iter().map(|url| url.parse::<GatewayUrl>().map_err(bad));
     let gateways = gateways.collect::<Result<_, _>>()?;
     let started = Instant::now();
-    let wish = FetchWish { cids, first, gateways, payload: request.payload };
+    let search = if request.dht { Search::Once } else { Search::Never };
+    let wish = FetchWish { cids, first, gateways, payload: request.payload, search };
     let fetched = shared.fetch(wish).await?;
     let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(json::FetchResponse {
         segments: fetched.iter().map(fetched_json).collect(),
         elapsed_us,
     }))
+}
+
+/// Announces archived blocks on the DHT, because the operator wishes so: it tells strangers their CIDs.
+pub(super) async fn provide(
+    State(shared): State<Arc<Shared>>,
+    Body(request): Body<json::ProvideRequest>,
+) -> Answer<json::ProvideResponse> {
+    if request.cids.len() > SEGMENTS_MAX {
+        let problem = format!("{} CIDs; at most {SEGMENTS_MAX} at once", request.cids.len());
+        return Err(ApiError::bad_request("bad_query", problem));
+    }
+    let cids = request.cids.iter().map(|text| parse_cid(text)).collect::<Result<Vec<_>, _>>()?;
+    let archived = shared.blocking({
+        let cids = cids.clone();
+        move |shared| -> Result<(), ApiError> {
+            for cid in cids {
+                if !shared.archive.has(&cid)? {
+                    return Err(ApiError::not_found(format!("{cid} is not archived here")));
+                }
+            }
+            Ok(())
+        }
+    });
+    archived.await?;
+    for cid in &cids {
+        shared.network.provide(*cid).await.map_err(|cause| {
+            ApiError::unavailable("full", anyhow::anyhow!("{cid} cannot be provided: {cause}"))
+        })?;
+    }
+    Ok(Json(json::ProvideResponse { provided: cids.len() as u64 }))
 }
 
 fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {

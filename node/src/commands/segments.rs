@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::Context;
 use dunlin_client::{
-    Client, FetchRequest, FetchResponse, FetchedSegment, SealResponse, Segment, SegmentsQuery,
+    Client, FetchRequest, FetchResponse, FetchedSegment, ProvideRequest, ProvideResponse,
+    SealResponse, Segment, SegmentsQuery,
 };
 
 use crate::{
@@ -49,8 +50,14 @@ pub(super) fn segments(
                 None => "no regime is open".to_owned(),
             })?;
         }
-        SegmentsCommand::Fetch { cids, peers, gateways, payload } => {
-            let answer = client.fetch(&FetchRequest { cids, peers, gateways, payload })?;
+        SegmentsCommand::Provide { cids } => {
+            let answer = client.provide(&ProvideRequest { cids })?;
+            out.show(&answer, |ProvideResponse { provided }| {
+                format!("{provided} segments are provided on the DHT")
+            })?;
+        }
+        SegmentsCommand::Fetch { cids, peers, gateways, payload, dht } => {
+            let answer = client.fetch(&FetchRequest { cids, peers, gateways, payload, dht })?;
             out.show(&answer, fetched)?;
             let is_whole = |fetched: &FetchedSegment| {
                 fetched.segment.is_some() && fetched.missing_payload.is_empty()
@@ -132,7 +139,7 @@ fn fetched(answer: &FetchResponse) -> String {
         let mut how = match (fetched.local, attempts.as_slice()) {
             (true, _) => "was here already".to_owned(),
             (false, []) => {
-                "nobody to ask: no own peer is connected; name one with --peer or --gateway"
+                "nobody to ask: no own peer is connected; name one with --peer or --gateway, or search with --dht"
                     .to_owned()
             }
             (false, attempts) => attempts.join(", "),

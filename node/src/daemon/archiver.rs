@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dunlin_archive::{Object, Pin, PutError, catalog::Entry};
 use dunlin_engine::Segment;
+use dunlin_wire::Cid;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
@@ -24,12 +25,13 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     }
     loop {
         let pause = match shared.blocking(archive_batch).await {
-            Ok(0) => {
+            Ok(None) => {
                 shared.recovered("archive");
                 Duration::MAX
             }
-            Ok(_) => {
+            Ok(Some(cids)) => {
                 shared.recovered("archive");
+                shared.network.stored(cids).await;
                 shared.archived();
                 shared.news.notify_one();
                 Duration::ZERO
@@ -48,11 +50,11 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     }
 }
 
-/// Archives the next segments that are not archived yet; returns how many.
-fn archive_batch(shared: &Shared) -> anyhow::Result<usize> {
+/// Archives the next segments that are not archived yet; returns their blocks, or `None` when there are none.
+fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Vec<Cid>>> {
     let position = shared.archive.position()?.unwrap_or(0);
     let sealed = shared.engine.sealed_after(position, BATCH)?;
-    let Some(last) = sealed.last() else { return Ok(0) };
+    let Some(last) = sealed.last() else { return Ok(None) };
     let mut objects = Vec::with_capacity(sealed.len());
     for stored in &sealed {
         if let Some(blocks) = shared.engine.segment_blocks(&stored.cid)? {
@@ -72,7 +74,7 @@ fn archive_batch(shared: &Shared) -> anyhow::Result<usize> {
         }
         done => done?,
     }
-    Ok(sealed.len())
+    Ok(Some(objects.iter().flat_map(|(_, object)| object.cids()).collect()))
 }
 
 /// Enters what was archived without its catalog: by an older version, or before the catalog was damaged.

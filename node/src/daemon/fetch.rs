@@ -1,7 +1,8 @@
 //! Fetching segments by CID from peers and gateways: the archive's pure core decides whom to ask, this asks.
 //!
 //! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and the peers and
-//! gateways that the user names.
+//! gateways that the user names; the DHT is searched when the user wishes so. Nodes of Dunlin, over the
+//! exchange of segments, and gateways are asked first, then nodes of IPFS over bitswap.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +10,11 @@ use std::{
     time::Duration,
 };
 
-use dunlin_archive::{Answer, Attempt, Object, Pin, PutError, ReadError, Retrieval};
+use dunlin_archive::{
+    Answer, Attempt, AttemptOutcome, Object, Outcome, Pin, PutError, ReadError, Retrieval,
+};
 use dunlin_engine::Segment;
-use dunlin_protocols::{Handle, NetworkError, PeerId, messages::RefusalReason};
+use dunlin_protocols::{Handle, NetworkError, PeerId, Search, messages::RefusalReason};
 use dunlin_wire::{Cid, block::Block};
 use tokio::task::JoinSet;
 
@@ -38,6 +41,8 @@ pub(crate) struct FetchWish {
     /// Asked beside the operator's own peers.
     pub(crate) gateways: Vec<GatewayUrl>,
     pub(crate) payload: bool,
+    /// Whether to ask the DHT who has what nobody else gave. Strangers learn what is looked for.
+    pub(crate) search: Search,
 }
 
 /// What became of one CID.
@@ -84,16 +89,21 @@ impl Shared {
         self: &Arc<Self>,
         wish: FetchWish,
     ) -> Result<Vec<Fetched>, FetchError> {
-        let FetchWish { cids, first, gateways, payload } = wish;
-        let own = self.own_peers().await;
+        let FetchWish { cids, first, gateways, payload, search } = wish;
+        let Others { own, own_foreign, foreign } = self.own_peers().await;
+        let (foreign, first): (Vec<_>, Vec<_>) =
+            first.into_iter().partition(|peer| foreign.contains(peer));
         let mut asked = Asked {
-            first: first.into_iter().map(Provider::Peer).collect(),
+            first: first.iter().copied().map(Provider::Peer).collect(),
             others: (0..gateways.len())
                 .map(Provider::Gateway)
                 .chain(own.into_iter().map(Provider::Peer))
                 .collect(),
             gateways,
             http: Gateways::new(),
+            // Those whose kind nobody knows come last: they may have been asked in vain a moment ago.
+            by_bitswap: [foreign, own_foreign, first].concat(),
+            search,
         };
         let together = if payload { TOGETHER_WITH_PAYLOAD_MAX } else { TOGETHER_MAX };
         let mut fetched = Vec::with_capacity(cids.len());
@@ -113,17 +123,36 @@ impl Shared {
         let mut blocks = self.blocking(move |shared| local(shared, &asked, payload)).await?;
         let here: BTreeSet<Cid> = blocks.keys().copied().collect();
         let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
+        let roots = payload.then_some(&cids);
         let mut retrieval = Retrieval::new(&wanted, &whom.first, &whom.others);
-        self.retrieve(whom, &mut retrieval, payload.then_some(&cids), &mut blocks).await;
+        self.retrieve(whom, &mut retrieval, roots, &mut blocks).await;
         // A gateway that stood still would hold up every further part as long; the swarm watches peers.
         for failed in retrieval.failed().filter(|failed| matches!(failed, Provider::Gateway(_))) {
             whom.others.retain(|provider| *provider != failed);
         }
-        let attempts: BTreeMap<Cid, Vec<Attempt<Provider>>> = retrieval
-            .into_outcomes()
-            .into_iter()
-            .map(|outcome| (outcome.cid, outcome.attempts))
-            .collect();
+        let mut attempts: BTreeMap<Cid, Vec<Attempt<Provider>>> = BTreeMap::new();
+        for outcome in retrieval.into_outcomes() {
+            attempts.entry(outcome.cid).or_default().extend(outcome.attempts);
+        }
+        // Who answered, whatever it said, is a node of Dunlin, and says the same over bitswap.
+        let answered = |peer: &PeerId| {
+            let mut all = attempts.values().flatten();
+            all.any(|one| {
+                one.peer == Provider::Peer(*peer) && one.outcome != AttemptOutcome::Failed
+            })
+        };
+        let silent = whom.by_bitswap.iter().filter(|peer| !answered(peer)).copied();
+        let candidates: Vec<PeerId> = silent.collect();
+        let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
+        for outcome in
+            self.fetch_by_bitswap(wanted, (candidates, whom.search), roots, &mut blocks).await
+        {
+            let by_peer = outcome.attempts.into_iter().map(|attempt| Attempt {
+                peer: Provider::Peer(attempt.peer),
+                outcome: attempt.outcome,
+            });
+            attempts.entry(outcome.cid).or_default().extend(by_peer);
+        }
         let (mut fetched, mut objects) = (Vec::with_capacity(cids.len()), Vec::new());
         for cid in cids {
             let one = judge(cid, payload, &here, &blocks, &attempts, whom);
@@ -135,12 +164,16 @@ impl Shared {
         if objects.is_empty() {
             return Ok(fetched);
         }
-        self.blocking(move |shared| {
-            shared.archive.put(&objects, None)?;
-            shared.mended(&objects);
-            Ok(fetched)
-        })
-        .await
+        let cids = objects.iter().flat_map(Object::cids).collect();
+        let fetched = self
+            .blocking(move |shared| {
+                shared.archive.put(&objects, None)?;
+                shared.mended(&objects);
+                Ok::<_, FetchError>(fetched)
+            })
+            .await?;
+        self.network.stored(cids).await;
+        Ok(fetched)
     }
 
     /// Carries the retrieval's questions to peers until it is done; adds what arrives to `blocks`, and the
@@ -183,16 +216,71 @@ impl Shared {
         }
     }
 
-    /// Returns the connected peers of this node's operator: those who announced most segments first.
-    async fn own_peers(&self) -> Vec<PeerId> {
+    /// Fetches what nobody gave over the exchange of segments from nodes of IPFS, and from whom the DHT
+    /// names when it is to be searched.
+    async fn fetch_by_bitswap(
+        &self,
+        wanted: Vec<Cid>,
+        (candidates, search): (Vec<PeerId>, Search),
+        roots: Option<&Vec<Cid>>,
+        blocks: &mut BTreeMap<Cid, Block>,
+    ) -> Vec<Outcome> {
+        if wanted.is_empty() || (candidates.is_empty() && search == Search::Never) {
+            return Vec::new();
+        }
+        let mut fetch = match self.network.fetch(wanted, candidates, search).await {
+            Ok(fetch) => fetch,
+            Err(cause) => {
+                tracing::debug!(%cause, "nothing fetched over bitswap");
+                return Vec::new();
+            }
+        };
+        while let Some((peer, arrived)) = fetch.next().await {
+            self.synced(peer);
+            let mut more = Vec::new();
+            for block in arrived {
+                let cid = *block.cid();
+                blocks.insert(cid, block);
+                if roots.is_some_and(|roots| roots.contains(&cid)) {
+                    more.extend(missing(cid, blocks, true));
+                }
+            }
+            if !more.is_empty()
+                && let Err(cause) = fetch.want(more).await
+            {
+                tracing::debug!(%cause, "payload not fetched over bitswap");
+            }
+        }
+        fetch.finish().await
+    }
+
+    /// Returns the connected peers of this node's operator, those who announced most segments first, and
+    /// who of the connected is no node of Dunlin's.
+    async fn own_peers(&self) -> Others {
         let announced = self.observed().announced;
         let views = self.network.peers().await;
-        let own = views.iter().filter(|view| view.link.is_some() && view.trust.is_own);
-        let mut peers: Vec<_> = own.map(|view| view.peer).collect();
+        let connected = || views.iter().filter(|view| view.link.is_some());
+        let own = connected().filter(|view| view.trust.is_own);
+        let (own_foreign, own): (Vec<_>, Vec<_>) = own.partition(|view| view.is_foreign);
+        let mut own: Vec<_> = own.into_iter().map(|view| view.peer).collect();
         let count = |peer: &PeerId| announced.get(peer).map(|counts| counts.values().sum::<u64>());
-        peers.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
-        peers
+        own.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
+        Others {
+            own,
+            own_foreign: own_foreign.into_iter().map(|view| view.peer).collect(),
+            foreign: connected().filter(|view| view.is_foreign).map(|view| view.peer).collect(),
+        }
     }
+}
+
+/// Who may be asked besides those whom the user names.
+struct Others {
+    /// Own peers of our network.
+    own: Vec<PeerId>,
+    /// Own peers that are nodes of IPFS.
+    own_foreign: Vec<PeerId>,
+    /// All connected nodes of IPFS.
+    foreign: BTreeSet<PeerId>,
 }
 
 /// Whom a retrieval asks.
@@ -201,6 +289,9 @@ struct Asked {
     others: Vec<Provider>,
     gateways: Vec<GatewayUrl>,
     http: Gateways,
+    /// Whom to ask over bitswap for what nobody gave.
+    by_bitswap: Vec<PeerId>,
+    search: Search,
 }
 
 impl Asked {

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dunlin_archive::Pin;
+use dunlin_archive::{Pin, ReadError, bitswap::BATCH_BYTES_MAX};
 use dunlin_protocols::{
-    Event, PeerId, SegmentsReply,
+    BlocksReply, Event, Found, PeerId, Query, SegmentsReply,
     messages::{
         RESPONSE_BYTES_MAX, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse,
     },
@@ -25,9 +25,10 @@ use super::{
     trust_file::TrustFile,
 };
 
-/// Answers and exchanges that may be under way. The network admits 64 requests; the rest is for
-/// exchanges that peers' announcements begin. Above, announcements are passed over: they come again.
-const UNDER_WAY_MAX: usize = 96;
+/// Answers and exchanges that may be under way. The network admits 64 requests and 16 batches of wants;
+/// the rest is for exchanges that peers' announcements begin. Above, announcements are passed over: they
+/// come again.
+const UNDER_WAY_MAX: usize = 112;
 
 /// How often the gate looks whether the own history has grown.
 const JUDGING_PAUSE: Duration = Duration::from_secs(60);
@@ -124,6 +125,13 @@ impl Responder {
                 let shared = Arc::clone(&self.shared);
                 self.work.spawn(async move {
                     answer_segments(&shared, request, reply).await;
+                    Done::Answered
+                });
+            }
+            Event::BlocksWanted { queries, reply, .. } => {
+                let shared = Arc::clone(&self.shared);
+                self.work.spawn(async move {
+                    answer_wants(&shared, queries, reply).await;
                     Done::Answered
                 });
             }
@@ -232,10 +240,41 @@ async fn answer_segments(shared: &Arc<Shared>, request: SegmentsRequest, reply: 
     }
 }
 
-fn look_up(
-    shared: &Shared,
-    request: SegmentsRequest,
-) -> Result<SegmentsResponse, dunlin_archive::ReadError> {
+/// Looks up a batch of what a peer wants over bitswap. A store that fails answers nothing, which counts as
+/// not here.
+async fn answer_wants(shared: &Arc<Shared>, queries: Vec<Query>, reply: BlocksReply) {
+    match shared.blocking(move |shared| look_up_wants(shared, &queries)).await {
+        Ok(found) => {
+            shared.recovered("serving");
+            reply.send(found);
+        }
+        Err(cause) => {
+            shared.report("serving", format!("{:#}", anyhow::Error::from(cause)));
+        }
+    }
+}
+
+fn look_up_wants(shared: &Shared, queries: &[Query]) -> Result<Vec<Found>, ReadError> {
+    let (mut found, mut bytes) = (Vec::with_capacity(queries.len()), 0);
+    for query in queries {
+        if bytes > BATCH_BYTES_MAX {
+            // The rest is put again, when this has left.
+            break;
+        }
+        found.push(if query.is_for_block {
+            let block = shared.stored_block(&query.cid)?;
+            bytes += block.as_ref().map_or(0, |block| block.bytes().len());
+            block.map_or(Found::Absent, Found::Block)
+        } else if shared.archive.has(&query.cid)? {
+            Found::Here
+        } else {
+            Found::Absent
+        });
+    }
+    Ok(found)
+}
+
+fn look_up(shared: &Shared, request: SegmentsRequest) -> Result<SegmentsResponse, ReadError> {
     match request {
         SegmentsRequest::Blocks { cids } => {
             let (mut found, mut missing, mut bytes) = (Vec::new(), Vec::new(), 0);

@@ -11,11 +11,12 @@ use libp2p::{
     swarm::SwarmEvent,
 };
 
-use super::{Actor, BehaviourEvent, unix_now, with_peer};
+use super::{Actor, Asker, BehaviourEvent, unix_now, with_peer};
 use crate::{
-    Event, Reach,
+    Event, Reach, bitswap,
     config::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX},
     discovery::DIALS_PER_ROUND_MAX,
+    peers::Kinship,
     provider_store::ProviderStore,
 };
 
@@ -38,6 +39,9 @@ impl Actor {
                     return self.close(peer_id);
                 }
                 self.peers.connect(peer_id, connection_id, endpoint, Instant::now());
+                if self.trust.may(unix_now(), &peer_id, Operation::FetchSegments).is_err() {
+                    self.swarm.behaviour_mut().bitswap.mute(peer_id);
+                }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 let was_last = self.peers.disconnect(&peer_id, connection_id);
@@ -75,6 +79,7 @@ impl Actor {
             }
             BehaviourEvent::Kad(event) => self.on_kad_event(event),
             BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
+            BehaviourEvent::Bitswap(event) => self.on_bitswap_event(event),
             BehaviourEvent::Segments(event) => self.on_segments_event(event),
             BehaviourEvent::Templates(event) => self.on_templates_event(event),
             _ => {}
@@ -83,19 +88,24 @@ impl Actor {
 
     /// A peer said what it is. One of another network has no business here.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        if info.protocol_version != self.config.network.family() {
+        let is_ours = info.protocol_version == self.config.network.family();
+        // A node of IPFS is welcome to exchange blocks.
+        let is_foreign = !info.protocol_version.starts_with("/dunlin/")
+            && info.protocols.iter().any(bitswap::is_protocol);
+        if !is_ours && !is_foreign {
             return self.close(peer);
         }
         let reach = self.config.reach;
         let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, reach));
         let addresses: Vec<_> = addresses.take(ADDRESSES_PER_PEER_MAX).cloned().collect();
-        let is_new = self.peers.identify(&peer, &info.agent_version, addresses.clone());
+        let kinship = if is_ours { Kinship::Ours } else { Kinship::Foreign };
+        let is_new = self.peers.identify(&peer, kinship, &info.agent_version, addresses.clone());
         // A peer that is not heard may be connected, but nobody is sent its way.
         if self.trust.may(unix_now(), &peer, Operation::AcceptAnnouncement).is_err() {
             return;
         }
         self.keep_addresses(peer, addresses, info);
-        if is_new {
+        if is_new && is_ours {
             self.discovery.on_new_contact(Instant::now(), self.peers.ids().count());
             self.tell(Event::PeerConnected(peer));
         }
@@ -103,7 +113,7 @@ impl Actor {
 
     /// Keeps what a peer told about where it is. The DHT tells others of those that serve it.
     fn keep_addresses(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, info: &identify::Info) {
-        let is_server = info.protocols.contains(&self.config.network.kad_protocol());
+        let is_server = info.protocols.contains(&self.config.kad_protocol());
         for address in addresses {
             self.swarm.add_peer_address(peer, address.clone());
             if is_server {
@@ -175,15 +185,20 @@ impl Actor {
                 }
             }
         } else if let Some(query) = self.queries.get_mut(&id) {
-            query.found.extend(found);
+            let found: Vec<_> = found.filter(|peer| query.found.insert(*peer)).collect();
+            if let Asker::Fetch(fetch) = query.asker {
+                self.on_fetch_providers(fetch, &found);
+            }
         }
     }
 
     fn on_query_done(&mut self, id: kad::QueryId) {
         self.round.end(id);
-        if let Some(query) = self.queries.remove(&id) {
+        let Some(query) = self.queries.remove(&id) else { return };
+        match query.asker {
             // Whoever asked may have given up.
-            query.reply.send(Ok(query.found.into_iter().collect())).ok();
+            Asker::Shell(reply) => drop(reply.send(Ok(query.found.into_iter().collect()))),
+            Asker::Fetch(fetch) => self.swarm.behaviour_mut().bitswap.on_search_done(fetch),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Real nodes on loopback, for tests that read as stories. Everything waits for events, and for none
 //! longer than [`PATIENCE`].
 
+pub(crate) mod foreigner;
 pub(crate) mod stranger;
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
+use dunlin_archive::bitswap::BATCH_BYTES_MAX;
 use dunlin_protocols::{
-    Config, Event, Handle, Keypair, Multiaddr, Network, PeerId,
+    Config, Event, Found, Handle, Keypair, Multiaddr, Network, PeerId, Query,
     messages::{SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse},
 };
 use dunlin_trust::{Explanation, Trust};
+use dunlin_wire::block::Block;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -26,6 +29,10 @@ pub(crate) trait Shell: Send + 'static {
     }
 
     fn templates(&mut self, _: TemplatesRequest) -> Option<TemplatesResponse> {
+        None
+    }
+
+    fn blocks(&mut self, _: Vec<Query>) -> Option<Vec<Found>> {
         None
     }
 }
@@ -50,6 +57,29 @@ pub(crate) struct Templates<F>(pub(crate) F);
 impl<F: FnMut(TemplatesRequest) -> TemplatesResponse + Send + 'static> Shell for Templates<F> {
     fn templates(&mut self, request: TemplatesRequest) -> Option<TemplatesResponse> {
         Some((self.0)(request))
+    }
+}
+
+/// A shell that has blocks.
+pub(crate) struct Blocks(pub(crate) Vec<Block>);
+
+impl Shell for Blocks {
+    fn blocks(&mut self, queries: Vec<Query>) -> Option<Vec<Found>> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for query in queries {
+            if bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            found.push(match self.0.iter().find(|block| *block.cid() == query.cid) {
+                Some(block) if query.is_for_block => {
+                    bytes += block.bytes().len();
+                    Found::Block(block.clone())
+                }
+                Some(_) => Found::Here,
+                None => Found::Absent,
+            });
+        }
+        Some(found)
     }
 }
 
@@ -101,6 +131,11 @@ impl Node {
                     Event::SegmentsRequested { request, reply, .. } => {
                         if let Some(answer) = shell.segments(request) {
                             reply.send(answer);
+                        }
+                    }
+                    Event::BlocksWanted { queries, reply, .. } => {
+                        if let Some(found) = shell.blocks(queries) {
+                            reply.send(found);
                         }
                     }
                     Event::TemplatesRequested { request, reply, .. } => {

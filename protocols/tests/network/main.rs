@@ -5,6 +5,7 @@
 
 mod common;
 
+mod bitswap;
 mod discovery;
 mod exchange;
 mod gossip;
