@@ -24,8 +24,8 @@ pub(crate) enum Entry {
     Seal { collection: CollectionName, entity: EntityId },
     /// A collection begins to exist.
     Create(Box<CollectionSpec>),
-    /// An entity is forgotten, with all its segments.
-    Remove { collection: CollectionName, entity: EntityId },
+    /// An entity is forgotten, with all its segments; with a count, only if it has so many observations.
+    Remove { collection: CollectionName, entity: EntityId, observations: Option<u64> },
 }
 
 /// Returns the observations of a batch by entity, each entity's in the order of the batch.
@@ -93,10 +93,11 @@ impl Entry {
                 let spec = cbor::encode(spec).expect("a checked specification is finite");
                 bytes.extend_from_slice(&spec);
             }
-            Self::Remove { collection, entity } => {
+            Self::Remove { collection, entity, observations } => {
                 bytes.push(4);
                 push_string(&mut bytes, collection.as_str());
                 push_string(&mut bytes, entity.as_str());
+                bytes.extend_from_slice(&observations.unwrap_or(u64::MAX).to_le_bytes());
             }
         }
         let length = u32::try_from(bytes.len() - 4).expect("an entry is smaller than a record");
@@ -146,6 +147,10 @@ impl Entry {
             4 => Self::Remove {
                 collection: CollectionName::new(take_string(input)?).ok()?,
                 entity: EntityId::new(take_string(input)?).ok()?,
+                observations: {
+                    let count = take(input, 8)?.try_into().ok()?;
+                    Some(u64::from_le_bytes(count)).filter(|count| *count != u64::MAX)
+                },
             },
             _ => return None,
         };
@@ -279,7 +284,7 @@ mod tests {
             Entry::Create(Box::new(spec())),
             Entry::Observations { collection: collection.clone(), groups: groups.clone() },
             Entry::Seal { collection: collection.clone(), entity: entity.clone() },
-            Entry::Remove { collection, entity },
+            Entry::Remove { collection, entity, observations: Some(7) },
         ] {
             record.extend_from_slice(&entry.encode());
         }
@@ -287,7 +292,9 @@ mod tests {
         assert!(matches!(&entries[0], Entry::Create(created) if **created == spec()));
         assert!(matches!(&entries[1], Entry::Observations { groups: g, .. } if *g == groups));
         assert!(matches!(&entries[2], Entry::Seal { entity, .. } if entity.as_str() == "x"));
-        assert!(matches!(&entries[3], Entry::Remove { entity, .. } if entity.as_str() == "x"));
+        assert!(
+            matches!(&entries[3], Entry::Remove { entity, observations: Some(7), .. } if entity.as_str() == "x")
+        );
         for end in 1..record.len() {
             let part = Entry::decode_all(&record[..end]);
             assert!(part.is_none_or(|entries| entries.len() < 4));

@@ -5,11 +5,14 @@
 //! number of segments, and the next goes on behind it. The newest segments of an entity stay, as many as its
 //! regimes are compared with: what will be sealed must not depend on what was compacted.
 
-use dunlin_wire::block::{Block, Codec};
+use dunlin_wire::{
+    Cid,
+    block::{Block, Codec},
+};
 
 use crate::{
     collection::{CollectionName, Fidelity},
-    compact::{Budget, CELLS_MAX, Compaction, OUTLINE_BYTES_MAX, compact},
+    compact::{Budget, CELLS_MAX, Compaction, OUTLINE_BYTES_MAX, Outline, compact},
     engine::Engine,
     error::{CompactionError, ReadError, StoreError},
     observation::{EntityId, Timestamp},
@@ -29,8 +32,6 @@ const SEGMENTS_MAX: usize = 4_096;
 pub struct CompactionPolicy {
     /// Only segments that ended before.
     pub before: Timestamp,
-    /// Only segments with numbers up to this, such as those that are archived.
-    pub number_max: u64,
     /// Root mean square error that compaction may reach, in the collection's units: above 0, up to 1.
     pub nrmse: f64,
     /// Changes at least this far stay as flags where their regimes are merged, in the same units.
@@ -54,8 +55,8 @@ pub struct Compacted {
 }
 
 impl Engine {
-    /// Puts an outline in place of the oldest segments of an entity, and says what it did; `None` when
-    /// there was not enough to do. Call it again for the rest.
+    /// Puts an outline in place of the oldest segments of an entity, up to the first that may not go, and
+    /// says what it did; `None` when there was not enough to do. Call it again for the rest.
     ///
     /// # Durability
     ///
@@ -70,6 +71,7 @@ impl Engine {
         collection: &CollectionName,
         entity: &EntityId,
         policy: &CompactionPolicy,
+        may_go: &dyn Fn(&Cid) -> bool,
     ) -> Result<Option<Compacted>, CompactionError> {
         let question = self.question(collection, Some(entity), Detail::Means)?;
         if question.spec.fidelity != Fidelity::Summary {
@@ -83,7 +85,7 @@ impl Engine {
         let all = reader.of_entity(number, entity, i64::MIN, i64::MAX).map_err(ReadError::from)?;
         for stored in all.take(count.saturating_sub(kept).min(most)) {
             let stored = stored.map_err(ReadError::from)?;
-            if stored.segment.end() >= policy.before || stored.number > policy.number_max {
+            if stored.segment.end() >= policy.before || !may_go(&stored.cid) {
                 break;
             }
             chosen.push(stored);
@@ -132,10 +134,15 @@ impl Engine {
             end: last.end.0,
             block: &block,
         };
-        let numbers: Vec<u64> = chosen.iter().map(|stored| stored.number).collect();
-        let is_done = self.replace(collection, &numbers, &new)?;
+        // What takes the place of a past must be readable.
+        if Outline::decode(block.bytes()).ok().as_ref() != Some(&outline) {
+            return Ok(None);
+        }
+        let start = |stored: &Stored| (stored.number, stored.segment.start().0);
+        let replaced: Vec<(u64, i64)> = chosen.iter().map(start).collect();
+        let is_done = self.replace(collection, &replaced, &new)?;
         Ok(is_done.then(|| Compacted {
-            segments: numbers.len() as u64,
+            segments: replaced.len() as u64,
             pieces: outline.pieces().len() as u64,
             flags: outline.flags().len() as u64,
             bytes_before: bytes_before as u64,

@@ -19,6 +19,10 @@ pub struct Config {
     /// about 90 MB of memory. Larger parts answer faster and take more memory and time to make. Safe
     /// range: 10,000 to 10,000,000.
     pub index_part_segments: usize,
+    /// Memory that the index takes, in bytes, from which on no more of it is read or made: the segments that
+    /// it lacks are read from the store by every question. Default 2 GiB; about 380 MiB hold 1,000,000
+    /// segments of 38 channels. Safe range: 16 MiB to as much as the machine can spare.
+    pub index_memory_bytes: u64,
 }
 
 impl Config {
@@ -52,6 +56,7 @@ impl Default for Config {
             baseline_cache_bytes: 64 * 1024 * 1024,
             index_tail_segments: 5_000,
             index_part_segments: 250_000,
+            index_memory_bytes: 2 * 1024 * 1024 * 1024,
         }
     }
 }

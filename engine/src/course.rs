@@ -76,7 +76,9 @@ impl Question {
                 source: Source::Sealed(stored.cid),
             }));
         }
-        let outlines = self.reader.outlines_of(self.number, &asked.id, i64::MIN, end)?;
+        let last = self.reader.last_outline_start(self.number, &asked.id, end)?;
+        let Some(start) = last else { return Ok(None) };
+        let outlines = self.reader.outlines_of(self.number, &asked.id, start, start)?;
         let Some((cid, outline)) = outlines.last() else { return Ok(None) };
         let piece = outline.pieces().iter().rfind(|piece| piece.start.0 <= end);
         Ok(piece.map(|piece| Stretch::of_piece(piece, Source::Outlined(*cid))))

@@ -30,7 +30,7 @@ const VERSION_FILE: &str = "VERSION";
 /// What it says.
 const VERSION: &str = "dunlin engine 2\n";
 
-/// What the version before said, which is brought up to date when it is opened: it has two tables less.
+/// What the version before said, which is brought up to date when it is opened: it has some tables less.
 const VERSION_BEFORE: &str = "dunlin engine 1\n";
 
 /// How much longer it takes to keep observations than to sum them up: the codec codes about a million
@@ -89,8 +89,11 @@ impl Engine {
         }
         let checkpoint = store.roll_back()?;
         let mut state = restore(&store, checkpoint, &config)?;
-        let limits =
-            Limits { tail_rows: config.index_tail_segments, part_rows: config.index_part_segments };
+        let limits = Limits {
+            tail_rows: config.index_tail_segments,
+            part_rows: config.index_part_segments,
+            memory_bytes: config.index_memory_bytes,
+        };
         let means = Means::new(Arc::clone(&storage), limits);
         let (log, recovery) = Log::open(storage, checkpoint.record, |_, record| {
             let damaged = StoreError::Damaged { what: "a log record" };
@@ -183,7 +186,23 @@ impl Engine {
         collection: &CollectionName,
         entity: &EntityId,
     ) -> Result<Removed, WriteError> {
-        let entry = Entry::Remove { collection: collection.clone(), entity: entity.clone() };
+        self.remove_if(collection, entity, None)
+    }
+
+    /// As [`Self::remove`], if the entity has been observed exactly so often: what was acknowledged since
+    /// the caller looked is not lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::remove`], and when there were other observations.
+    pub fn remove_if(
+        &self,
+        collection: &CollectionName,
+        entity: &EntityId,
+        observations: Option<u64>,
+    ) -> Result<Removed, WriteError> {
+        let (collection, entity) = (collection.clone(), entity.clone());
+        let entry = Entry::Remove { collection, entity, observations };
         match self.counted(self.submit(entry, 1))? {
             Outcome::Removed { removed, .. } => Ok(removed),
             _ => Ok(Removed::default()),
@@ -202,15 +221,19 @@ impl Engine {
             let view = self.view().map_err(|_| MaintainError::Unusable)?;
             view.collections.values().map(|collection| view.kind(collection)).collect()
         };
+        let mut failed = None;
         for kind in kinds {
             if !going() {
                 return Ok(false);
             }
-            if self.means.maintain(kind, &self.store, going)? {
-                return Ok(true);
+            match self.means.maintain(kind, &self.store, going) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                // One collection's trouble is not that of the others.
+                Err(cause) => failed = failed.or(Some(cause)),
             }
         }
-        Ok(false)
+        failed.map_or(Ok(false), Err)
     }
 
     /// Returns how far the index is.
@@ -354,23 +377,24 @@ impl Engine {
         Ok(outcomes)
     }
 
-    /// Puts an outline in place of segments, right behind a checkpoint; says whether they were all there.
+    /// Puts an outline in place of segments, by number and start, right behind a checkpoint; says whether they were all there.
     pub(crate) fn replace(
         &self,
         collection: u32,
-        numbers: &[u64],
+        segments: &[(u64, i64)],
         outline: &NewOutline<'_>,
     ) -> Result<bool, WriteError> {
+        let numbers: Vec<u64> = segments.iter().map(|(number, _)| *number).collect();
         let mut is_done = false;
         self.commit.exclusively(|| {
             let mut log = self.log.lock().map_err(|_| PoisonCause::Panicked)?;
             let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
             write_checkpoint(&mut log, &mut state, &self.store)?;
-            is_done = self.store.compact(collection, numbers, outline)?;
+            is_done = self.store.compact(collection, segments, outline)?;
             let mut collections = state.collections.values();
             let found = collections.find(|found| found.number == collection);
             if let Some(kind) = found.filter(|_| is_done).map(|found| state.kind(found)) {
-                self.means.forget(kind, numbers);
+                self.means.forget(kind, &numbers);
             }
             Ok(())
         })?;

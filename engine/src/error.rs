@@ -80,6 +80,14 @@ pub enum WriteError {
         /// What was asked for.
         entity: EntityId,
     },
+    /// The entity was observed since the caller looked. Nothing was removed; look again.
+    #[error("{entity} in {collection} was observed meanwhile")]
+    Changed {
+        /// The collection.
+        collection: CollectionName,
+        /// The entity.
+        entity: EntityId,
+    },
     /// An observation is not acceptable. Nothing of its batch was written; the same batch fails again.
     #[error("observation {index} of the batch: {cause}")]
     BadObservation {

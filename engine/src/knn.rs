@@ -129,11 +129,12 @@ impl Engine {
         let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
         let mut best = Best::new(question.spec.metric, &query.vector, query.k);
         if query.include != Include::Open {
-            let (reader, number) = (&question.reader, question.number);
-            coverage.is_compacted = reader.has_outlines(number, entity, from, to)?;
             for (distance, stored) in self.sealed_near(&question, query, &mut coverage)? {
                 best.found.push(neighbor(&stored.segment, stored.cid, distance));
             }
+            // Asked afterwards, and of the store as it is now: the index is as new as that.
+            let reader = self.reader()?;
+            coverage.is_compacted = reader.has_outlines(question.number, entity, from, to)?;
         }
         if query.include != Include::Sealed {
             for asked in &question.entities {
@@ -168,7 +169,7 @@ impl Engine {
         }
         let is_chosen =
             |entity: &EntityId| chosen.as_ref().is_none_or(|chosen| chosen.contains(entity));
-        let mut wanted = Wanted {
+        let wanted = Wanted {
             vector: &query.vector,
             k,
             is_exact: query.search == Exactness::Exact,
@@ -176,6 +177,7 @@ impl Engine {
             of: chosen.is_some().then_some(&is_chosen as &dyn Fn(&EntityId) -> bool),
         };
         let (means, store) = self.means();
+        let mut is_second_try = false;
         loop {
             let found = means.nearest(question.kind, (store, &question.reader), &wanted)?;
             if let Some(near) = verified(question, &query.vector, &found)? {
@@ -184,11 +186,11 @@ impl Engine {
                 return Ok(near);
             }
             // What is left is made of the store itself.
-            if wanted.is_exact {
+            if is_second_try {
                 return Err(StoreError::Damaged { what: "an index" }.into());
             }
             means.discard(question.kind);
-            wanted.is_exact = true;
+            is_second_try = true;
         }
     }
 }

@@ -99,7 +99,7 @@ pub use error::{
 };
 pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
 pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
-pub use listing::{EntityView, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
+pub use listing::{EntityView, Life, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
 pub use log::Recovery;
 pub use means::IndexStatus;
 pub use observation::{

@@ -59,6 +59,22 @@ pub struct EntityView {
     pub open: Option<OpenRegime>,
 }
 
+/// An entity in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Life {
+    /// The entity.
+    pub entity: EntityId,
+    /// Time of its latest observation.
+    pub last: Timestamp,
+    /// Observations accepted so far.
+    pub observations: u64,
+    /// Segments sealed so far.
+    pub segments: u64,
+    /// Whether observations are in no segment yet.
+    pub is_open: bool,
+}
+
 /// A regime that is not sealed yet.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
@@ -237,6 +253,32 @@ impl Engine {
             Ok(view_of(id, entity, &baselines, found.spec.policy.threshold))
         })
         .collect()
+    }
+
+    /// Returns how the entities of a collection are, by name, after `after`, at most `limit`, in memory alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such collection.
+    pub fn lives(
+        &self,
+        collection: &CollectionName,
+        after: Option<&EntityId>,
+        limit: usize,
+    ) -> Result<Vec<Life>, ReadError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let view = self.view()?;
+        let start = after.map_or(Unbounded, Excluded);
+        let entities = &view.collection(collection)?.entities;
+        let page = entities.range::<EntityId, _>((start, Unbounded)).take(limited(limit));
+        let life = |(id, entity): (&EntityId, &Entity)| Life {
+            entity: id.clone(),
+            last: Timestamp(entity.newest()),
+            observations: entity.observations,
+            segments: entity.segments,
+            is_open: entity.regime.open_count() > 0 || entity.waiting() > 0,
+        };
+        Ok(page.map(life).collect())
     }
 
     /// Returns one entity of a collection.

@@ -60,6 +60,8 @@ pub(crate) struct Means {
     shelves: Mutex<BTreeMap<u32, Arc<Mutex<Shelf>>>>,
     /// Parts are made one at a time.
     at_work: Mutex<()>,
+    /// And read one shelf at a time.
+    reading: Mutex<()>,
 }
 
 /// How many rows tails and parts have.
@@ -69,6 +71,8 @@ pub(crate) struct Limits {
     pub(crate) tail_rows: usize,
     /// No part has more.
     pub(crate) part_rows: usize,
+    /// No part is read or made when parts take as much.
+    pub(crate) memory_bytes: u64,
 }
 
 /// A collection as its shelf needs to know it.
@@ -144,7 +148,13 @@ struct Placed {
 
 impl Means {
     pub(crate) fn new(storage: Arc<dyn Storage>, limits: Limits) -> Self {
-        Self { storage, limits, shelves: Mutex::default(), at_work: Mutex::default() }
+        Self {
+            storage,
+            limits,
+            shelves: Mutex::default(),
+            at_work: Mutex::default(),
+            reading: Mutex::default(),
+        }
     }
 
     /// Returns the segments of a collection that are nearest to a vector.
@@ -159,8 +169,8 @@ impl Means {
         let mut found = Found::default();
         let (parts, until) = {
             let shelf = self.shelf(kind);
+            self.read(&shelf, kind, store)?;
             let mut shelf = lock(&shelf);
-            self.read(&mut shelf, kind, store)?;
             // A reader of its own, taken under the lock: what is removed later is taken out later too.
             shelf.tail.catch_up(&store.reader()?, kind.number, self.tail_rows(kind.dim))?;
             shelf.tail.search(kind, wanted, &mut found)?;
@@ -223,8 +233,8 @@ impl Means {
         let _at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
         let shelf = self.shelf(kind);
         let work = {
+            self.read(&shelf, kind, store)?;
             let mut shelf = lock(&shelf);
-            self.read(&mut shelf, kind, store)?;
             let reader = store.reader()?;
             shelf.tail.catch_up(&reader, kind.number, self.tail_rows(kind.dim))?;
             let Some(work) = self.next_work(&shelf, kind.dim, reader) else { return Ok(false) };
@@ -239,7 +249,7 @@ impl Means {
         let mut shelf = lock(&shelf);
         let removed = shelf.removed_meanwhile.take();
         let Some(part) = written? else { return Ok(false) };
-        let (name, after, last) = (part.file_name(kind.number), part.after, part.last);
+        let name = part.file_name(kind.number);
         // Somebody found a part that was wrong, and threw all of them away.
         let Some(removed) = removed else {
             self.remove_file(&name);
@@ -247,15 +257,16 @@ impl Means {
         };
         let mut gone = RowSet::default();
         removed.iter().filter_map(|number| part.row_of(*number)).for_each(|row| gone.insert(row));
-        let replaced = shelf.replace(Placed { part: Arc::new(part), gone: Arc::new(gone) });
+        let part = Arc::new(part);
+        let placed = Placed { part: Arc::clone(&part), gone: Arc::new(gone) };
+        let replaced = shelf.replace(placed);
         drop(shelf);
-        for replaced in replaced.iter().map(|placed| placed.part.file_name(kind.number)) {
-            if replaced != name {
-                self.remove_file(&replaced);
-            }
+        for replaced in &replaced {
+            self.remove_file(&replaced.part.file_name(kind.number));
         }
         let mut settled = store.removed(kind.number)?;
-        settled.retain(|number| (after + 1..=last).contains(number) && !removed.contains(number));
+        let range = part.after + 1..=part.last;
+        settled.retain(|number| range.contains(number) && part.row_of(*number).is_none());
         store.forget_removed(kind.number, &settled)?;
         Ok(true)
     }
@@ -276,9 +287,17 @@ impl Means {
         status
     }
 
+    /// Returns the memory that all parts take, those of a shelf whose lock is held among them.
+    fn bytes(&self, held: &Shelf) -> u64 {
+        let shelves: Vec<_> = self.lock().values().cloned().collect();
+        let others = shelves.iter().filter_map(|shelf| shelf.try_lock().ok());
+        others.map(|shelf| shelf.byte_count()).sum::<u64>() + held.byte_count()
+    }
+
     /// Returns what is to be made next.
     fn next_work(&self, shelf: &Shelf, dim: Dim, reader: Reader) -> Option<Work> {
-        if shelf.tail.count() >= self.tail_rows(dim) {
+        let has_room = self.bytes(shelf) < self.limits.memory_bytes;
+        if has_room && shelf.tail.count() >= self.tail_rows(dim) {
             return Some(Work::Store { after: shelf.tail.after(), reader: Box::new(reader) });
         }
         let is_worn =
@@ -301,26 +320,22 @@ impl Means {
     }
 
     /// Reads the parts of a shelf, once. Files that are not whole, or that do not fit, are removed.
-    fn read(&self, shelf: &mut Shelf, kind: Kind, store: &Store) -> Result<(), StoreError> {
-        if shelf.is_read {
+    fn read(&self, shelf: &Mutex<Shelf>, kind: Kind, store: &Store) -> Result<(), StoreError> {
+        if lock(shelf).is_read {
             return Ok(());
         }
+        // Reading may take seconds. Removals, which wait for the shelf while all writers wait for them, must
+        // not wait for that.
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock(shelf).is_read {
+            return Ok(());
+        }
+        let parts = self.read_parts(kind);
+        let mut shelf = lock(shelf);
+        // What is removed from now on finds the parts here.
         let removed = store.removed(kind.number)?;
-        let names = self.storage.list(FOLDER).unwrap_or_default();
-        let mut ranges: Vec<_> =
-            names.iter().filter_map(|name| part::range_of(name, kind.number)).collect();
-        // Of two that begin together the longer one was made of the shorter.
-        ranges.sort_by_key(|(after, last)| (*after, std::cmp::Reverse(*last)));
-        let mut end = 0;
-        for (after, last) in ranges {
-            let name = part::file_name(kind.number, after, last);
-            let fits = after == end && last < kind.next_segment;
-            let part = if fits { self.read_part(&name, kind) } else { None };
-            let Some(part) = part.filter(|part| (part.after, part.last) == (after, last)) else {
-                self.remove_file(&name);
-                continue;
-            };
-            end = last;
+        let end = parts.last().map_or(0, |part| part.last);
+        for part in parts {
             let rows = removed.iter().filter_map(|number| part.row_of(*number));
             let mut gone = RowSet::default();
             rows.for_each(|row| gone.insert(row));
@@ -331,11 +346,41 @@ impl Means {
         Ok(())
     }
 
-    fn read_part(&self, name: &str, kind: Kind) -> Option<Part> {
-        let file = self.storage.open(name).ok()?;
+    fn read_parts(&self, kind: Kind) -> Vec<Part> {
+        let names = self.storage.list(FOLDER).unwrap_or_default();
+        let mut found: Vec<part::Name> =
+            names.iter().filter_map(|name| part::Name::parse(name, kind.number)).collect();
+        // Of two that begin together the longer one was made of the shorter, or the later one of the
+        // earlier.
+        found.sort_by_key(|name| (name.after, std::cmp::Reverse((name.last, name.generation))));
+        let (mut parts, mut end, mut bytes) = (Vec::new(), 0, self.status().bytes);
+        for name in found {
+            let file = name.file(kind.number);
+            let fits = name.after == end && name.last < kind.next_segment;
+            if fits && bytes >= self.limits.memory_bytes {
+                // The segments behind are read from the store, until there is more memory for them.
+                break;
+            }
+            let part = if fits { self.read_part(&file, name, kind) } else { None };
+            match part {
+                Some(part) => {
+                    end = part.last;
+                    bytes += part.byte_count() as u64;
+                    parts.push(part);
+                }
+                None => self.remove_file(&file),
+            }
+        }
+        parts
+    }
+
+    fn read_part(&self, file: &str, name: part::Name, kind: Kind) -> Option<Part> {
+        let file = self.storage.open(file).ok()?;
         let mut bytes = vec![0; usize::try_from(file.byte_count().ok()?).ok()?];
         file.read_at(0, &mut bytes).ok()?;
-        Part::decode(&bytes, kind.metric, kind.dim)
+        let mut part = Part::decode(&bytes, kind.metric, kind.dim)?;
+        part.generation = name.generation;
+        ((part.after, part.last) == (name.after, name.last)).then_some(part)
     }
 
     fn write(&self, collection: u32, part: &Part) -> Result<(), MaintainError> {
@@ -383,6 +428,10 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 }
 
 impl Shelf {
+    fn byte_count(&self) -> u64 {
+        self.parts.iter().map(|placed| placed.part.byte_count() as u64).sum()
+    }
+
     fn new(kind: Kind) -> Self {
         Self {
             parts: Vec::new(),
@@ -478,6 +527,9 @@ impl Work {
             }
             Self::Merge(parts) => {
                 let mut rows = part::Rows::new(parts.first().map_or(0, |first| first.part.after));
+                // A file of another name, so that the old one stays whole until this one is.
+                let generations = parts.iter().map(|placed| placed.part.generation);
+                rows.generation = generations.max().unwrap_or(0) + 1;
                 parts.iter().for_each(|placed| rows.append(&placed.part, &placed.gone));
                 rows
             }

@@ -118,8 +118,8 @@ impl State {
             Entry::Observations { collection, groups } => {
                 self.ingest(collection, groups, store, sealed)?
             }
-            Entry::Remove { collection, entity } => {
-                return self.remove(collection, entity, store, sealed);
+            Entry::Remove { collection, entity, observations } => {
+                return self.remove((collection, entity), observations, store, sealed);
             }
         };
         for NewSegment { block, payload, .. } in &sealed[before..] {
@@ -200,8 +200,8 @@ impl State {
     /// before must find it, or it would seal other segments than there were.
     fn remove(
         &mut self,
-        collection: CollectionName,
-        entity: EntityId,
+        (collection, entity): (CollectionName, EntityId),
+        observations: Option<u64>,
         store: &Store,
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
@@ -209,6 +209,10 @@ impl State {
         else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name: collection }));
         };
+        let known = entities.get(&entity).map(|entity| entity.observations);
+        if known.is_some_and(|known| observations.is_some_and(|expected| expected != known)) {
+            return Ok(Outcome::Refused(WriteError::Changed { collection, entity }));
+        }
         let Some(forgotten) = entities.remove(&entity) else {
             return Ok(Outcome::Refused(WriteError::UnknownEntity { collection, entity }));
         };

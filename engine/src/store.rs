@@ -4,6 +4,8 @@
 //! together with the entities' states and the log position. Opening goes back to the newest checkpoint,
 //! also when the database happened to keep more, and the log brings the rest again.
 
+mod tables;
+
 use std::io;
 
 use dunlin_wire::{
@@ -12,11 +14,12 @@ use dunlin_wire::{
     cbor,
 };
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table,
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
+use self::tables::SegmentTables;
 use crate::{
     collection::CollectionSpec, compact::Outline, entity::EntityRecord, error::StoreError,
     observation::EntityId, segment::Segment, storage::StorageFile,
@@ -55,8 +58,10 @@ const PAYLOAD_BY_CID: TableDefinition<'_, [u8; 32], BlockPlace> =
 /// Equal blocks beyond the first: one of them takes its place when that is removed.
 const PAYLOAD_SHARED: TableDefinition<'_, ([u8; 32], BlockPlace), ()> =
     TableDefinition::new("payload_shared");
-/// Outlines of compacted segments by the start of their course; with its end.
-const OUTLINES: TableDefinition<'_, OutlinePlace, (i64, &[u8])> = TableDefinition::new("outlines");
+/// Outlines of compacted segments by the start of their course.
+const OUTLINES: TableDefinition<'_, OutlinePlace, &[u8]> = TableDefinition::new("outlines");
+/// When the course of each ends; apart, so that looking for one does not read them all.
+const OUTLINE_ENDS: TableDefinition<'_, OutlinePlace, i64> = TableDefinition::new("outline_ends");
 const OUTLINE_BY_CID: TableDefinition<'_, [u8; 32], OutlinePlace> =
     TableDefinition::new("outline_by_cid");
 /// Segments that were removed and that a part of the index may still have.
@@ -122,10 +127,21 @@ impl Store {
     /// Makes the tables that version 1 did not have.
     pub(crate) fn upgrade(&self) -> Result<(), StoreError> {
         let transaction = self.begin(Durability::Immediate)?;
-        transaction.open_table(PAYLOAD_SHARED)?;
-        transaction.open_table(REMOVED)?;
-        transaction.open_table(OUTLINES)?;
-        transaction.open_table(OUTLINE_BY_CID)?;
+        {
+            transaction.open_table(REMOVED)?;
+            transaction.open_table(OUTLINES)?;
+            transaction.open_table(OUTLINE_ENDS)?;
+            transaction.open_table(OUTLINE_BY_CID)?;
+            let mut shared = transaction.open_table(PAYLOAD_SHARED)?;
+            let named = transaction.open_table(PAYLOAD_BY_CID)?;
+            for entry in transaction.open_table(PAYLOAD)?.range::<BlockPlace>(..)? {
+                let (place, bytes) = entry?;
+                let digest = digest_of(&cid_of(Codec::Raw, bytes.value()))?;
+                if named.get(digest)?.is_some_and(|first| first.value() != place.value()) {
+                    shared.insert((digest, place.value()), ())?;
+                }
+            }
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -176,20 +192,25 @@ impl Store {
             let mut removed = transaction.open_table(REMOVED)?;
             let name = entity.as_str();
             let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
+            let mut starts = Vec::new();
             for entry in tables.by_time.range(range)? {
-                numbers.push(entry?.1.value().1);
+                let (key, value) = entry?;
+                starts.push(key.value().2);
+                numbers.push(value.value().1);
             }
-            for number in &numbers {
-                tables.remove((collection, *number))?;
+            for (number, start) in numbers.iter().zip(starts) {
+                tables.remove((collection, *number), (name, start))?;
                 removed.insert((collection, *number), ())?;
             }
             let mut outlines = transaction.open_table(OUTLINES)?;
             let mut by_cid = transaction.open_table(OUTLINE_BY_CID)?;
             let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
             for entry in outlines.extract_from_if(range, |_, _| true)? {
-                let (_, value) = entry?;
-                by_cid.remove(digest_of(&cid_of(Codec::DagCbor, value.value().1))?)?;
+                let (_, outline) = entry?;
+                by_cid.remove(digest_of(&cid_of(Codec::DagCbor, outline.value()))?)?;
             }
+            let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
+            transaction.open_table(OUTLINE_ENDS)?.retain_in(range, |_, _| false)?;
         }
         transaction.commit()?;
         Ok(numbers)
@@ -200,23 +221,24 @@ impl Store {
     pub(crate) fn compact(
         &self,
         collection: u32,
-        numbers: &[u64],
+        segments: &[(u64, i64)],
         outline: &NewOutline<'_>,
     ) -> Result<bool, StoreError> {
         let transaction = self.begin(Durability::Immediate)?;
         {
             let mut tables = SegmentTables::open(&transaction)?;
             let mut removed = transaction.open_table(REMOVED)?;
-            for number in numbers {
+            let entity = outline.entity.as_str();
+            for (number, start) in segments {
                 if tables.segments.get((collection, *number))?.is_none() {
                     return Ok(false);
                 }
-                tables.remove((collection, *number))?;
+                tables.remove((collection, *number), (entity, *start))?;
                 removed.insert((collection, *number), ())?;
             }
-            let place = (collection, outline.entity.as_str(), outline.start);
-            let mut outlines = transaction.open_table(OUTLINES)?;
-            outlines.insert(place, (outline.end, outline.block.bytes()))?;
+            let place = (collection, entity, outline.start);
+            transaction.open_table(OUTLINES)?.insert(place, outline.block.bytes())?;
+            transaction.open_table(OUTLINE_ENDS)?.insert(place, outline.end)?;
             let mut by_cid = transaction.open_table(OUTLINE_BY_CID)?;
             by_cid.insert(digest_of(outline.block.cid())?, place)?;
         }
@@ -340,6 +362,7 @@ impl Store {
             transaction.open_table(PAYLOAD_SHARED)?;
             transaction.open_table(REMOVED)?;
             transaction.open_table(OUTLINES)?;
+            transaction.open_table(OUTLINE_ENDS)?;
             transaction.open_table(OUTLINE_BY_CID)?;
             let mut meta = transaction.open_table(META)?;
             let start = Checkpoint { record: 0, next_segment: 1 };
@@ -409,17 +432,33 @@ impl Reader {
         from: i64,
         to: i64,
     ) -> Result<Vec<(Cid, Outline)>, StoreError> {
+        let ends = self.transaction.open_table(OUTLINE_ENDS)?;
         let table = self.transaction.open_table(OUTLINES)?;
         let name = entity.as_str();
         let mut outlines = Vec::new();
-        for entry in table.range((collection, name, i64::MIN)..=(collection, name, to))? {
-            let (_, value) = entry?;
-            let (end, bytes) = value.value();
-            if end >= from {
-                outlines.push((cid_of(Codec::DagCbor, bytes), Outline::decode(bytes)?));
+        for entry in ends.range((collection, name, i64::MIN)..=(collection, name, to))? {
+            let (place, end) = entry?;
+            if end.value() >= from {
+                let bytes = table.get(place.value())?;
+                let bytes = bytes.ok_or(StoreError::Damaged { what: "an index" })?;
+                let cid = cid_of(Codec::DagCbor, bytes.value());
+                outlines.push((cid, Outline::decode(bytes.value())?));
             }
         }
         Ok(outlines)
+    }
+
+    /// Returns the start of the last outline of an entity that begins up to `to`.
+    pub(crate) fn last_outline_start(
+        &self,
+        collection: u32,
+        entity: &EntityId,
+        to: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        let ends = self.transaction.open_table(OUTLINE_ENDS)?;
+        let name = entity.as_str();
+        let last = ends.range((collection, name, i64::MIN)..=(collection, name, to))?.next_back();
+        Ok(last.transpose()?.map(|(place, _)| place.value().2))
     }
 
     /// Returns whether an outline of a collection, or of one entity of it, overlaps `from..=to`.
@@ -430,14 +469,14 @@ impl Reader {
         from: i64,
         to: i64,
     ) -> Result<bool, StoreError> {
-        let table = self.transaction.open_table(OUTLINES)?;
+        let table = self.transaction.open_table(OUTLINE_ENDS)?;
         let entries = match entity.map(EntityId::as_str) {
             Some(name) => table.range((collection, name, i64::MIN)..=(collection, name, to))?,
             None => table.range((collection, "", i64::MIN)..(collection + 1, "", i64::MIN))?,
         };
         for entry in entries {
             let (place, value) = entry?;
-            if value.value().0 >= from && place.value().2 <= to {
+            if value.value() >= from && place.value().2 <= to {
                 return Ok(true);
             }
         }
@@ -451,7 +490,7 @@ impl Reader {
         let Some(place) = places.get(digest)? else { return Ok(None) };
         let table = self.transaction.open_table(OUTLINES)?;
         let bytes = table.get(place.value())?.ok_or(StoreError::Damaged { what: "an index" })?;
-        let block = Block::new(Codec::DagCbor, bytes.value().1.to_vec());
+        let block = Block::new(Codec::DagCbor, bytes.value().to_vec());
         Ok(Some(block).filter(|block| block.cid() == cid))
     }
 
@@ -537,94 +576,10 @@ fn remove_from(transaction: &WriteTransaction, first: u64) -> Result<bool, Store
             return Ok(removed);
         };
         removed = true;
-        tables.remove((collection, number))?;
-    }
-}
-
-/// The tables that segments stand in, while they change.
-struct SegmentTables<'t> {
-    segments: Table<'t, Place, &'static [u8]>,
-    collection_of: Table<'t, u64, u32>,
-    by_cid: Table<'t, [u8; 32], Place>,
-    by_time: Table<'t, (u32, &'static str, i64), (i64, u64)>,
-    payload: Table<'t, BlockPlace, &'static [u8]>,
-    payload_by_cid: Table<'t, [u8; 32], BlockPlace>,
-    payload_shared: Table<'t, ([u8; 32], BlockPlace), ()>,
-}
-
-impl<'t> SegmentTables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
-        Ok(Self {
-            segments: transaction.open_table(SEGMENTS)?,
-            collection_of: transaction.open_table(COLLECTION_OF)?,
-            by_cid: transaction.open_table(BY_CID)?,
-            by_time: transaction.open_table(BY_TIME)?,
-            payload: transaction.open_table(PAYLOAD)?,
-            payload_by_cid: transaction.open_table(PAYLOAD_BY_CID)?,
-            payload_shared: transaction.open_table(PAYLOAD_SHARED)?,
-        })
-    }
-
-    fn insert(&mut self, new: &NewSegment) -> Result<(), StoreError> {
-        let NewSegment { place, segment, block, payload } = new;
-        self.segments.insert(*place, block.bytes())?;
-        self.collection_of.insert(place.1, place.0)?;
-        self.by_cid.insert(digest_of(block.cid())?, *place)?;
-        let key = (place.0, segment.entity().as_str(), segment.start().0);
-        self.by_time.insert(key, (segment.end().0, place.1))?;
-        for (block, index) in payload.iter().zip(0_u32..) {
-            let block_place = (place.0, place.1, index);
-            self.payload.insert(block_place, block.bytes())?;
-            let digest = digest_of(block.cid())?;
-            // Equal observations of two entities make equal blocks: the first stays named.
-            if self.payload_by_cid.get(digest)?.is_none() {
-                self.payload_by_cid.insert(digest, block_place)?;
-            } else {
-                self.payload_shared.insert((digest, block_place), ())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, place: Place) -> Result<(), StoreError> {
-        let (collection, number) = place;
-        self.collection_of.remove(number)?;
-        let Some(bytes) = self.segments.remove(place)? else { return Ok(()) };
-        let stored = stored(number, bytes.value())?;
-        drop(bytes);
-        let (entity, start) = (stored.segment.entity().as_str(), stored.segment.start().0);
-        self.by_time.remove((collection, entity, start))?;
-        let digest = digest_of(&stored.cid)?;
-        // Observations that were removed and came again make the same segment once more.
-        if self.by_cid.get(digest)?.is_some_and(|named| named.value() == place) {
-            self.by_cid.remove(digest)?;
-        }
-        for (cid, index) in stored.segment.payload().iter().zip(0_u32..) {
-            let block_place = (collection, number, index);
-            self.payload.remove(block_place)?;
-            self.unname(digest_of(cid)?, block_place)?;
-        }
-        Ok(())
-    }
-
-    /// Takes away the name of a payload block that is gone; an equal one gets it.
-    fn unname(&mut self, digest: [u8; 32], place: BlockPlace) -> Result<(), StoreError> {
-        self.payload_shared.remove((digest, place))?;
-        if self.payload_by_cid.get(digest)?.is_none_or(|named| named.value() != place) {
-            return Ok(());
-        }
-        let all = (digest, (0, 0, 0))..=(digest, (u32::MAX, u64::MAX, u32::MAX));
-        let next = self.payload_shared.range(all)?.next().transpose()?;
-        match next.map(|(key, _)| key.value().1) {
-            Some(next) => {
-                self.payload_shared.remove((digest, next))?;
-                self.payload_by_cid.insert(digest, next)?;
-            }
-            None => {
-                self.payload_by_cid.remove(digest)?;
-            }
-        }
-        Ok(())
+        let bytes = tables.segments.get((collection, number))?;
+        let bytes = bytes.ok_or(StoreError::Damaged { what: "an index" })?.value().to_vec();
+        let segment = stored(number, &bytes)?.segment;
+        tables.remove((collection, number), (segment.entity().as_str(), segment.start().0))?;
     }
 }
 

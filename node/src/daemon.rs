@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
-    compaction::{CompactionFailure, CompactionWish},
+    compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
     shared::{Observed, Shared},

@@ -166,6 +166,9 @@ pub struct CompactRequest {
     /// Of this entity alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity: Option<String>,
+    /// From this entity on, by name: where an earlier answer said to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Only segments that ended before this time.
     pub before_us: i64,
     /// Root mean square error that compaction may reach, in the collection's units; .05 when absent.
@@ -184,8 +187,9 @@ pub struct CompactResponse {
     pub bytes_before: u64,
     /// Bytes of the outlines.
     pub bytes_after: u64,
-    /// Whether there may be more to do: ask again.
-    pub more: bool,
+    /// The entity to go on from: there may be more to do. Ask again with this as `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// Which entity to remove.

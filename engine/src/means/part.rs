@@ -20,8 +20,18 @@ const VERSION: u32 = 1;
 pub(super) struct Part {
     pub(super) after: u64,
     pub(super) last: u64,
+    /// How often parts were made into others until this one; in the name of its file alone.
+    pub(super) generation: u64,
     facts: Facts,
     index: GraphIndex,
+}
+
+/// What the name of a file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) after: u64,
+    pub(super) last: u64,
+    pub(super) generation: u64,
 }
 
 /// What is known of each row, by row; rows are in the order of their numbers.
@@ -91,7 +101,8 @@ impl Part {
     }
 
     pub(super) fn file_name(&self, collection: u32) -> String {
-        file_name(collection, self.after, self.last)
+        let Self { after, last, generation, .. } = *self;
+        Name { after, last, generation }.file(collection)
     }
 
     /// Returns the bytes of the file.
@@ -147,7 +158,7 @@ impl Part {
         }
         let index = GraphIndex::decode(rest).ok()?;
         let fits = index.is_over(metric, dim) && index.count() == count;
-        let part = Self { after, last, facts, index };
+        let part = Self { after, last, generation: 0, facts, index };
         (fits && part.is_in_order()).then_some(part)
     }
 
@@ -161,23 +172,28 @@ impl Part {
     }
 }
 
-/// Returns the name of the file of a part.
-pub(super) fn file_name(collection: u32, after: u64, last: u64) -> String {
-    format!("{}/{collection:010}-{after:020}-{last:020}.part", super::FOLDER)
-}
+impl Name {
+    /// Returns the path of the file.
+    pub(super) fn file(self, collection: u32) -> String {
+        let Self { after, last, generation } = self;
+        format!("{}/{collection:010}-{after:020}-{last:020}-{generation:010}.part", super::FOLDER)
+    }
 
-/// Returns the numbers in the name of a file, when it is of this collection.
-pub(super) fn range_of(name: &str, collection: u32) -> Option<(u64, u64)> {
-    let mut fields = name.strip_suffix(".part")?.split('-').map(str::parse::<u64>);
-    let mut next = || fields.next()?.ok();
-    let (of, range) = (next()?, (next()?, next()?));
-    (of == u64::from(collection) && next().is_none()).then_some(range)
+    /// Returns what the name of a file says, when it is of this collection.
+    pub(super) fn parse(name: &str, collection: u32) -> Option<Self> {
+        let mut fields = name.strip_suffix(".part")?.split('-').map(str::parse::<u64>);
+        let mut next = || fields.next()?.ok();
+        let of = next()?;
+        let name = Self { after: next()?, last: next()?, generation: next()? };
+        (of == u64::from(collection) && next().is_none()).then_some(name)
+    }
 }
 
 /// The rows of a part that is being made.
 pub(super) struct Rows {
     after: u64,
     last: u64,
+    pub(super) generation: u64,
     facts: Facts,
     owner_of: BTreeMap<EntityId, u32>,
     values: Vec<f32>,
@@ -192,7 +208,14 @@ impl Rows {
             owners: Vec::new(),
             entities: Vec::new(),
         };
-        Self { after, last: after, facts, owner_of: BTreeMap::new(), values: Vec::new() }
+        Self {
+            after,
+            last: after,
+            generation: 0,
+            facts,
+            owner_of: BTreeMap::new(),
+            values: Vec::new(),
+        }
     }
 
     pub(super) const fn count(&self) -> usize {
@@ -237,10 +260,10 @@ impl Rows {
 
     /// Returns the part, unless `going` said no.
     pub(super) fn build(self, metric: Metric, dim: Dim, going: &dyn Fn() -> bool) -> Option<Part> {
-        let Self { after, last, facts, values, .. } = self;
+        let Self { after, last, generation, facts, values, .. } = self;
         // Means of segments are finite, and as long as the collection's dimension.
         let index = GraphIndex::build_while(metric, dim, &values, going).ok()??;
-        Some(Part { after, last, facts, index })
+        Some(Part { after, last, generation, facts, index })
     }
 }
 
@@ -315,11 +338,15 @@ mod tests {
 
     #[test]
     fn files_are_found_by_their_names() {
-        let name = file_name(7, 3, 90);
-        let (folder, file) = name.split_once('/').unwrap();
-        assert_eq!((folder, range_of(file, 7), range_of(file, 8)), ("index", Some((3, 90)), None));
-        for other in ["", "x.part", "1-2-3-4.part", "0000000007-a-b.part", "7-3-90"] {
-            assert_eq!(range_of(other, 7), None);
+        let known = Name { after: 3, last: 90, generation: 2 };
+        let path = known.file(7);
+        let (folder, file) = path.split_once('/').unwrap();
+        assert_eq!(
+            (folder, Name::parse(file, 7), Name::parse(file, 8)),
+            ("index", Some(known), None)
+        );
+        for other in ["", "x.part", "1-2-3-4-5.part", "0000000007-a-b-c.part", "7-3-90-2"] {
+            assert_eq!(Name::parse(other, 7), None);
         }
     }
 }

@@ -334,10 +334,51 @@ fn a_file_of_another_folder_is_found_out() {
         let file = format!("index/{file}");
         disk.put(&file, other.content(&file).unwrap());
     }
-    let engine = open(&disk);
+    let engine = open(&disk.crash());
     check(&engine, "foreign");
     maintain(&engine);
     check(&engine, "made again");
+    // Who compares every segment meets it, too.
+    let engine = open(&disk);
+    let query = KnnQuery { search: Exactness::Exact, ..question(level(900, 3), 7) };
+    assert_eq!(hits(&engine.knn(&query).unwrap()), brute(&engine, &query));
+}
+
+#[test]
+fn without_memory_for_parts_answers_are_the_same() {
+    let furnished = furnished();
+    for memory in [0, 6_000] {
+        let disk = furnished.crash();
+        let config =
+            Config { index_tail_segments: 40, index_memory_bytes: memory, ..Config::default() };
+        let engine = Engine::open_storage(Arc::new(disk.clone()), config).unwrap();
+        check(&engine, "little memory");
+        ingest(&engine, 0..2, 61..90);
+        while engine.maintain_index(&|| true).unwrap() {}
+        check(&engine, "still little");
+        let status = engine.index_status();
+        assert!(status.parts < 2 && status.rows < sealed(&engine).len() as u64, "{status:?}");
+        drop(engine);
+        // With more of it, what was left alone is of use again.
+        check(&open(&disk), "more memory");
+    }
+}
+
+#[test]
+fn an_entity_that_woke_up_is_not_removed() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    ingest(&engine, 0..1, 0..5);
+    let seen = engine.lives(&name(), None, 10).unwrap()[0].observations;
+    ingest(&engine, 0..1, 5..6);
+    let refused = engine.remove_if(&name(), &entity(&id(0)), Some(seen));
+    assert!(matches!(refused, Err(dunlin_engine::WriteError::Changed { .. })), "{refused:?}");
+    let left = disk.crash();
+    let engine = open(&left);
+    let lives = engine.lives(&name(), None, 10).unwrap();
+    assert_eq!((lives.len(), lives[0].observations), (1, 6 * DWELL as u64));
+    engine.remove_if(&name(), &entity(&id(0)), Some(6 * DWELL as u64)).unwrap();
+    assert!(open(&left.crash()).lives(&name(), None, 10).unwrap().is_empty());
 }
 
 #[test]
@@ -434,6 +475,11 @@ fn questions_writes_removals_and_maintenance_go_on_together() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     check(&engine, "together");
-    maintain(&engine);
-    check(&engine, "calm");
+    // What was removed while a part was made that had it stays removed.
+    let query = KnnQuery { search: Exactness::Exact, ..question(level(4, 7), 20) };
+    for engine in [open(&disk.crash()), engine] {
+        assert_eq!(hits(&engine.knn(&query).unwrap()), brute(&engine, &query));
+        maintain(&engine);
+        check(&engine, "calm");
+    }
 }

@@ -82,14 +82,15 @@ pub(super) async fn compact(
     let entity = request.entity.map(convert::entity_id).transpose()?;
     let before = dunlin_engine::Timestamp(request.before_us);
     let nrmse = request.nrmse.unwrap_or(shared.config.engine.compact_nrmse);
-    let wish = CompactionWish { name, entity, before, nrmse };
-    let (compacted, more) = shared.blocking(move |shared| shared.compact(&wish)).await?;
+    let from = request.from.map(convert::entity_id).transpose()?;
+    let wish = CompactionWish { name, entity, from, before, nrmse };
+    let compacted = shared.blocking(move |shared| shared.compact(&wish)).await?;
     Ok(Json(json::CompactResponse {
         segments: compacted.segments,
         outlines: compacted.outlines,
         bytes_before: compacted.bytes_before,
         bytes_after: compacted.bytes_after,
-        more,
+        next: compacted.next.map(|entity| entity.to_string()),
     }))
 }
 

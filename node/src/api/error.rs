@@ -11,7 +11,7 @@ use dunlin_archive as archive;
 use dunlin_client::ErrorBody;
 use dunlin_engine::{CompactionError, ReadError, WriteError};
 
-use crate::daemon::{CompactionFailure, FetchError};
+use crate::daemon::FetchError;
 
 /// A refusal or failure of one request.
 #[derive(Debug)]
@@ -107,13 +107,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<CompactionFailure> for ApiError {
-    fn from(failure: CompactionFailure) -> Self {
-        match failure {
-            CompactionFailure::Archive(cause) => cause.into(),
-            CompactionFailure::Engine(CompactionError::Read(cause)) => cause.into(),
-            CompactionFailure::Engine(CompactionError::Write(cause)) => cause.into(),
-            CompactionFailure::Engine(cause) => Self::bad_request("bad_query", cause),
+impl From<CompactionError> for ApiError {
+    fn from(error: CompactionError) -> Self {
+        match error {
+            CompactionError::Read(cause) => cause.into(),
+            CompactionError::Write(cause) => cause.into(),
+            cause => Self::bad_request("bad_query", cause),
         }
     }
 }

@@ -152,7 +152,8 @@ impl Sample {
         let connected =
             shared.network.peers().await.iter().filter(|peer| peer.link.is_some()).count();
         let engine = shared.engine.counters();
-        let index = shared.engine.index_status();
+        // It waits while a part is put in its place.
+        let index = shared.blocking(|shared| shared.engine.index_status()).await;
         let totals = shared.blocking(Totals::of).await?;
         let archive = archive_if_readable(shared).await;
         // A release holds the ledger for as long as it takes, so this may have to wait.

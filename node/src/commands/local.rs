@@ -173,7 +173,7 @@ pub(super) fn collections(
         }
         CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
         CollectionsCommand::Compact { name, entity, before, nrmse } => {
-            let request = CompactRequest { entity, before_us: before, nrmse };
+            let request = CompactRequest { entity, from: None, before_us: before, nrmse };
             out.show(&compact(client, &name, &request)?, |done| {
                 let CompactResponse { segments, outlines, bytes_before, bytes_after, .. } = done;
                 let (before, after) = (size(*bytes_before), size(*bytes_after));
@@ -255,17 +255,19 @@ fn compact(
     request: &CompactRequest,
 ) -> anyhow::Result<CompactResponse> {
     let progress = indicatif::ProgressBar::new_spinner();
-    let mut all = CompactResponse { more: true, ..CompactResponse::default() };
-    while all.more {
-        let done = client.compact(name, request)?;
+    let (mut all, mut request) = (CompactResponse::default(), request.clone());
+    loop {
+        let done = client.compact(name, &request)?;
         all.segments += done.segments;
         all.outlines += done.outlines;
         all.bytes_before += done.bytes_before;
         all.bytes_after += done.bytes_after;
-        all.more = done.more;
         progress.set_message(format!("{} segments compacted", all.segments));
         progress.tick();
+        request.from = done.next;
+        if request.from.is_none() {
+            progress.finish_and_clear();
+            return Ok(all);
+        }
     }
-    progress.finish_and_clear();
-    Ok(all)
 }

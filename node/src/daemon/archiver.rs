@@ -52,9 +52,25 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
 
 /// Archives the next segments that are not archived yet; returns their blocks, or `None` when there are none.
 fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Vec<Cid>>> {
-    let position = shared.archive.position()?.unwrap_or(0);
+    let newest = shared.engine.last_segment()?;
+    let mut position = shared.archive.position()?.unwrap_or(0);
+    if position > newest {
+        // The engine was restored from an older copy: its numbers begin again, and name other segments.
+        tracing::warn!(
+            position,
+            newest,
+            "the archive is ahead of the engine; all is archived again"
+        );
+        position = 0;
+    }
     let sealed = shared.engine.sealed_after(position, BATCH)?;
-    let Some(last) = sealed.last() else { return Ok(None) };
+    let Some(last) = sealed.last() else {
+        // What was sealed last is removed already.
+        if position < newest {
+            shared.archive.put(&[], Some(newest))?;
+        }
+        return Ok(None);
+    };
     let mut objects = Vec::with_capacity(sealed.len());
     for stored in &sealed {
         if let Some(blocks) = shared.engine.segment_blocks(&stored.cid)? {
