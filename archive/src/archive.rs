@@ -327,17 +327,25 @@ impl Archive {
         Ok(transaction.commit()?)
     }
 
-    /// Returns the bytes of a block, verified.
+    /// Returns a block, verified.
     ///
     /// # Errors
     ///
     /// Fails when the stored bytes no longer hash to `cid`; they are not returned.
-    pub fn get(&self, cid: &Cid) -> Result<Option<Vec<u8>>, ReadError> {
+    pub fn block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
         let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
         let Some(stored) = blocks.get(cid.to_bytes().as_slice())? else { return Ok(None) };
-        let bytes = stored.value();
-        verify(cid, bytes).map_err(|_| ReadError::Damaged { cid: *cid })?;
-        Ok(Some(bytes.to_vec()))
+        let block = Block::verified(*cid, stored.value().to_vec());
+        block.map(Some).map_err(|_| ReadError::Damaged { cid: *cid })
+    }
+
+    /// Returns the bytes of a block, verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::block`].
+    pub fn get(&self, cid: &Cid) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.block(cid)?.map(Block::into_bytes))
     }
 
     /// Returns whether the archive holds a block.

@@ -189,9 +189,16 @@ impl Message {
     /// before 1.2.0 there are no presences, and a WANT_HAVE would be taken for a WANT_BLOCK.
     #[must_use]
     pub fn encode(&self, version: Version) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encode_into(version, &mut bytes);
+        bytes
+    }
+
+    /// Appends what [`Self::encode`] returns.
+    pub fn encode_into(&self, version: Version, bytes: &mut Vec<u8>) {
         let content: usize = self.blocks.iter().map(|block| block.bytes.len() + 24).sum();
         let entries = self.wants.len() + self.presences.len();
-        let mut bytes = Vec::with_capacity(content + entries * 64 + 8);
+        bytes.reserve(content + entries * 64 + 8);
         let is_newest = version == Version::V1_2;
         let mut wantlist = Vec::with_capacity(self.wants.len() * 64);
         for want in self.wants.iter().filter(|want| is_newest || want.ask != Ask::Have) {
@@ -199,18 +206,17 @@ impl Message {
         }
         put_integer(&mut wantlist, 2, self.is_full.into());
         if !wantlist.is_empty() {
-            put_bytes(&mut bytes, 1, &wantlist);
+            put_bytes(bytes, 1, &wantlist);
         }
         for block in &self.blocks {
-            block.encode(version, &mut bytes);
+            block.encode(version, bytes);
         }
         for presence in self.presences.iter().filter(|_| is_newest) {
             let mut inner = Vec::with_capacity(48);
             put_bytes(&mut inner, 1, &presence.cid.to_bytes());
             put_integer(&mut inner, 2, (!presence.is_here).into());
-            put_bytes(&mut bytes, 4, &inner);
+            put_bytes(bytes, 4, &inner);
         }
-        bytes
     }
 
     /// Returns whether there is nothing to say.

@@ -180,9 +180,8 @@ impl Shared {
     /// Returns an archived block. One that is damaged on disk counts as missing, unless the engine still
     /// has it: then it is written again.
     pub(crate) fn stored_block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
-        match self.archive.get(cid) {
-            // It was verified a moment ago; that it is now says the type.
-            Ok(bytes) => Ok(bytes.and_then(|bytes| Block::verified(*cid, bytes).ok())),
+        match self.archive.block(cid) {
+            Ok(block) => Ok(block),
             Err(ReadError::Damaged { cid }) => Ok(self.mend_from_engine(&cid)),
             Err(cause) => Err(cause),
         }

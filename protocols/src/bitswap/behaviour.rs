@@ -175,8 +175,11 @@ impl Behaviour {
         let was_used = connected.connections.first() == Some(&connection);
         connected.connections.retain(|other| *other != connection);
         let is_last = connected.connections.is_empty();
-        let lost = connected.on_the_way.extract_if(.., |_, over| *over == connection);
-        for (batch, _) in lost.collect::<Vec<_>>() {
+        let over =
+            |(batch, over): (&BatchId, &ConnectionId)| (*over == connection).then_some(*batch);
+        let lost: Vec<_> = connected.on_the_way.iter().filter_map(over).collect();
+        for batch in lost {
+            connected.on_the_way.remove(&batch);
             self.server.on_sent(batch);
         }
         if is_last {

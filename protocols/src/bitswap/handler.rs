@@ -28,7 +28,7 @@ use libp2p::swarm::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::protocol::{self, Incoming, ReadError, Room, Upgrade};
+use super::protocol::{self, Frame, Incoming, ReadError, Room, Upgrade};
 
 /// Streams that a peer may have open; one more is closed at once. Kubo has eight workers and Helia opens
 /// one for each message.
@@ -288,9 +288,9 @@ impl Handler {
         let version = self.version.unwrap_or(Version::V1_2);
         let closes = self.kept.is_some();
         let writing = async move {
-            let bytes = protocol::frame(&message, version);
+            let frame = Frame::new(&message, version);
             drop(message);
-            let mut written = protocol::write(&mut stream, &bytes).await;
+            let mut written = protocol::write(&mut stream, &frame).await;
             if closes && written.is_ok() {
                 written = stream.close().await;
             }
@@ -391,11 +391,9 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (_, mut stream),
                 ..
-            }) => {
-                if !self.is_muted && self.inbound.len() < INBOUND_MAX {
-                    stream.ignore_for_keep_alive();
-                    self.read_on(stream);
-                }
+            }) if !self.is_muted && self.inbound.len() < INBOUND_MAX => {
+                stream.ignore_for_keep_alive();
+                self.read_on(stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: (version, stream),

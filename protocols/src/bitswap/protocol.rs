@@ -46,6 +46,9 @@ const ASKED_BYTES_MAX: usize = 64 << 20;
 /// reason to send them, so those who do wait for each other.
 const UNASKED_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of a length: four times seven bits are more than 4 MiB need.
+const LENGTH_BYTES_MAX: usize = 4;
+
 /// What one permit stands for.
 const UNIT_BYTES: usize = 1024;
 
@@ -180,8 +183,7 @@ pub(super) async fn read(
 /// Reads the rest of a length whose first byte is there.
 async fn read_length(stream: &mut Stream, first: u8) -> Result<usize, ReadError> {
     let (mut length, mut byte) = (usize::from(first & 0x7f), first);
-    // Four times seven bits are more than 4 MiB need.
-    for shift in [7, 14, 21] {
+    for shift in (1..LENGTH_BYTES_MAX).map(|group| 7 * group) {
         if byte & 0x80 == 0 {
             break;
         }
@@ -200,25 +202,67 @@ async fn read_byte(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<u
     Ok((count == 1).then_some(byte[0]))
 }
 
-/// Returns a message with its length before it.
-pub(super) fn frame(message: &Message, version: Version) -> Vec<u8> {
-    let body = message.encode(version);
-    let mut bytes = Vec::with_capacity(body.len() + 4);
-    let mut length = body.len();
-    while length >= 0x80 {
-        bytes.push(length as u8 | 0x80);
-        length >>= 7;
+/// A message with its length before it, in one piece: what is large is copied once.
+#[derive(Debug)]
+pub(super) struct Frame {
+    bytes: Vec<u8>,
+    /// Where the length begins, which takes up to [`LENGTH_BYTES_MAX`] bytes.
+    start: usize,
+}
+
+impl Frame {
+    pub(super) fn new(message: &Message, version: Version) -> Self {
+        let mut bytes = vec![0; LENGTH_BYTES_MAX];
+        message.encode_into(version, &mut bytes);
+        let length = bytes.len() - LENGTH_BYTES_MAX;
+        debug_assert!(length <= MESSAGE_BYTES_MAX, "a batch fits into a message");
+        let groups =
+            (1..LENGTH_BYTES_MAX).take_while(|group| length >> (7 * group) > 0).count() + 1;
+        let start = LENGTH_BYTES_MAX - groups;
+        for (group, byte) in bytes[start..LENGTH_BYTES_MAX].iter_mut().enumerate() {
+            let is_last = group + 1 == groups;
+            *byte = (length >> (7 * group)) as u8 & 0x7f | if is_last { 0 } else { 0x80 };
+        }
+        Self { bytes, start }
     }
-    bytes.push(length as u8);
-    bytes.extend_from_slice(&body);
-    bytes
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
 }
 
 /// Writes a framed message, in time.
-pub(super) async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+pub(super) async fn write(stream: &mut Stream, frame: &Frame) -> io::Result<()> {
     let written = async {
-        stream.write_all(bytes).await?;
+        stream.write_all(frame.as_slice()).await?;
         stream.flush().await
     };
     timeout(MESSAGE, written).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_archive::bitswap::{Claim, Kind};
+    use dunlin_wire::block::Codec;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_begins_with_the_length_of_the_message() {
+        for bytes in [0, 1, 100, 127, 128, 16_000, 20_000, 2 << 20] {
+            let blocks = vec![Claim { kind: Kind::Ours(Codec::Raw), bytes: vec![7; bytes] }];
+            let message = Message { blocks, ..Message::default() };
+            let body = message.encode(Version::V1_2);
+            let mut expected = Vec::new();
+            let mut length = body.len();
+            while length >= 0x80 {
+                expected.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            expected.push(length as u8);
+            expected.extend(body);
+            assert!(Frame::new(&message, Version::V1_2).as_slice() == expected, "{bytes}");
+        }
+        assert_eq!(Frame::new(&Message::default(), Version::V1_2).as_slice(), [0]);
+    }
 }

@@ -85,7 +85,7 @@ async fn alice_and_kubo(
     reader: Reader,
 ) -> (Node, Foreigner) {
     let alice = Node::start(ALICE, local(), &[KUBO], Blocks(shelf)).await;
-    let mut kubo = Foreigner::start(key(KUBO), protocol, reader).await;
+    let mut kubo = Foreigner::start(key(KUBO), protocol, reader);
     kubo.meet(alice.peer(), &alice.address).await;
     (alice, kubo)
 }
@@ -230,7 +230,7 @@ fn serve(foreigner: Foreigner, shelf: Vec<Block>) -> tokio::task::JoinHandle<()>
 async fn a_stranger_learns_nothing() {
     let secret = block(1);
     let alice = Node::start(ALICE, local(), &[], Blocks(vec![secret.clone()])).await;
-    let mut kubo = Foreigner::start(key(KUBO), NEWEST, Reader::Loops).await;
+    let mut kubo = Foreigner::start(key(KUBO), NEWEST, Reader::Loops);
     kubo.meet(alice.peer(), &alice.address).await;
     let absent = block(2);
     for ask in [Ask::Have, Ask::Block] {
@@ -323,7 +323,7 @@ async fn a_block_that_was_never_asked_for_costs_standing() {
 async fn forged_bytes_are_dropped_and_the_next_provider_is_asked() {
     let honest = blocks(0..64);
     let (alice, liar) = alice_and_kubo(Vec::new(), NEWEST, Reader::Loops).await;
-    let mut helia = Foreigner::start(key(OTHER), NEWEST, Reader::Loops).await;
+    let mut helia = Foreigner::start(key(OTHER), NEWEST, Reader::Loops);
     helia.meet(alice.peer(), &alice.address).await;
     let lying = liar.answer(|message| {
         let asked = message.wants.iter().filter(|want| want.ask == Ask::Block);
@@ -347,7 +347,7 @@ async fn a_provider_that_stays_silent_is_passed_over_in_time() {
     let shelf = blocks(0..40);
     // It reads everything and says nothing.
     let (alice, _mute) = alice_and_kubo(Vec::new(), NEWEST, Reader::Loops).await;
-    let mut helia = Foreigner::start(key(OTHER), NEWEST, Reader::Loops).await;
+    let mut helia = Foreigner::start(key(OTHER), NEWEST, Reader::Loops);
     helia.meet(alice.peer(), &alice.address).await;
     let serving = serve(helia, shelf.clone());
     fetch_all(&alice, &[KUBO, OTHER], &shelf).await;

@@ -50,7 +50,7 @@ pub(crate) struct Foreigner {
 
 impl Foreigner {
     /// Starts one that speaks a version.
-    pub(crate) async fn start(keypair: Keypair, protocol: StreamProtocol, reader: Reader) -> Self {
+    pub(crate) fn start(keypair: Keypair, protocol: StreamProtocol, reader: Reader) -> Self {
         let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
         let behaviour = Behaviour {
             identify: identify::Behaviour::new(identify),
