@@ -139,7 +139,8 @@ fn fetched(answer: &FetchResponse) -> String {
         let mut how = match (fetched.local, attempts.as_slice()) {
             (true, _) => "was here already".to_owned(),
             (false, []) => {
-                "nobody to ask: no own peer is connected; name one with --peer or --gateway, or search with --dht"
+                "nobody to ask: no own peer is connected; name one with --peer or --gateway, \
+                 or search with --dht"
                     .to_owned()
             }
             (false, attempts) => attempts.join(", "),

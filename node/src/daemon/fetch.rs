@@ -1,8 +1,8 @@
 //! Fetching segments by CID from peers and gateways: the archive's pure core decides whom to ask, this asks.
 //!
 //! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and the peers and
-//! gateways that the user names; the DHT is searched when the user wishes so. Nodes of Dunlin, over the
-//! exchange of segments, and gateways are asked first, then nodes of IPFS over bitswap.
+//! gateways that the user names; the DHT is searched when the user wishes so. What nobody there gave, nodes
+//! of IPFS are asked for over bitswap.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,20 +90,21 @@ impl Shared {
         wish: FetchWish,
     ) -> Result<Vec<Fetched>, FetchError> {
         let FetchWish { cids, first, gateways, payload, search } = wish;
-        let Others { own, own_foreign, foreign } = self.own_peers().await;
+        let Connected { own, own_foreign, foreign, ours } = self.own_peers().await;
         let (foreign, first): (Vec<_>, Vec<_>) =
             first.into_iter().partition(|peer| foreign.contains(peer));
+        // Those whose kind nobody knows come last: they will have been asked in vain a moment before.
+        let unknown = first.iter().filter(|peer| !ours.contains(peer)).copied().collect();
         let mut asked = Asked {
-            first: first.iter().copied().map(Provider::Peer).collect(),
+            by_bitswap: [foreign, own_foreign, unknown].concat(),
+            search,
+            first: first.into_iter().map(Provider::Peer).collect(),
             others: (0..gateways.len())
                 .map(Provider::Gateway)
                 .chain(own.into_iter().map(Provider::Peer))
                 .collect(),
             gateways,
             http: Gateways::new(),
-            // Those whose kind nobody knows come last: they may have been asked in vain a moment ago.
-            by_bitswap: [foreign, own_foreign, first].concat(),
-            search,
         };
         let together = if payload { TOGETHER_WITH_PAYLOAD_MAX } else { TOGETHER_MAX };
         let mut fetched = Vec::with_capacity(cids.len());
@@ -123,9 +124,8 @@ impl Shared {
         let mut blocks = self.blocking(move |shared| local(shared, &asked, payload)).await?;
         let here: BTreeSet<Cid> = blocks.keys().copied().collect();
         let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
-        let roots = payload.then_some(&cids);
         let mut retrieval = Retrieval::new(&wanted, &whom.first, &whom.others);
-        self.retrieve(whom, &mut retrieval, roots, &mut blocks).await;
+        self.retrieve(whom, &mut retrieval, payload.then_some(&cids), &mut blocks).await;
         // A gateway that stood still would hold up every further part as long; the swarm watches peers.
         for failed in retrieval.failed().filter(|failed| matches!(failed, Provider::Gateway(_))) {
             whom.others.retain(|provider| *provider != failed);
@@ -134,24 +134,23 @@ impl Shared {
         for outcome in retrieval.into_outcomes() {
             attempts.entry(outcome.cid).or_default().extend(outcome.attempts);
         }
-        // Who answered, whatever it said, is a node of Dunlin, and says the same over bitswap.
-        let answered = |peer: &PeerId| {
-            let mut all = attempts.values().flatten();
-            all.any(|one| {
-                one.peer == Provider::Peer(*peer) && one.outcome != AttemptOutcome::Failed
-            })
-        };
-        let silent = whom.by_bitswap.iter().filter(|peer| !answered(peer)).copied();
-        let candidates: Vec<PeerId> = silent.collect();
+        // Who answered at all is a node of Dunlin's, and would answer the same once more.
+        let answered: BTreeSet<_> = attempts
+            .values()
+            .flatten()
+            .filter(|attempt| attempt.outcome != AttemptOutcome::Failed)
+            .map(|attempt| attempt.peer)
+            .collect();
+        whom.by_bitswap.retain(|peer| !answered.contains(&Provider::Peer(*peer)));
         let wanted: Vec<_> = cids.iter().flat_map(|cid| missing(*cid, &blocks, payload)).collect();
-        for outcome in
-            self.fetch_by_bitswap(wanted, (candidates, whom.search), roots, &mut blocks).await
-        {
-            let by_peer = outcome.attempts.into_iter().map(|attempt| Attempt {
+        let roots = payload.then_some(&cids);
+        for outcome in self.fetch_by_bitswap(wanted, whom, roots, &mut blocks).await {
+            let named = |attempt: Attempt| Attempt {
                 peer: Provider::Peer(attempt.peer),
                 outcome: attempt.outcome,
-            });
-            attempts.entry(outcome.cid).or_default().extend(by_peer);
+            };
+            let attempts = attempts.entry(outcome.cid).or_default();
+            attempts.extend(outcome.attempts.into_iter().map(named));
         }
         let (mut fetched, mut objects) = (Vec::with_capacity(cids.len()), Vec::new());
         for cid in cids {
@@ -216,19 +215,19 @@ impl Shared {
         }
     }
 
-    /// Fetches what nobody gave over the exchange of segments from nodes of IPFS, and from whom the DHT
-    /// names when it is to be searched.
+    /// Fetches over bitswap: from nodes of IPFS, and from whom the DHT names when it is to be searched.
     async fn fetch_by_bitswap(
         &self,
         wanted: Vec<Cid>,
-        (candidates, search): (Vec<PeerId>, Search),
+        whom: &Asked,
         roots: Option<&Vec<Cid>>,
         blocks: &mut BTreeMap<Cid, Block>,
     ) -> Vec<Outcome> {
-        if wanted.is_empty() || (candidates.is_empty() && search == Search::Never) {
+        if wanted.is_empty() || (whom.by_bitswap.is_empty() && whom.search == Search::Never) {
             return Vec::new();
         }
-        let mut fetch = match self.network.fetch(wanted, candidates, search).await {
+        let begun = self.network.fetch(wanted, whom.by_bitswap.clone(), whom.search).await;
+        let mut fetch = match begun {
             Ok(fetch) => fetch,
             Err(cause) => {
                 tracing::debug!(%cause, "nothing fetched over bitswap");
@@ -254,9 +253,8 @@ impl Shared {
         fetch.finish().await
     }
 
-    /// Returns the connected peers of this node's operator, those who announced most segments first, and
-    /// who of the connected is no node of Dunlin's.
-    async fn own_peers(&self) -> Others {
+    /// Returns the connected peers that may be asked besides those whom the user names.
+    async fn own_peers(&self) -> Connected {
         let announced = self.observed().announced;
         let views = self.network.peers().await;
         let connected = || views.iter().filter(|view| view.link.is_some());
@@ -265,33 +263,39 @@ impl Shared {
         let mut own: Vec<_> = own.into_iter().map(|view| view.peer).collect();
         let count = |peer: &PeerId| announced.get(peer).map(|counts| counts.values().sum::<u64>());
         own.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
-        Others {
+        Connected {
             own,
             own_foreign: own_foreign.into_iter().map(|view| view.peer).collect(),
             foreign: connected().filter(|view| view.is_foreign).map(|view| view.peer).collect(),
+            ours: connected()
+                .filter(|view| view.agent.is_some() && !view.is_foreign)
+                .map(|view| view.peer)
+                .collect(),
         }
     }
 }
 
-/// Who may be asked besides those whom the user names.
-struct Others {
-    /// Own peers of our network.
+/// Who is connected, as far as it may be asked.
+struct Connected {
+    /// Peers of this node's operator and network: those who announced most segments first.
     own: Vec<PeerId>,
-    /// Own peers that are nodes of IPFS.
+    /// Peers of this node's operator that are nodes of IPFS.
     own_foreign: Vec<PeerId>,
-    /// All connected nodes of IPFS.
+    /// All nodes of IPFS.
     foreign: BTreeSet<PeerId>,
+    /// All nodes of our network.
+    ours: BTreeSet<PeerId>,
 }
 
 /// Whom a retrieval asks.
 struct Asked {
     first: Vec<Provider>,
     others: Vec<Provider>,
-    gateways: Vec<GatewayUrl>,
-    http: Gateways,
-    /// Whom to ask over bitswap for what nobody gave.
+    /// Asked over bitswap for what nobody of those gave.
     by_bitswap: Vec<PeerId>,
     search: Search,
+    gateways: Vec<GatewayUrl>,
+    http: Gateways,
 }
 
 impl Asked {
