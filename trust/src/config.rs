@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use libp2p_identity::PeerId;
 
+use crate::authorities::Authorities;
+
 /// How this node judges its peers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The operator's own peers: the only ones that `private` segments are served to. Being one
     /// gives no score; an own peer that lies is quarantined like any other. Default: none.
     pub own_peers: BTreeSet<PeerId>,
+    /// Who licenses peers and revokes them in a closed network. Default: nobody; the network is open.
+    pub authorities: Option<Authorities>,
     /// What each kind of evidence adds, and the prior it is weighed against.
     pub weights: Weights,
     /// How fast evidence fades.
@@ -27,6 +31,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             own_peers: BTreeSet::new(),
+            authorities: None,
             weights: Weights::default(),
             half_lives: HalfLives::default(),
             thresholds: Thresholds::default(),

@@ -30,21 +30,39 @@
 
 #![forbid(unsafe_code)]
 
+mod authorities;
 mod config;
 mod evidence;
 mod explanation;
+mod license;
 mod operation;
+mod peer_bytes;
 mod record;
+mod revocation;
+mod revocations;
 mod score;
 mod standing;
 mod time;
 mod trust;
 
+pub use authorities::{
+    AUTHORITIES_MAX, Authorities, AuthoritiesError, EndorsementError, Endorsements,
+    NETWORK_BYTES_MAX,
+};
 pub use config::{Config, ConfigError, HalfLives, Thresholds, Weights};
 pub use evidence::{Evidence, Tally};
 pub use explanation::{Explanation, Line};
+pub use license::{CLOCK_SLACK_MS, LICENSE_VERSION, License, LicenseError};
 pub use operation::{Operation, Refusal};
 pub use record::{RECORD_VERSION, Record};
+pub use revocation::{
+    Chain, Extension, Head, LOG_KEYS_MAX, REVOCATION_VERSION, Subject, Withdrawal,
+    sync::{LOGS_MAX, SyncAnswer, SyncRequest},
+};
+pub use revocations::{
+    Acquaintance, Draft, Pending, RevocationError, Revocations, UNKNOWN_WITHDRAWALS_MAX,
+    WITHDRAWALS_MAX,
+};
 pub use standing::{Standing, StandingChange};
 pub use time::UnixMillis;
 pub use trust::Trust;

@@ -66,6 +66,13 @@ impl Operation {
         matches!(self, Self::ServePrivateSegments)
     }
 
+    /// Returns whether a closed network asks for a license first. All but the connection do, over which the
+    /// license is presented.
+    #[must_use]
+    pub fn needs_license(self) -> bool {
+        self != Self::Connect
+    }
+
     /// Returns the name used in docs, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -107,6 +114,14 @@ pub enum Refusal {
     #[error("{operation} refused: {peer} is not one of the operator's own peers")]
     NotOwnPeer {
         /// Who asked.
+        peer: PeerId,
+        /// For what.
+        operation: Operation,
+    },
+    /// The network is closed, and the peer has presented no license that opens it.
+    #[error("{operation} refused: {peer} has presented no license for this network")]
+    Unlicensed {
+        /// Who asked or was to be asked.
         peer: PeerId,
         /// For what.
         operation: Operation,

@@ -5,6 +5,7 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::evidence::Tally;
+use crate::peer_bytes;
 use crate::score::Sums;
 use crate::standing::Standing;
 use crate::time::UnixMillis;
@@ -88,43 +89,5 @@ fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Er
             Unexpected::Unsigned(u64::from(version)),
             &"a known record version",
         ))
-    }
-}
-
-/// A peer id as its multihash bytes, canonical in DAG-CBOR.
-mod peer_bytes {
-    use libp2p_identity::PeerId;
-    use serde::de::{Error, Unexpected, Visitor};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        peer: &PeerId,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&(*peer).to_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<PeerId, D::Error> {
-        deserializer.deserialize_bytes(PeerBytes)
-    }
-
-    struct PeerBytes;
-
-    impl Visitor<'_> for PeerBytes {
-        type Value = PeerId;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("the bytes of a peer id")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<PeerId, E> {
-            PeerId::from_bytes(bytes).map_err(|_| E::invalid_value(Unexpected::Bytes(bytes), &self))
-        }
-
-        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<PeerId, E> {
-            self.visit_bytes(&bytes)
-        }
     }
 }

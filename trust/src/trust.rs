@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 
+use crate::authorities::Endorsements;
 use crate::config::Config;
 use crate::evidence::{Evidence, Tally};
 use crate::explanation::{self, Explanation};
+use crate::license::{License, LicenseError};
 use crate::operation::{Operation, Refusal};
 use crate::record::Record;
+use crate::revocations::{Acquaintance, Pending, RevocationError, Revocations};
 use crate::score::Sums;
 use crate::standing::{Standing, StandingChange};
 use crate::time::UnixMillis;
@@ -17,11 +20,15 @@ use crate::time::UnixMillis;
 /// drains never gets near it; beyond it a hint is dropped.
 const FORGOTTEN_MAX: usize = 65_536;
 
+/// Most licenses that are remembered, about 20 MiB: authorities made each. One more has to be presented again
+/// and again, until others have ended.
+const LICENSED_MAX: usize = 100_000;
+
 /// What this node knows about its peers' conduct.
 ///
 /// One owner holds it (the swarm's actor) and every federated operation asks it. After each
-/// [`observe`](Self::observe) or [`revoke`](Self::revoke) the shell drains
-/// [`next_dirty`](Self::next_dirty) and [`next_forgotten`](Self::next_forgotten).
+/// [`observe`](Self::observe) the shell drains [`next_dirty`](Self::next_dirty) and
+/// [`next_forgotten`](Self::next_forgotten).
 #[derive(Debug)]
 pub struct Trust {
     config: Config,
@@ -30,6 +37,9 @@ pub struct Trust {
     dirty: BTreeSet<PeerId>,
     forgotten: BTreeSet<PeerId>,
     unrecorded: u64,
+    revocations: Revocations,
+    /// Who presented a license, and when it ends.
+    licensed: BTreeMap<PeerId, License>,
 }
 
 impl Trust {
@@ -52,6 +62,8 @@ impl Trust {
             })
             .collect();
         let mut trust = Self {
+            revocations: Revocations::new(config.authorities.clone()),
+            licensed: BTreeMap::new(),
             config,
             records,
             dirty: BTreeSet::new(),
@@ -68,7 +80,8 @@ impl Trust {
     ///
     /// Evidence dated before what is already known counts as simultaneous with it: it is weighed in
     /// full and nothing decays. Evidence about a stranger is dropped (and counted) when every
-    /// record is one that must not be forgotten; such a stranger stands as quarantined.
+    /// record is one that must not be forgotten; such a stranger stands as quarantined. Evidence about a
+    /// revoked peer changes nothing.
     pub fn observe(
         &mut self,
         now: UnixMillis,
@@ -76,6 +89,9 @@ impl Trust {
         evidence: Evidence,
     ) -> Option<StandingChange> {
         let from = self.standing(now, &peer);
+        if self.revocations.is_revoked(&peer) {
+            return None;
+        }
         if !self.make_room_for(now, &peer) {
             self.unrecorded = self.unrecorded.saturating_add(1);
             return None;
@@ -93,15 +109,84 @@ impl Trust {
         change
     }
 
-    /// Revokes a peer, forever. The caller has verified the authority's signature; that is why this
-    /// is the one way past `peers_max`.
-    pub fn revoke(&mut self, now: UnixMillis, peer: PeerId) -> Option<StandingChange> {
-        let from = self.standing(now, &peer);
-        self.make_room_for(now, &peer);
-        let mut record = self.take_record(now, peer);
-        record.revoked = true;
-        record.standing = Standing::Revoked;
-        self.put_record(record, from)
+    /// Returns the revocations that are known.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Takes in a record of a revocation that was stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::restore`].
+    pub fn restore_revocation(&mut self, record: &[u8]) -> Result<(), RevocationError> {
+        self.revocations.restore(record)
+    }
+
+    /// Makes a revocation count that was checked and is on disk; returns how many keys it is new for.
+    pub fn apply_revocation(&mut self, pending: Pending) -> usize {
+        let new = self.revocations.apply(pending).len();
+        if new > 0 {
+            self.licensed.retain(|peer, _| !self.revocations.is_revoked(peer));
+            // Nothing that it did or does matters any more.
+            let gone: Vec<_> = self
+                .records
+                .keys()
+                .filter(|peer| self.revocations.is_revoked(peer))
+                .copied()
+                .collect();
+            for peer in gone {
+                self.remove(peer);
+            }
+        }
+        new
+    }
+
+    /// Returns whether this node has dealt with a peer, so that it was not made to be withdrawn.
+    #[must_use]
+    pub fn acquaintance(&self, peer: &PeerId) -> Acquaintance {
+        let has_earned = self.records.get(peer).is_some_and(|record| record.sums.earned > 0.0);
+        if has_earned || self.is_own(peer) || self.licensed.contains_key(peer) {
+            Acquaintance::Known
+        } else {
+            Acquaintance::Unknown
+        }
+    }
+
+    /// Takes the license that a peer presents. In an open network there is nothing to present.
+    ///
+    /// # Errors
+    ///
+    /// Says why it does not open the network.
+    pub fn present_license(
+        &mut self,
+        now: UnixMillis,
+        peer: PeerId,
+        endorsements: &Endorsements,
+    ) -> Result<(), LicenseError> {
+        let Some(authorities) = &self.config.authorities else { return Ok(()) };
+        let is_revoked = |signer: &PeerId| self.revocations.is_revoked(signer);
+        let license = authorities.license(endorsements, &peer, now, is_revoked)?;
+        if self.licensed.len() >= LICENSED_MAX {
+            self.licensed.retain(|_, license| !license.has_expired(now));
+        }
+        if self.licensed.len() < LICENSED_MAX || self.licensed.contains_key(&peer) {
+            self.licensed.insert(peer, license);
+        }
+        Ok(())
+    }
+
+    /// Forgets the license of a peer that has gone: it presents it when it comes again.
+    pub fn forget_license(&mut self, peer: &PeerId) {
+        self.licensed.remove(peer);
+    }
+
+    /// Returns whether the network is open, or this peer has presented a license that opens it.
+    #[must_use]
+    pub fn is_licensed(&self, now: UnixMillis, peer: &PeerId) -> bool {
+        self.config.authorities.is_none()
+            || self.licensed.get(peer).is_some_and(|license| !license.has_expired(now))
     }
 
     /// Hands out a record that changed since it was last handed out: the shell persists it.
@@ -131,6 +216,9 @@ impl Trust {
         if !operation.admits(standing) {
             return Err(Refusal::Standing { peer: *peer, operation, standing });
         }
+        if operation.needs_license() && !self.is_licensed(now, peer) {
+            return Err(Refusal::Unlicensed { peer: *peer, operation });
+        }
         if operation.needs_own_peer() && !self.is_own(peer) {
             return Err(Refusal::NotOwnPeer { peer: *peer, operation });
         }
@@ -140,6 +228,9 @@ impl Trust {
     /// Returns where `peer` stands at `now`.
     #[must_use]
     pub fn standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
+        if self.revocations.is_revoked(peer) {
+            return Standing::Revoked;
+        }
         match self.records.get(peer) {
             Some(record) if record.revoked => Standing::Revoked,
             Some(record) => {
@@ -154,6 +245,9 @@ impl Trust {
     /// Returns the score of `peer` at `now`, between 0 and 1. A stranger has 0.5; a revoked peer 0.
     #[must_use]
     pub fn score(&self, now: UnixMillis, peer: &PeerId) -> f64 {
+        if self.revocations.is_revoked(peer) {
+            return 0.0;
+        }
         match self.records.get(peer) {
             Some(record) if record.revoked => 0.0,
             Some(record) => self.score_of(now, record),

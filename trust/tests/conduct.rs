@@ -134,25 +134,6 @@ fn quarantined_peer_cannot_serve_its_way_out() {
 }
 
 #[test]
-fn revoked_is_forever() {
-    let mut trust = trust();
-    trust.observe(at(0), peer(1), Evidence::Served { blocks: 1_000 });
-    assert!(trust.revoke(at(1), peer(1)).is_some());
-    assert!(trust.revoke(at(2), peer(1)).is_none(), "nothing changed the second time");
-    trust.observe(at(3), peer(1), Evidence::Served { blocks: u32::MAX });
-    let restarted = Trust::new(Config::default(), persisted(&mut trust));
-    for now in [at(0), at(3), at(100 * 365 * DAY)] {
-        for trust in [&trust, &restarted] {
-            assert_eq!(trust.standing(now, &peer(1)), Standing::Revoked);
-            assert_eq!(trust.score(now, &peer(1)), 0.0);
-            for operation in Operation::ALL {
-                assert!(trust.may(now, &peer(1), operation).is_err());
-            }
-        }
-    }
-}
-
-#[test]
 fn clock_going_backwards_raises_no_score() {
     let mut trust = trust();
     trust.observe(at(30 * DAY), peer(1), Evidence::ProtocolViolation);
@@ -215,22 +196,6 @@ fn keys_that_misbehave_in_masses_do_not_close_the_node_to_newcomers() {
     assert_eq!(trust.standing(at(1), &peer(1)), Standing::Trusted, "and so is the best");
     assert!(trust.may(at(1), &peer(5), Operation::FetchTemplates).is_ok(), "newcomers are heard");
     assert!(trust.observe(at(1), peer(5), Evidence::BadSignature).is_some(), "and judged");
-}
-
-#[test]
-fn table_full_of_revoked_peers_is_closed_to_strangers() {
-    let mut trust = small(4, &[peer(9)]);
-    for seed in 0..4 {
-        trust.revoke(at(0), peer(seed));
-    }
-    assert_eq!(trust.observe(at(0), peer(5), Evidence::WrongCid), None);
-    assert_eq!(trust.unrecorded(), 1);
-    assert!(trust.may(at(0), &peer(5), Operation::FetchTemplates).is_err());
-    assert!(trust.may(at(0), &peer(9), Operation::FetchTemplates).is_ok(), "own peers have room");
-    trust.observe(at(0), peer(9), Evidence::Session { seconds: 1 });
-    trust.revoke(at(0), peer(6));
-    assert_eq!(trust.standing(at(0), &peer(6)), Standing::Revoked);
-    assert_eq!((0..4).filter(|&seed| trust.peers().any(|p| *p == peer(seed))).count(), 4);
 }
 
 #[test]

@@ -2,14 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_trust::{Config, Evidence, Operation, Refusal, Standing, Trust, UnixMillis};
+use dunlin_trust::{
+    Acquaintance, Authorities, Config, Endorsements, Evidence, License, Operation, Refusal,
+    Standing, Trust, UnixMillis, Withdrawal,
+};
+use dunlin_wire::envelope;
 use libp2p_identity::{Keypair, PeerId};
 
 const NOW: UnixMillis = UnixMillis(1_763_700_000_000);
 const PAGE: &str = include_str!("../../docs/trust.md");
 
+fn key(seed: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key")
+}
+
 fn peer(seed: u8) -> PeerId {
-    Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public().to_peer_id()
+    key(seed).public().to_peer_id()
+}
+
+/// Has a key revoke itself.
+fn withdraw(trust: &mut Trust, seed: u8) {
+    let signed = envelope::sign(&key(seed), Withdrawal::new(NOW, None)).unwrap();
+    let pending = trust.revocations().check_withdrawal(&signed.bytes, Acquaintance::Known);
+    trust.apply_revocation(pending.unwrap().unwrap());
 }
 
 /// A peer brought to `standing`, and whether the operator owns it.
@@ -21,7 +36,7 @@ fn judged(standing: Standing, own: bool) -> (Trust, PeerId) {
         Standing::Probation => {}
         Standing::Trusted => drop(trust.observe(NOW, peer, Evidence::Served { blocks: 400 })),
         Standing::Quarantined => drop(trust.observe(NOW, peer, Evidence::WrongCid)),
-        Standing::Revoked => drop(trust.revoke(NOW, peer)),
+        Standing::Revoked => withdraw(&mut trust, 1),
     }
     assert_eq!(trust.standing(NOW, &peer), standing);
     (trust, peer)
@@ -97,4 +112,35 @@ fn the_refusal_says_who_what_and_why() {
     let (trust, liar) = judged(Standing::Quarantined, false);
     let refusal = trust.may(NOW, &liar, Operation::AcceptEvidence).unwrap_err();
     assert_eq!(refusal.to_string(), format!("accept_evidence refused: {liar} is quarantined"));
+}
+
+#[test]
+fn a_closed_network_gives_nothing_but_a_connection_to_who_has_no_license() {
+    let authorities = Authorities::new("plant", [peer(7)], 1).unwrap();
+    let config = Config {
+        authorities: Some(authorities),
+        own_peers: BTreeSet::from([peer(1)]),
+        ..Config::default()
+    };
+    let mut trust = Trust::new(config, Vec::new());
+    for operation in Operation::ALL {
+        let refused = Err(Refusal::Unlicensed { peer: peer(1), operation });
+        let expected = if operation == Operation::Connect { Ok(()) } else { refused };
+        // Being trusted comes after being let in.
+        trust.observe(NOW, peer(1), Evidence::Served { blocks: 400 });
+        assert_eq!(trust.may(NOW, &peer(1), operation), expected, "{operation}");
+    }
+    let license = License::new("plant", peer(1), NOW, UnixMillis(NOW.0 + 1_000));
+    let signed = envelope::sign(&key(7), license).unwrap();
+    let license = Endorsements::collect::<License>(vec![signed.bytes]).unwrap();
+    assert!(trust.present_license(NOW, peer(2), &license).is_err(), "it is another's");
+    trust.present_license(NOW, peer(1), &license).unwrap();
+    for operation in Operation::ALL {
+        assert_eq!(trust.may(NOW, &peer(1), operation), Ok(()), "{operation}");
+    }
+    // A day and more after its end it is over, and so it is when the peer goes.
+    let late = UnixMillis(NOW.0 + 27 * 60 * 60 * 1_000);
+    assert!(trust.may(late, &peer(1), Operation::ServeTemplates).is_err());
+    trust.forget_license(&peer(1));
+    assert!(trust.may(NOW, &peer(1), Operation::ServeTemplates).is_err());
 }
