@@ -23,17 +23,21 @@ use crate::{
     time::UnixMillis,
 };
 
+/// What a peer id is inside.
+type Multihash = multihash::Multihash<64>;
+
 /// The version of [`Head`] and [`Withdrawal`].
 pub const REVOCATION_VERSION: u8 = 1;
 
 /// Most keys of one log: so a whole log fits into one message. The authorities begin another when it is full.
 pub const LOG_KEYS_MAX: usize = 120_000;
 
-/// How the encoding of an Ed25519 peer id begins: identity multihash, length, key type, key length.
-const ED25519_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+/// How an Ed25519 key begins that is a peer id in full: its type, and its length.
+const ED25519_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x20];
 
-/// How the encoding of a hashed peer id begins.
-const SHA256_PREFIX: [u8; 2] = [0x12, 0x20];
+/// The codes of multihashes: the bytes themselves, and sha2-256.
+const IDENTITY: u64 = 0x00;
+const SHA2_256: u64 = 0x12;
 
 /// A key that is revoked, in 32 bytes: an Ed25519 key itself, and of any other kind its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +47,14 @@ impl Subject {
     /// Returns the subject that stands for a peer.
     #[must_use]
     pub fn of(peer: &PeerId) -> Self {
-        let bytes = peer.to_bytes();
-        let rest =
-            bytes.strip_prefix(&ED25519_PREFIX).or_else(|| bytes.strip_prefix(&SHA256_PREFIX));
-        let subject = rest.and_then(|rest| rest.try_into().ok());
-        Self(subject.unwrap_or_else(|| Sha256::digest(&bytes).into()))
+        let hash: &Multihash = peer.as_ref();
+        let key = match hash.code() {
+            IDENTITY => hash.digest().strip_prefix(&ED25519_PREFIX),
+            SHA2_256 => Some(hash.digest()),
+            _ => None,
+        };
+        let subject = key.and_then(|key| key.try_into().ok());
+        Self(subject.unwrap_or_else(|| Sha256::digest(peer.to_bytes()).into()))
     }
 
     /// Returns its bytes.

@@ -189,10 +189,12 @@ impl Revocations {
     /// The shell has written [`Pending::record`], and waited until it is on disk.
     pub fn apply(&mut self, pending: Pending) -> Vec<Subject> {
         let new = match pending.0 {
-            Change::Log { log, .. } => {
-                let new = self.set.extend(log.subjects());
-                self.put_log(*log);
-                new
+            Change::Log { log, extension } => {
+                let keys = log.keys();
+                self.logs.retain(|other| !other.is_part_of(&keys));
+                self.logs.push(*log);
+                self.logs.sort_by_key(Log::chain);
+                self.set.extend(&extension.subjects().unwrap_or_default())
             }
             Change::Withdrawal { subject, held } => {
                 self.withdrawals.entry(subject).or_insert(held);
@@ -313,10 +315,12 @@ impl Revocations {
             Origin::Stored => true,
         };
         authorities.agree(&signers, counts)?;
-        if self.logs.iter().any(|other| is_part_of(&log, other)) {
+        let is_known = subjects.iter().all(|subject| self.set.contains(subject));
+        if is_known && self.logs.iter().any(|other| log.is_part_of(&other.keys())) {
             return Ok(None);
         }
-        let kept = self.logs.iter().filter(|other| !is_part_of(other, &log)).count();
+        let keys = log.keys();
+        let kept = self.logs.iter().filter(|other| !other.is_part_of(&keys)).count();
         if kept >= LOGS_MAX {
             return Err(RevocationError::Logs);
         }
@@ -357,12 +361,6 @@ impl Revocations {
         })
     }
 
-    fn put_log(&mut self, log: Log) {
-        self.logs.retain(|other| !is_part_of(other, &log));
-        self.logs.push(log);
-        self.logs.sort_by_key(Log::chain);
-    }
-
     fn current_digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         for log in self.provable() {
@@ -374,19 +372,6 @@ impl Revocations {
         }
         hash.finalize().into()
     }
-}
-
-/// Returns whether all keys of a log are in another, whatever their order.
-fn is_part_of(log: &Log, other: &Log) -> bool {
-    if log.len() > other.len() {
-        return false;
-    }
-    if other.chain_at(log.len()) == Some(log.chain()) {
-        return true;
-    }
-    let mut keys = SubjectSet::default();
-    keys.extend(other.subjects());
-    log.subjects().iter().all(|subject| keys.contains(subject))
 }
 
 impl Pending {

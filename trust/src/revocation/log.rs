@@ -87,6 +87,19 @@ impl Log {
         Some(since.iter().fold(*point, Chain::then))
     }
 
+    /// Returns the keys in order.
+    pub(crate) fn keys(&self) -> Vec<Subject> {
+        let mut keys = self.subjects.clone();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Returns whether all of it is among sorted keys, so that a log of those takes its place.
+    pub(crate) fn is_part_of(&self, keys: &[Subject]) -> bool {
+        self.subjects.len() <= keys.len()
+            && self.subjects.iter().all(|subject| keys.binary_search(subject).is_ok())
+    }
+
     /// Returns what follows after the first `count` keys.
     pub(crate) fn extension_after(&self, count: usize) -> Option<Extension> {
         let keys = self.subjects.get(count..)?.iter().flat_map(|subject| subject.0).collect();

@@ -7,18 +7,18 @@ use super::Subject;
 /// Keys of the recent tier that are merged at once, where the large tier is small.
 const RECENT_MIN: usize = 1_024;
 
-/// Above so many keys a table says where those with the same first two bytes begin.
+/// Above so many keys a table says where those with the same first bits begin.
 const TABLE_FROM: usize = 4_096;
 
 /// An exact set of keys: a sorted array, 32 bytes a key, with a small tree in front for what is new.
 ///
 /// A hash table would need a secret seed against keys that are made to collide; here the worst that chosen
-/// keys can do is a binary search over all of them. With keys as they come, those that share their first two
-/// bytes are a few, next to each other, so that a look-up touches two or three cache lines.
+/// keys can do is a binary search over all of them. A table by the first bits, as many as make about one key
+/// an entry, takes the search to the place: two cache misses for most keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SubjectSet {
     sorted: Vec<Subject>,
-    /// Where the keys begin whose first two bytes are the index; one more at the end. Empty for small sets.
+    /// Where the keys begin whose first bits are the index; one more at the end. Empty for small sets.
     starts: Vec<u32>,
     recent: BTreeSet<Subject>,
 }
@@ -35,13 +35,11 @@ impl SubjectSet {
 
     /// Adds keys; returns those that are new, in their order.
     pub(crate) fn extend(&mut self, subjects: &[Subject]) -> Vec<Subject> {
-        let mut new = Vec::new();
-        for subject in subjects {
-            if !self.contains(subject) {
-                self.recent.insert(*subject);
-                new.push(*subject);
-            }
-        }
+        let mut new: Vec<_> =
+            subjects.iter().filter(|subject| !self.contains(subject)).copied().collect();
+        let mut seen = BTreeSet::new();
+        new.retain(|subject| seen.insert(*subject));
+        self.recent.append(&mut seen);
         if self.recent.len() > RECENT_MIN.max(self.sorted.len() / 64) {
             self.merge();
         }
@@ -50,31 +48,33 @@ impl SubjectSet {
 
     fn merge(&mut self) {
         self.sorted.extend(std::mem::take(&mut self.recent));
-        self.sorted.sort_unstable();
+        // Two runs that are sorted: a stable sort only merges them.
+        self.sorted.sort();
         self.starts.clear();
         if self.sorted.len() > TABLE_FROM {
-            self.starts.reserve_exact((1 << 16) + 1);
-            let mut at = 0;
-            for prefix in 0..=u16::MAX {
-                let ahead = self.sorted.get(at..).unwrap_or_default();
-                self.starts.push(at as u32);
-                at += ahead.iter().take_while(|subject| prefix_of(subject) == prefix).count();
+            let entries = self.sorted.len().next_power_of_two();
+            self.starts.reserve_exact(entries + 1);
+            for (at, subject) in self.sorted.iter().enumerate() {
+                let entry = entry_of(subject, entries);
+                while self.starts.len() <= entry {
+                    self.starts.push(at as u32);
+                }
             }
-            self.starts.push(at as u32);
+            self.starts.resize(entries + 1, self.sorted.len() as u32);
         }
     }
 
     fn sorted_near(&self, subject: &Subject) -> &[Subject] {
-        let prefix = usize::from(prefix_of(subject));
-        match (self.starts.get(prefix), self.starts.get(prefix + 1)) {
-            (Some(&from), Some(&to)) => &self.sorted[from as usize..to as usize],
-            _ => &self.sorted,
-        }
+        let Some(entries) = self.starts.len().checked_sub(1) else { return &self.sorted };
+        let entry = entry_of(subject, entries);
+        &self.sorted[self.starts[entry] as usize..self.starts[entry + 1] as usize]
     }
 }
 
-fn prefix_of(subject: &Subject) -> u16 {
-    u16::from_be_bytes([subject.0[0], subject.0[1]])
+/// Returns the entry of a table, of a power of two of them, for a key: its first bits.
+fn entry_of(subject: &Subject, entries: usize) -> usize {
+    let [a, b, c, d, ..] = subject.0;
+    (u64::from(u32::from_be_bytes([a, b, c, d])) * entries as u64 >> 32) as usize
 }
 
 #[cfg(test)]

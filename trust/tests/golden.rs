@@ -1,0 +1,49 @@
+//! The bytes of licenses and revocations: a change here is a change of format.
+
+use dunlin_trust::{Authorities, Endorsements, License, Revocations, UnixMillis, Withdrawal};
+use dunlin_wire::{cbor, envelope};
+use libp2p_identity::Keypair;
+use sha2::{Digest, Sha256};
+
+fn key(seed: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([seed; 32]).unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_license() {
+    let peer = key(3).public().to_peer_id();
+    let license = License::new("plant-7", peer, UnixMillis(1_000), UnixMillis(2_000));
+    let payload = cbor::encode(&license).unwrap();
+    let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, LICENSE);
+    let signed = |seed| envelope::sign(&key(seed), license.clone()).unwrap().bytes;
+    let endorsements = Endorsements::collect::<License>(vec![signed(1), signed(2)]).unwrap();
+    assert_eq!(sha256(&cbor::encode(&endorsements).unwrap()), LICENSE_SIGNED);
+}
+
+#[test]
+fn a_revocation_and_a_withdrawal() {
+    let authorities = Authorities::new("plant-7", [key(1).public().to_peer_id()], 1).unwrap();
+    let mut node = Revocations::new(Some(authorities));
+    let draft = node.draft(&[key(3).public().to_peer_id()], UnixMillis(1_000)).unwrap();
+    let signature = draft.sign(&key(1)).unwrap();
+    let extension = draft.signed(vec![signature]).unwrap();
+    let pending = node.check_extension(extension).unwrap().unwrap();
+    assert_eq!(sha256(&pending.record()), EXTENSION);
+    node.apply(pending);
+    let stands_by = node.signed_by(&key(1).public().to_peer_id());
+    let withdrawal =
+        envelope::sign(&key(1), Withdrawal::new(UnixMillis(1_000), stands_by)).unwrap();
+    assert_eq!(sha256(&withdrawal.bytes), WITHDRAWAL);
+    assert_eq!(sha256(&cbor::encode(&node.sync_request()).unwrap()), REQUEST);
+}
+
+const LICENSE: &str = "a564706565725826002408011220ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1666973737565641903e867657870697265731907d0676e6574776f726b67706c616e742d376776657273696f6e01";
+const LICENSE_SIGNED: &str = "b07fa9c1f3e24c3ca85e13197d437ce3fd4a94b4331aa0783118387b31250ede";
+const EXTENSION: &str = "07c501d4d8492632a69d0e3f99856f9784bc3414086dfe274d0f8924c5a7eb94";
+const WITHDRAWAL: &str = "f308939c6c0eab5139bc6a6718222d3f4aff951662d032624fa29d8eb152c030";
+const REQUEST: &str = "44fec9dde29c930e2e9bab13c8f589d98d26ebaa554cc6c401c77045bb72b3bf";
