@@ -3,9 +3,12 @@
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
 
+mod named;
 mod pins;
+mod placements;
 mod put;
 mod read;
+mod retain;
 mod tables;
 mod writer;
 
@@ -15,7 +18,12 @@ use dunlin_wire::{Cid, block::Block};
 use redb::{Database, StorageBackend};
 
 use self::tables::{FORMAT, create_whole, prepare};
-use crate::{OpenError, Pin};
+pub use self::{
+    named::{Depth, NamedPin, PinError},
+    pins::{Held, Usage},
+    retain::{RetainError, Retained, Retention},
+};
+use crate::{OpenError, Pin, PutError};
 
 /// What an archive may use.
 #[derive(Clone, Debug)]
@@ -128,5 +136,15 @@ impl Archive {
             return Err(OpenError::Format { path: path.into(), found, known: FORMAT });
         }
         Ok(Self { database, bytes_max })
+    }
+
+    /// Gives room back to the disk that what has left took; returns whether there was any. It takes as long
+    /// as copying what stays, and nothing else can be done meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store refuses.
+    pub fn compact(&mut self) -> Result<bool, PutError> {
+        Ok(self.database.compact()?)
     }
 }

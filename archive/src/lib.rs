@@ -36,9 +36,12 @@ mod pin;
 pub mod replication;
 mod retrieval;
 
-pub use archive::{Archive, Config, Digest, Object, Stats};
+pub use archive::{
+    Archive, Config, Depth, Digest, Held, NamedPin, Object, PinError, RetainError, Retained,
+    Retention, Stats, Usage,
+};
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};
 pub use names::{stored_block, stored_names};
-pub use pin::Pin;
+pub use pin::{Pin, PinName, PinNameError};
 pub use retrieval::{Answer, Ask, Attempt, AttemptOutcome, Outcome, Retrieval};

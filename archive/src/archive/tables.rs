@@ -25,6 +25,20 @@ pub(super) const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> =
 /// How many public pins reach each block; none of the others are here.
 pub(super) const PUBLIC: TableDefinition<'_, &[u8], u64> = TableDefinition::new("public");
 
+/// The row of a named pin: root, depth (0 direct, 1 recursive), whether it is complete, blocks, bytes.
+pub(super) type NamedRow<'a> = (&'a [u8], u8, u8, u64, u64);
+
+/// Name of a pin that the operator set, to what it is set on.
+pub(super) const NAMED: TableDefinition<'_, &str, NamedRow<'static>> =
+    TableDefinition::new("named");
+
+/// Pin and root of an object that came from others, to when that was, in milliseconds since the epoch.
+pub(super) const TAKEN: TableDefinition<'_, (&str, &[u8]), u64> = TableDefinition::new("taken");
+
+/// Root of an object and peer that holds a replica of it, to the state of that.
+pub(super) const PLACEMENTS: TableDefinition<'_, (&[u8], &[u8]), u8> =
+    TableDefinition::new("placements");
+
 /// Most links of one object: payload blocks of the largest segment, with room.
 const LINKS_BYTES_MAX: usize = 1024 * 1024;
 
@@ -60,6 +74,9 @@ pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;
         transaction.open_table(CATALOGS)?;
+        transaction.open_table(NAMED)?;
+        transaction.open_table(TAKEN)?;
+        transaction.open_table(PLACEMENTS)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {

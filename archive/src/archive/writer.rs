@@ -10,7 +10,8 @@ use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 use super::{
     Object, Stats,
     tables::{
-        BLOCKS, CATALOGS, META, PINS, PUBLIC, REFERENCES, read_stats, stored_cid, stored_links,
+        BLOCKS, CATALOGS, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid,
+        stored_links,
     },
 };
 use crate::{
@@ -26,6 +27,7 @@ pub(super) struct Writer<'a> {
     pub(super) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
     pub(super) public: Table<'a, &'static [u8], u64>,
     pub(super) catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
+    taken: Table<'a, (&'static str, &'static [u8]), u64>,
     before: Stats,
     now: Stats,
 }
@@ -41,6 +43,7 @@ impl<'a> Writer<'a> {
             pins: transaction.open_table(PINS)?,
             public: transaction.open_table(PUBLIC)?,
             catalogs: transaction.open_table(CATALOGS)?,
+            taken: transaction.open_table(TAKEN)?,
             before,
             now: before,
         })
@@ -134,20 +137,53 @@ impl<'a> Writer<'a> {
         Ok(roots)
     }
 
-    pub(super) fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<(), PutError> {
+    /// Has a pin hold a block by itself that is here; says whether it is.
+    pub(super) fn hold(&mut self, pin: &Pin, cid: &Cid) -> Result<bool, PutError> {
+        let key = cid.to_bytes();
+        if self.blocks.get(key.as_slice())?.is_none() {
+            return Ok(false);
+        }
+        let of_pin = (pin.as_str(), key.as_slice());
+        if self.pins.get(of_pin)?.is_none() {
+            let links = cbor::encode(&Vec::<Cid>::new()).expect("an empty list has an encoding");
+            self.pins.insert(of_pin, links.as_slice())?;
+            count_up(&mut self.references, &key)?;
+            if pin.is_public() {
+                count_up(&mut self.public, &key)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes when an object came, unless that is known.
+    pub(super) fn date(&mut self, pin: &str, root: &[u8], now_ms: u64) -> Result<(), PutError> {
+        if self.pins.get((pin, root))?.is_some() && self.taken.get((pin, root))?.is_none() {
+            self.taken.insert((pin, root), now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether one pin alone reaches a block.
+    pub(super) fn is_held_once(&self, cid: &[u8]) -> Result<bool, PutError> {
+        Ok(self.references.get(cid)?.is_some_and(|count| count.value() == 1))
+    }
+
+    /// Lets go of one root; says whether the pin held it.
+    pub(super) fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<bool, PutError> {
+        let key = root.to_bytes();
+        let of_pin = (pin.as_str(), key.as_slice());
         let links: Vec<Cid> = {
-            let Some(links) = self.pins.remove((pin.as_str(), root.to_bytes().as_slice()))? else {
-                return Ok(());
-            };
+            let Some(links) = self.pins.remove(of_pin)? else { return Ok(false) };
             stored_links(links.value())?
         };
+        self.taken.remove(of_pin)?;
         for cid in std::iter::once(root).chain(&links) {
             if pin.is_public() {
                 count_down(&mut self.public, &cid.to_bytes())?;
             }
             self.release(cid)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes one reference from a block, and the block itself with the last one.
