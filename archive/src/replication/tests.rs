@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_wire::block::{Block, Codec};
-use libp2p_identity::Keypair;
+use dunlin_wire::{
+    Cid,
+    block::{Block, Codec},
+};
+use libp2p_identity::{Keypair, PeerId};
 
 use super::*;
 
