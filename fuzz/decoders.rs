@@ -27,8 +27,8 @@ use dunlin_privacy::{Epsilon, Ledger, TemplateSet};
 use dunlin_protocols::{
     Keypair,
     messages::{
-        Message, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-        TemplatesRequest, TemplatesResponse,
+        Message, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
     },
 };
 use dunlin_trust::{Record, Trust, UnixMillis};
@@ -46,13 +46,15 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 21] = [
+pub(crate) const TARGETS: [(&str, Decoder); 23] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
     ("segments_response", message::<SegmentsResponse>),
     ("templates_request", message::<TemplatesRequest>),
     ("templates_response", message::<TemplatesResponse>),
+    ("replicas_request", message::<ReplicasRequest>),
+    ("replicas_response", message::<ReplicasResponse>),
     ("segment_announcement", signed::<SegmentAnnouncement>),
     ("template_announcement", signed::<TemplateAnnouncement>),
     ("bitswap_message", bitswap_message),

@@ -23,8 +23,9 @@ use dunlin_privacy::{
     TemplateSet, Unit, release,
 };
 use dunlin_protocols::messages::{
-    Message, RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
-    TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+    Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
+    ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+    TemplatesRequest, TemplatesResponse,
 };
 use dunlin_trust::{Evidence, RECORD_VERSION, Trust, UnixMillis};
 use dunlin_wire::{
@@ -32,7 +33,7 @@ use dunlin_wire::{
     cbor,
     envelope::{self, Payload},
 };
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
 
 #[expect(dead_code, reason = "only the sample and its key are needed here")]
 mod decoders;
@@ -45,6 +46,7 @@ fn main() {
     let corpus = Corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"));
     samples(&corpus);
     messages(&corpus);
+    replicas(&corpus);
     bitswap(&corpus);
     announcements(&corpus);
     segments(&corpus);
@@ -133,6 +135,28 @@ fn messages(corpus: &Corpus) {
     let envelopes = vec![ByteBuf::from(vec![1, 2, 3]), ByteBuf::new()];
     response("envelopes", TemplatesResponse::Envelopes { envelopes });
     response("refused", TemplatesResponse::Refused { reason: RefusalReason::Busy });
+}
+
+fn replicas(corpus: &Corpus) {
+    let cid = *block().cid();
+    let add = |target: &str, name: &str, bytes: Vec<u8>| corpus.add(target, name, &bytes);
+    let request = |name, request: ReplicasRequest| {
+        add("replicas_request", name, request.encode().expect("within its limits"));
+    };
+    let object = ReplicaObject { root: cid, links: vec![cid, cid], bytes: 70_000 };
+    request("pin", ReplicasRequest::Pin { objects: vec![object.clone(), object] });
+    let blocks = vec![ReplicaBlock { root: cid, cid }];
+    request("challenge", ReplicasRequest::Challenge { nonce: ByteArray::new([7; 32]), blocks });
+    request("release", ReplicasRequest::Release { roots: vec![cid] });
+    let response = |name, response: ReplicasResponse| {
+        add("replicas_response", name, response.encode().expect("within its limits"));
+    };
+    let outcomes = vec![PinOutcome::Held, PinOutcome::Full];
+    response("pinned", ReplicasResponse::Pinned { outcomes });
+    let proofs = vec![Some(ByteArray::new([7; 32])), None];
+    response("proved", ReplicasResponse::Proved { proofs });
+    response("released", ReplicasResponse::Released { count: 2 });
+    response("refused", ReplicasResponse::Refused { reason: RefusalReason::Busy });
 }
 
 fn bitswap(corpus: &Corpus) {

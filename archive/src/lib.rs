@@ -6,7 +6,7 @@
 //! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
 //! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
 //! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
-//! of a collection by one CID.
+//! of a collection by one CID. [`replication`] decides which peers hold copies, and finds out whether they do.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -33,11 +33,15 @@ mod error;
 mod import;
 mod names;
 mod pin;
+pub mod replication;
 mod retrieval;
 
-pub use archive::{Archive, Config, Digest, Object, Stats};
+pub use archive::{
+    Archive, Config, Depth, Digest, Held, NamedPin, Object, PinError, RetainError, Retained,
+    Retention, Stats, Usage,
+};
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};
 pub use names::{stored_block, stored_names};
-pub use pin::Pin;
+pub use pin::{Pin, PinName, PinNameError};
 pub use retrieval::{Answer, Ask, Attempt, AttemptOutcome, Outcome, Retrieval};

@@ -13,6 +13,15 @@ impl Pin {
     /// What the pins of a node's own segments begin with.
     pub const OWN: &str = "own/";
 
+    /// What the pins of fetched segments begin with.
+    pub const FETCHED: &str = "fetched/";
+
+    /// What public pins begin with.
+    pub const PUBLIC: &str = PUBLIC;
+
+    /// What the pins of objects begin with that are held for peers.
+    pub const REPLICA: &str = "replica/";
+
     /// Segments of `collection` that this node sealed.
     #[must_use]
     pub fn own(collection: &str) -> Self {
@@ -22,7 +31,7 @@ impl Pin {
     /// Segments of `collection` that were fetched from peers. They are never announced as our own.
     #[must_use]
     pub fn fetched(collection: &str) -> Self {
-        Self(format!("fetched/{collection}"))
+        Self(format!("{}{collection}", Self::FETCHED))
     }
 
     /// The templates of `collection` that `signer` released.
@@ -49,6 +58,28 @@ impl Pin {
         Self(format!("{PUBLIC}{name}"))
     }
 
+    /// What is held for a peer, because it asked for it.
+    #[must_use]
+    pub fn replica(of: &PeerId) -> Self {
+        Self(format!("{}{of}", Self::REPLICA))
+    }
+
+    /// What the operator pinned under a name.
+    #[must_use]
+    pub fn named(name: &PinName) -> Self {
+        Self(format!("named/{}", name.0))
+    }
+
+    /// Returns the pin of this path, when the operator may let go of what it holds as a whole: imports, copies,
+    /// and what is held for others. Own segments and templates are none of these.
+    #[must_use]
+    pub fn removable(path: &str) -> Option<Self> {
+        let prefixes = [PUBLIC, Self::FETCHED, Self::REPLICA, "imported/"];
+        let is_one =
+            prefixes.iter().any(|prefix| path.len() > prefix.len() && path.starts_with(prefix));
+        is_one.then(|| Self(path.to_owned()))
+    }
+
     /// Returns whether strangers may have what this pin holds.
     #[must_use]
     pub fn is_public(&self) -> bool {
@@ -64,4 +95,49 @@ impl Pin {
     pub(crate) fn from_stored(path: &str) -> Self {
         Self(path.to_owned())
     }
+}
+
+/// Longest name of a pin, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What an operator calls a pin: letters, digits, `-`, `_` and `.`, at most 64.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PinName(String);
+
+impl PinName {
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn from_stored(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+impl std::str::FromStr for PinName {
+    type Err = PinNameError;
+
+    fn from_str(name: &str) -> Result<Self, PinNameError> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(PinNameError { name: name.to_owned() })
+        }
+    }
+}
+
+impl std::fmt::Display for PinName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name that no pin can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pin name {name:?}; it must have 1 to 64 letters, digits, `-`, `_` or `.`")]
+pub struct PinNameError {
+    name: String,
 }

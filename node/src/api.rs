@@ -5,7 +5,9 @@ mod collections;
 mod convert;
 mod error;
 mod metrics;
+mod pins;
 mod query;
+mod replicas;
 mod segments;
 mod status;
 mod templates;
@@ -72,6 +74,9 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/blocks/{cid}", get(segments::block))
         .route("/v1/archive", get(segments::archive))
         .route("/v1/archive/import", post(upload::import))
+        .route("/v1/archive/pins", get(pins::list).post(pins::add))
+        .route("/v1/archive/pins/remove", post(pins::remove))
+        .route("/v1/archive/replicas", get(replicas::replicas))
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/publish", post(templates::publish))
         .route("/v1/templates/adopt", post(templates::adopt))

@@ -10,7 +10,7 @@ use dunlin_client::{Fidelity, Metric, Scope, ScoreUnits, TemplateUse};
 use dunlin_protocols::{Multiaddr, NetworkName};
 use libp2p_identity::PeerId;
 
-pub(crate) use self::archive::ArchiveCommand;
+pub(crate) use self::archive::{ArchiveCommand, PinsCommand};
 use crate::{
     config::{ListenOn, Serve},
     data_dir::DataDir,

@@ -37,7 +37,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Peers => local::peers(&client()?, out)?,
         Command::Collections(command) => local::collections(&client()?, command, out)?,
         Command::Segments(command) => return segments::segments(&client()?, command, out),
-        Command::Archive(command) => archive::archive(&client()?, &command, out)?,
+        Command::Archive(command) => archive::archive(&dir, client, &command, out)?,
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use dunlin_archive::replication::REPLICAS_MAX;
 use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
 use libp2p_identity::PeerId;
 
@@ -92,6 +93,18 @@ pub(crate) struct EngineConfig {
 pub(crate) struct ArchiveConfig {
     /// Largest size of all blocks.
     pub(crate) bytes_max: u64,
+    /// How long fetched segments are kept; `None`: as long as there is room.
+    pub(crate) keep_fetched: Option<Duration>,
+    /// How many peers shall hold each archived segment.
+    pub(crate) replicas: usize,
+    /// How often each of them proves that it does.
+    pub(crate) replica_check: Duration,
+    /// How long a peer may be away before its replicas are made elsewhere.
+    pub(crate) replica_away: Duration,
+    /// What is held here for each of the operator's own peers.
+    pub(crate) replicate_for_own_bytes: u64,
+    /// What is held here for each other trusted peer.
+    pub(crate) replicate_for_bytes: u64,
 }
 
 /// The trustless gateway.
@@ -276,7 +289,26 @@ impl EngineConfig {
 impl ArchiveConfig {
     fn read(section: &mut Section<'_>) -> Self {
         const MIB: u64 = 1 << 20;
-        Self { bytes_max: section.integer("mib_max", 10_240, 1..=1 << 30) * MIB }
+        let keep_days = section.integer("keep_days", 0, 0..=36_500);
+        let replicas = section.integer("replicas", 0, 0..=REPLICAS_MAX as u64);
+        Self {
+            bytes_max: section.integer("mib_max", 10_240, 1..=1 << 30) * MIB,
+            keep_fetched: (keep_days > 0).then(|| Duration::from_secs(keep_days * DAY)),
+            replicas: usize::try_from(replicas).unwrap_or(0),
+            replica_check: Duration::from_secs(section.integer(
+                "replica_check_secs",
+                3_600,
+                1..=30 * DAY,
+            )),
+            replica_away: Duration::from_secs(section.integer(
+                "replica_away_secs",
+                DAY,
+                1..=365 * DAY,
+            )),
+            replicate_for_own_bytes: section.integer("replicate_for_own_mib", 10_240, 0..=1 << 30)
+                * MIB,
+            replicate_for_bytes: section.integer("replicate_for_mib", 0, 0..=1 << 30) * MIB,
+        }
     }
 }
 

@@ -9,7 +9,9 @@ mod fetch;
 mod gateways;
 mod logging;
 mod node;
+mod replication;
 mod responder;
+mod retention;
 mod shared;
 mod sharing;
 mod trust_file;
@@ -26,6 +28,7 @@ pub(crate) use self::{
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
+    replication::Kept,
     shared::{Observed, Shared},
     sharing::{Held, Judged, SharingError},
 };

@@ -26,8 +26,8 @@ use crate::{
     },
     connection_limits,
     messages::{
-        SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL, TemplatesRequest,
-        TemplatesResponse,
+        REPLICAS_PROTOCOL, ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest,
+        SegmentsResponse, TEMPLATES_PROTOCOL, TemplatesRequest, TemplatesResponse,
     },
     network::StartError,
     provider_store::ProviderStore,
@@ -46,6 +46,9 @@ pub(crate) type SegmentsExchange =
 pub(crate) type TemplatesExchange =
     request_response::Behaviour<Codec<TemplatesRequest, TemplatesResponse>>;
 
+pub(crate) type ReplicasExchange =
+    request_response::Behaviour<Codec<ReplicasRequest, ReplicasResponse>>;
+
 /// Everything that the swarm does. Limits come first: they must see a connection before the others.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -61,6 +64,7 @@ pub(crate) struct Behaviour {
     pub(crate) bitswap: bitswap::Behaviour,
     pub(crate) segments: SegmentsExchange,
     pub(crate) templates: TemplatesExchange,
+    pub(crate) replicas: ReplicasExchange,
 }
 
 impl Behaviour {
@@ -77,6 +81,7 @@ impl Behaviour {
             bitswap: bitswap::Behaviour::default(),
             segments: exchange(SEGMENTS_PROTOCOL),
             templates: exchange(TEMPLATES_PROTOCOL),
+            replicas: exchange(REPLICAS_PROTOCOL),
         })
     }
 }

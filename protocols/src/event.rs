@@ -6,8 +6,8 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use crate::messages::{
-    RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-    TemplatesRequest, TemplatesResponse,
+    RefusalReason, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
+    SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
 };
 
 /// Something that happened. Whoever holds the queue reads it all the time: when it is full, requests are
@@ -47,6 +47,15 @@ pub enum Event {
         request: TemplatesRequest,
         /// Where the answer goes.
         reply: TemplatesReply,
+    },
+    /// A peer that may have objects held here wants something about them.
+    ReplicasRequested {
+        /// The peer.
+        peer: PeerId,
+        /// What it asks.
+        request: ReplicasRequest,
+        /// Where the answer goes.
+        reply: ReplicasReply,
     },
     /// A peer in good standing has new segments.
     SegmentsAnnounced {
@@ -115,5 +124,22 @@ impl TemplatesReply {
     /// Answers that there is no answer.
     pub fn refuse(self, reason: RefusalReason) {
         self.send(TemplatesResponse::Refused { reason });
+    }
+}
+
+/// Where the answer to a request goes. Dropped without an answer, it says that the node failed.
+#[derive(Debug)]
+pub struct ReplicasReply(pub(crate) oneshot::Sender<ReplicasResponse>);
+
+impl ReplicasReply {
+    /// Answers the request.
+    pub fn send(self, response: ReplicasResponse) {
+        // The peer may have given up.
+        self.0.send(response).ok();
+    }
+
+    /// Answers that there is no answer.
+    pub fn refuse(self, reason: RefusalReason) {
+        self.send(ReplicasResponse::Refused { reason });
     }
 }

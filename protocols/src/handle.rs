@@ -15,8 +15,9 @@ use crate::{
     Counters, Fetch, PeerView,
     fetch::Started,
     messages::{
-        CIDS_PER_REQUEST_MAX, ClaimedBlock, RefusalReason, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+        CIDS_PER_REQUEST_MAX, ClaimedBlock, RefusalReason, ReplicasRequest, ReplicasResponse,
+        SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+        TemplatesRequest, TemplatesResponse,
     },
 };
 
@@ -39,6 +40,7 @@ pub struct Handle {
 pub(crate) enum Command {
     Segments { peer: PeerId, request: SegmentsRequest, reply: Reply<SegmentsResponse> },
     Templates { peer: PeerId, request: TemplatesRequest, reply: Reply<TemplatesResponse> },
+    Replicas { peer: PeerId, request: ReplicasRequest, reply: Reply<ReplicasResponse> },
     Fetch { wanted: Vec<Cid>, candidates: Vec<PeerId>, search: Search, reply: Reply<Started> },
     FetchMore { fetch: FetchId, wanted: Vec<Cid>, reply: Reply<usize> },
     FetchTaken { fetch: FetchId, blocks: usize },
@@ -180,6 +182,39 @@ impl Handle {
             }
             TemplatesResponse::Refused { reason } => Err(NetworkError::Refused { peer, reason }),
         }
+    }
+
+    /// Asks a peer something about the objects that it holds for this node, or shall. What the answer says is
+    /// the peer's word.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the gate or the peer refuses, no answer comes, or it is an answer to something else.
+    pub async fn replicas(
+        &self,
+        peer: PeerId,
+        request: ReplicasRequest,
+    ) -> Result<ReplicasResponse, NetworkError> {
+        let asked = request.clone();
+        let response = self.ask(|reply| Command::Replicas { peer, request, reply }).await?;
+        let is_fitting = match (&asked, &response) {
+            (_, ReplicasResponse::Refused { reason }) => {
+                return Err(NetworkError::Refused { peer, reason: *reason });
+            }
+            (ReplicasRequest::Pin { objects }, ReplicasResponse::Pinned { outcomes }) => {
+                objects.len() == outcomes.len()
+            }
+            (ReplicasRequest::Challenge { blocks, .. }, ReplicasResponse::Proved { proofs }) => {
+                blocks.len() == proofs.len()
+            }
+            (ReplicasRequest::Release { .. }, ReplicasResponse::Released { .. }) => true,
+            _ => false,
+        };
+        if is_fitting {
+            return Ok(response);
+        }
+        self.judge(peer, Evidence::ProtocolViolation, 1).await;
+        Err(NetworkError::Violation { peer })
     }
 
     /// Tells the network about own segments, as far as somebody listens.

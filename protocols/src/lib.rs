@@ -9,7 +9,8 @@
 //! - [`Config`]: the name of the network, addresses, and the limits of `config.rs`.
 //!
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
-//! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`] and [`Event::TemplatesRequested`].
+//! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`] and
+//! [`Event::ReplicasRequested`].
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +35,7 @@ mod requests;
 pub use config::{Config, ConfigError, NetworkName, Reach};
 pub use counters::Counters;
 pub use dunlin_archive::bitswap::{Found, Query, Search};
-pub use event::{BlocksReply, Event, SegmentsReply, TemplatesReply};
+pub use event::{BlocksReply, Event, ReplicasReply, SegmentsReply, TemplatesReply};
 pub use fetch::Fetch;
 pub use handle::{BlocksAnswer, Handle, NetworkError, SegmentsPage};
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};

@@ -3,13 +3,21 @@
 //! All of it is canonical DAG-CBOR; `docs/formats/messages.md` has the tables and
 //! `protocols/tests/golden.rs` the bytes. Types here are pure: they know no stream and no swarm.
 
+mod replicas;
+
 use dunlin_wire::{Cid, block::Block, cbor, envelope::Payload, limits::MESSAGE_BYTES_MAX};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use self::replicas::{
+    PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse,
+};
 
 /// Protocol id of segment exchange.
 pub const SEGMENTS_PROTOCOL: &str = "/dunlin/segments/1";
 /// Protocol id of template exchange.
 pub const TEMPLATES_PROTOCOL: &str = "/dunlin/templates/1";
+/// Protocol id of replication.
+pub const REPLICAS_PROTOCOL: &str = "/dunlin/replicas/1";
 
 /// Largest request: a full list of CIDs, with room.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -23,6 +31,13 @@ pub const CIDS_PER_PAGE_MAX: usize = 1024;
 pub const COLLECTION_BYTES_MAX: usize = 64;
 /// Most template envelopes in one response.
 pub const ENVELOPES_MAX: usize = 16;
+
+/// Most objects in one question to hold them.
+pub const OBJECTS_PER_REQUEST_MAX: usize = 64;
+/// Most CIDs of all objects in one question to hold them.
+pub const OBJECT_CIDS_MAX: usize = 1024;
+/// Most blocks in one challenge.
+pub const PROOFS_MAX: usize = 16;
 
 /// An object of the protocol: bytes of bounded size that mean exactly one thing.
 pub trait Message: Serialize + DeserializeOwned {

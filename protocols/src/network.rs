@@ -44,7 +44,7 @@ use crate::{
     codec::Received,
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
-    messages::{SegmentsResponse, TemplatesResponse},
+    messages::{ReplicasResponse, SegmentsResponse, TemplatesResponse},
     peers::Peers,
     requests::{Admission, Asked},
 };
@@ -112,6 +112,7 @@ impl Network {
             queries: HashMap::new(),
             segments_asked: Asked::default(),
             templates_asked: Asked::default(),
+            replicas_asked: Asked::default(),
             admission: Admission::default(),
             serving: FuturesUnordered::new(),
             looking_up: FuturesUnordered::new(),
@@ -192,6 +193,7 @@ struct Actor {
     queries: HashMap<QueryId, Providers>,
     segments_asked: Asked<SegmentsResponse>,
     templates_asked: Asked<TemplatesResponse>,
+    replicas_asked: Asked<ReplicasResponse>,
     admission: Admission,
     serving: FuturesUnordered<Serving>,
     looking_up: FuturesUnordered<LookingUp>,
@@ -374,6 +376,18 @@ impl Actor {
                         .send_request(&peer, Received::Message(request));
                     self.templates_asked.insert(id, reply);
                 }
+            }
+            Command::Replicas { peer, request, reply } => {
+                if let Err(refusal) = self.may_replicate(&peer) {
+                    self.counters.asks_denied += 1;
+                    return refuse(reply, NetworkError::Gate(refusal));
+                }
+                if !self.replicas_asked.has_room() {
+                    return refuse(reply, NetworkError::Busy);
+                }
+                let request = Received::Message(request);
+                let id = self.swarm.behaviour_mut().replicas.send_request(&peer, request);
+                self.replicas_asked.insert(id, reply);
             }
             Command::Fetch { wanted, candidates, search, reply } => {
                 self.begin_fetch(&wanted, candidates, search, reply);

@@ -32,6 +32,9 @@ const SERVING_PER_PEER_MAX: usize = 8;
 /// How fast one peer may ask.
 const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(25) };
 
+/// How fast one peer may ask about replicas, beside that: each question may have 32 MiB read here.
+const REPLICATING: Rate = Rate { burst: 32, every: Duration::from_millis(50) };
+
 /// Entries of a [`Bounded`] map. More peers than can be connected fit, so none escapes its rate by
 /// reconnecting; of authors that are heard through others, the longest silent one is forgotten.
 const RATES_MAX: usize = 1024;
@@ -102,6 +105,7 @@ impl<R> Asked<R> {
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     rates: Bounded<PeerId, Bucket>,
+    replicating: Bounded<PeerId, Bucket>,
     serving: HashMap<PeerId, usize>,
     under_way: usize,
 }
@@ -120,6 +124,12 @@ impl Admission {
         *serving += 1;
         self.under_way += 1;
         true
+    }
+
+    /// As [`Self::admit`], for a request about replicas.
+    pub(crate) fn admit_replicating(&mut self, peer: PeerId, now: Instant) -> bool {
+        let bucket = self.replicating.get_or_insert(peer, || Bucket::full(REPLICATING, now));
+        bucket.take(REPLICATING, now) && self.admit(peer, now)
     }
 
     /// Ends a request that was taken on.

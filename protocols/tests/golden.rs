@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use dunlin_protocols::{
     Keypair,
     messages::{
-        Message, RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
+        Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
+        ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
         TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
     },
 };
@@ -14,6 +15,7 @@ use dunlin_wire::{
     block::{Block, Codec},
     envelope::{self, Payload},
 };
+use serde_bytes::ByteArray;
 
 /// CIDv1, raw, sha2-256 of `dunlin`, as tag 42 over 37 bytes that begin with a zero.
 const CID: &str = "d82a 5825 00 01551220 \
@@ -121,6 +123,7 @@ fn refusals() {
         let hex = ["a1 67 72656675736564", "a1 66 726561736f6e", hex];
         assert_golden(&SegmentsResponse::Refused { reason }, &hex);
         assert_golden(&TemplatesResponse::Refused { reason }, &hex);
+        assert_golden(&ReplicasResponse::Refused { reason }, &hex);
     }
 }
 
@@ -144,6 +147,74 @@ fn a_question_for_templates_and_its_answer() {
             "81 43 010203",             // list of 1, 3 bytes
         ],
     );
+}
+
+#[test]
+fn a_wish_to_hold_an_object_and_its_answer() {
+    let cid = *block().cid();
+    let object = ReplicaObject { root: cid, links: vec![cid], bytes: 300 };
+    assert_golden(
+        &ReplicasRequest::Pin { objects: vec![object] },
+        &[
+            "a1 63 70696e",               // map of 1, "pin"
+            "a1 67 6f626a65637473 81 a3", // map of 1, "objects", list of 1, map of 3
+            "64 726f6f74",                // "root"
+            CID,
+            "65 6279746573 19012c", // "bytes", 300
+            "65 6c696e6b73 81",     // "links", list of 1
+            CID,
+        ],
+    );
+    let outcomes = [
+        (PinOutcome::Held, "64 68656c64"),          // "held"
+        (PinOutcome::Pending, "67 70656e64696e67"), // "pending"
+        (PinOutcome::Busy, "64 62757379"),          // "busy"
+        (PinOutcome::Full, "64 66756c6c"),          // "full"
+        (PinOutcome::Denied, "66 64656e696564"),    // "denied"
+    ];
+    for (outcome, hex) in outcomes {
+        // map of 1, "pinned", map of 1, "outcomes", list of 1
+        let hex = ["a1 66 70696e6e6564", "a1 68 6f7574636f6d6573 81", hex];
+        assert_golden(&ReplicasResponse::Pinned { outcomes: vec![outcome] }, &hex);
+    }
+}
+
+#[test]
+fn a_challenge_and_its_proofs() {
+    let cid = *block().cid();
+    let nonce = ByteArray::new([0xd3; 32]);
+    assert_golden(
+        &ReplicasRequest::Challenge { nonce, blocks: vec![ReplicaBlock { root: cid, cid }] },
+        &[
+            "a1 69 6368616c6c656e6765", // map of 1, "challenge"
+            "a2 65 6e6f6e6365 5820",    // map of 2, "nonce", 32 bytes
+            "d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3",
+            "66 626c6f636b73 81", // "blocks", list of 1
+            "a2 63 636964",       // map of 2, "cid"
+            CID,
+            "64 726f6f74", // "root"
+            CID,
+        ],
+    );
+    assert_golden(
+        &ReplicasResponse::Proved { proofs: vec![Some(ByteArray::new([0xd4; 32])), None] },
+        &[
+            "a1 66 70726f766564",    // map of 1, "proved"
+            "a1 66 70726f6f6673 82", // map of 1, "proofs", list of 2
+            "5820 d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4",
+            "f6", // null
+        ],
+    );
+}
+
+#[test]
+fn a_release_and_its_answer() {
+    let release = ReplicasRequest::Release { roots: vec![*block().cid()] };
+    // map of 1, "release", map of 1, "roots", list of 1
+    assert_golden(&release, &["a1 67 72656c65617365", "a1 65 726f6f7473 81", CID]);
+    let released = ReplicasResponse::Released { count: 1 };
+    // map of 1, "released", map of 1, "count", 1
+    assert_golden(&released, &["a1 68 72656c6561736564", "a1 65 636f756e74 01"]);
 }
 
 #[track_caller]

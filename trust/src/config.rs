@@ -58,6 +58,8 @@ pub struct Weights {
     pub bad_signature: f64,
     /// Grave: a broken protocol. Default 3: a newcomer's third one quarantines.
     pub violation: f64,
+    /// Grave: a proof of a block that it does not hold. Default 9: a newcomer's first one quarantines.
+    pub wrong_proof: f64,
     /// Most grave evidence held against a peer, which bounds the longest quarantine. Default 64.
     pub grave_max: f64,
     /// What grave evidence leaves of what was earned: a factor in [0, 1]. Default 0.5.
@@ -66,6 +68,9 @@ pub struct Weights {
     pub timeout: f64,
     /// Slight: an announced thing that it did not have. Default 0.25.
     pub not_served: f64,
+    /// Slight: an object that it had confirmed to hold, and lost. Default 1: disks fail, and who keeps its
+    /// word counts more.
+    pub replica_lost: f64,
     /// Most slight evidence held against a peer. Default 6, which leaves a newcomer at 0.286:
     /// a slow or absent peer is used less, but only proof of misconduct quarantines.
     pub slight_max: f64,
@@ -81,10 +86,12 @@ impl Default for Weights {
             wrong_cid: 9.0,
             bad_signature: 9.0,
             violation: 3.0,
+            wrong_proof: 9.0,
             grave_max: 64.0,
             earned_kept: 0.5,
             timeout: 0.25,
             not_served: 0.25,
+            replica_lost: 1.0,
             slight_max: 6.0,
         }
     }
@@ -193,10 +200,12 @@ impl Weights {
             ("wrong_cid", self.wrong_cid, any.clone()),
             ("bad_signature", self.bad_signature, any.clone()),
             ("violation", self.violation, any.clone()),
+            ("wrong_proof", self.wrong_proof, any.clone()),
             ("grave_max", self.grave_max, any.clone()),
             ("earned_kept", self.earned_kept, 0.0..=1.0),
             ("timeout", self.timeout, any.clone()),
             ("not_served", self.not_served, any.clone()),
+            ("replica_lost", self.replica_lost, any.clone()),
             ("slight_max", self.slight_max, any),
         ];
         fields

@@ -27,6 +27,10 @@ pub enum Evidence {
     Timeout,
     /// Answered that it does not have what it had announced.
     NotServed,
+    /// Confirmed that it holds an object for us, and says or shows that it does not.
+    ReplicaLost,
+    /// Gave a proof of a block that it does not hold.
+    WrongProof,
 }
 
 /// How often each kind of evidence was seen over the life of a record. Never decays; it explains a
@@ -48,6 +52,17 @@ pub struct Tally {
     pub timeouts: u64,
     /// Announced things it did not have.
     pub not_served: u64,
+    /// Objects it had confirmed to hold, and did not. Absent while 0, as in records of older versions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replicas_lost: u64,
+    /// Proofs it gave of what it does not hold. Absent while 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wrong_proofs: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Tally {
@@ -61,6 +76,8 @@ impl Tally {
             Evidence::ProtocolViolation => (&mut self.violations, 1),
             Evidence::Timeout => (&mut self.timeouts, 1),
             Evidence::NotServed => (&mut self.not_served, 1),
+            Evidence::ReplicaLost => (&mut self.replicas_lost, 1),
+            Evidence::WrongProof => (&mut self.wrong_proofs, 1),
         };
         *field = field.saturating_add(by);
     }

@@ -52,16 +52,16 @@ pub(crate) fn lines(sums: &Sums, tally: &Tally) -> Vec<Line> {
             part: "grave",
             amount: sums.grave,
             evidence: format!(
-                "{} wrong CIDs, {} bad signatures, {} protocol violations",
-                tally.wrong_cids, tally.bad_signatures, tally.violations
+                "{} wrong CIDs, {} bad signatures, {} wrong proofs, {} protocol violations",
+                tally.wrong_cids, tally.bad_signatures, tally.wrong_proofs, tally.violations
             ),
         },
         Line {
             part: "slight",
             amount: sums.slight,
             evidence: format!(
-                "{} timeouts, {} announced but not served",
-                tally.timeouts, tally.not_served
+                "{} timeouts, {} announced but not served, {} replicas lost",
+                tally.timeouts, tally.not_served, tally.replicas_lost
             ),
         },
     ]

@@ -25,11 +25,15 @@ pub enum Operation {
     AcceptAnnouncement,
     /// Hear what it reports about third peers.
     AcceptEvidence,
+    /// Have it hold our objects, whatever they are, and hold its own.
+    ReplicatePrivate,
+    /// Have it hold our objects that strangers may have, and hold its own.
+    ReplicatePublic,
 }
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServeTemplates,
@@ -38,6 +42,8 @@ impl Operation {
         Self::AdoptTemplates,
         Self::AcceptAnnouncement,
         Self::AcceptEvidence,
+        Self::ReplicatePrivate,
+        Self::ReplicatePublic,
     ];
 
     /// Returns whether a peer of this standing passes. An operation that
@@ -54,8 +60,9 @@ impl Operation {
             | Self::FetchSegments
             | Self::FetchTemplates
             | Self::AdoptTemplates
-            | Self::AcceptAnnouncement => Standing::Probation,
-            Self::AcceptEvidence => Standing::Trusted,
+            | Self::AcceptAnnouncement
+            | Self::ReplicatePrivate => Standing::Probation,
+            Self::AcceptEvidence | Self::ReplicatePublic => Standing::Trusted,
         };
         standing >= least
     }
@@ -63,7 +70,7 @@ impl Operation {
     /// Returns whether the peer must be one of the operator's own, whatever its standing.
     #[must_use]
     pub fn needs_own_peer(self) -> bool {
-        matches!(self, Self::ServePrivateSegments)
+        matches!(self, Self::ServePrivateSegments | Self::ReplicatePrivate)
     }
 
     /// Returns whether a closed network asks for a license first. All but the connection do, over which the
@@ -85,6 +92,8 @@ impl Operation {
             Self::AdoptTemplates => "adopt_templates",
             Self::AcceptAnnouncement => "accept_announcement",
             Self::AcceptEvidence => "accept_evidence",
+            Self::ReplicatePrivate => "replicate_private",
+            Self::ReplicatePublic => "replicate_public",
         }
     }
 }

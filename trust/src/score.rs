@@ -58,6 +58,8 @@ impl Sums {
             Evidence::ProtocolViolation => self.with_grave(weights.violation, weights),
             Evidence::Timeout => self.with_slight(weights.timeout, weights),
             Evidence::NotServed => self.with_slight(weights.not_served, weights),
+            Evidence::ReplicaLost => self.with_slight(weights.replica_lost, weights),
+            Evidence::WrongProof => self.with_grave(weights.wrong_proof, weights),
         }
     }
 

@@ -41,7 +41,7 @@ fn newcomer_is_on_probation_with_one_half() {
 
 #[test]
 fn newcomer_is_quarantined_by_its_first_forgery_for_fifteen_days() {
-    for forgery in [Evidence::WrongCid, Evidence::BadSignature] {
+    for forgery in [Evidence::WrongCid, Evidence::BadSignature, Evidence::WrongProof] {
         let mut trust = trust();
         let change = trust.observe(at(0), peer(1), forgery);
         let expected =
@@ -79,6 +79,7 @@ fn absence_alone_never_quarantines_and_is_soon_forgotten() {
     for _ in 0..10_000 {
         trust.observe(at(0), peer(1), Evidence::Timeout);
         trust.observe(at(0), peer(1), Evidence::NotServed);
+        trust.observe(at(0), peer(1), Evidence::ReplicaLost);
     }
     assert_eq!(trust.standing(at(0), &peer(1)), Standing::Probation);
     assert!(trust.score(at(0), &peer(1)) < 0.3);
@@ -224,6 +225,21 @@ fn explanation_accounts_for_the_score() {
     let text = explanation.to_string();
     assert!(text.contains("1 wrong CIDs") && text.contains("100 verified blocks"), "{text}");
     assert_eq!(text.lines().count(), 4);
+}
+
+#[test]
+fn a_record_without_the_newest_counts_is_as_an_older_version_wrote_it() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::Timeout);
+    let old = cbor::encode(&trust.next_dirty().unwrap()).unwrap();
+    let has = |bytes: &[u8], word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    assert!(!has(&old, b"replicas_lost") && !has(&old, b"wrong_proofs"));
+    let record: Record = cbor::decode(&old, 1024).unwrap();
+    assert_eq!((record.tally().timeouts, record.tally().replicas_lost), (1, 0));
+    trust.observe(at(1), peer(1), Evidence::ReplicaLost);
+    trust.observe(at(1), peer(1), Evidence::WrongProof);
+    let record = persisted(&mut trust).remove(0);
+    assert_eq!((record.tally().replicas_lost, record.tally().wrong_proofs), (1, 1));
 }
 
 #[test]

@@ -22,6 +22,8 @@ fn bad() -> impl Strategy<Value = Evidence> {
         Just(Evidence::ProtocolViolation),
         Just(Evidence::Timeout),
         Just(Evidence::NotServed),
+        Just(Evidence::ReplicaLost),
+        Just(Evidence::WrongProof),
     ]
 }
 

@@ -24,6 +24,142 @@ pub struct ArchiveStatus {
     /// One CID for each collection that names all of its own archived segments.
     #[serde(default)]
     pub catalogs: Vec<CatalogRoot>,
+    /// How many peers shall hold a copy of each object.
+    #[serde(default)]
+    pub replicas: u64,
+    /// Objects of which so many peers hold one.
+    #[serde(default)]
+    pub replicated: u64,
+    /// Objects of which fewer do.
+    #[serde(default)]
+    pub under_replicated: u64,
+}
+
+/// Copies of this node's objects at peers, and of peers' objects here, as they stood a few seconds ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Replicas {
+    /// How many peers shall hold each object.
+    pub replicas: u64,
+    /// Objects by how many peers hold them now, from none on.
+    pub objects: Vec<u64>,
+    /// Objects that cannot have copies: too large, or not readable here.
+    pub unfit: u64,
+    /// Objects beyond the number that is looked after.
+    pub untracked: u64,
+    /// Peers that hold copies or could.
+    pub peers: Vec<ReplicaPeer>,
+    /// What is held here for others.
+    pub kept: Vec<KeptFor>,
+}
+
+/// A peer that holds copies or could.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaPeer {
+    /// The peer.
+    pub peer: String,
+    /// What it may hold: `all`, `public`, or `nothing`.
+    pub may_hold: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Objects that it confirmed.
+    pub held: u64,
+    /// Objects that it was asked to hold.
+    pub asked: u64,
+    /// Objects that it is to be told to let go of.
+    pub lost: u64,
+    /// Seconds for which nothing more is given to it: it refused, or failed a proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_s: Option<u64>,
+    /// Seconds since it last proved all that it was asked for; absent when it has not since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved_s_ago: Option<u64>,
+    /// Blocks that it proved since the start.
+    pub proofs_right: u64,
+    /// Blocks that it could not prove.
+    pub proofs_failed: u64,
+}
+
+/// What is held here for one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFor {
+    /// The peer.
+    pub peer: String,
+    /// Objects.
+    pub objects: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// The operator's pins, and what every pin holds when that was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pins {
+    /// Pins that the operator set.
+    pub named: Vec<NamedPin>,
+    /// Every pin, the node's own among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<Vec<PinUsage>>,
+}
+
+/// A pin that the operator set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedPin {
+    /// Its name.
+    pub name: String,
+    /// The block that it was set on.
+    pub root: String,
+    /// Whether the root alone is pinned.
+    pub direct: bool,
+    /// Blocks that it holds.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// False when setting or removing it was cut off: do it again.
+    pub complete: bool,
+}
+
+/// What one pin holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinUsage {
+    /// The pin's path.
+    pub pin: String,
+    /// Roots that it holds.
+    pub roots: u64,
+    /// Blocks, each once for each root that reaches it.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// A pin to set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    /// Its name: letters, digits, `-`, `_` and `.`, at most 64.
+    pub name: String,
+    /// What to pin.
+    pub cid: String,
+    /// The block alone, instead of all that it links to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
+}
+
+/// A pin to let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpinRequest {
+    /// The name of an own pin, or the path of one that holds imports, copies, or what is held for others.
+    pub pin: String,
+}
+
+/// What was let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpinResponse {
+    /// Blocks that left the archive: no other pin held them.
+    pub blocks: u64,
+    /// Their size.
+    pub bytes: u64,
 }
 
 /// The root of the catalog of a collection.

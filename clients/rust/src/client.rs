@@ -12,10 +12,11 @@ use crate::{
     AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
     ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
     ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck,
-    IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, ProvideRequest,
-    ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest, RemoveResponse,
-    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
-    Templates, TrajectoryAnswer, TrajectoryQuery,
+    IngestRequest, KnnAnswer, KnnQuery, LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins,
+    ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest,
+    RemoveResponse, Replicas, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
+    SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer, TrajectoryQuery, UnpinRequest,
+    UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -235,6 +236,42 @@ impl Client {
     /// See [`ClientError`].
     pub fn archive(&self) -> Result<ArchiveStatus, ClientError> {
         self.get("/v1/archive")
+    }
+
+    /// Returns where the node's objects have copies, and what it holds for others.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn replicas(&self) -> Result<Replicas, ClientError> {
+        self.get("/v1/archive/replicas")
+    }
+
+    /// Returns the operator's pins, and with `is_all` what every pin holds: that reads the whole archive.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn pins(&self, is_all: bool) -> Result<Pins, ClientError> {
+        self.get(&format!("/v1/archive/pins?all={is_all}"))
+    }
+
+    /// Pins a block under a name, with all that it links to or alone; the same again is no error.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when a block is not here, `pin_differs` when the name is taken.
+    pub fn pin(&self, request: &PinRequest) -> Result<NamedPin, ClientError> {
+        self.post("/v1/archive/pins", request)
+    }
+
+    /// Lets go of what a pin holds.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when there is no such pin.
+    pub fn unpin(&self, pin: &str) -> Result<UnpinResponse, ClientError> {
+        self.post("/v1/archive/pins/remove", &UnpinRequest { pin: pin.to_owned() })
     }
 
     /// Returns the regimes nearest to a vector.

@@ -24,7 +24,8 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
-    FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse,
+    FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest, PinUsage, Pins, ProvideRequest,
+    ProvideResponse, ReplicaPeer, Replicas, UnpinRequest, UnpinResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

@@ -158,9 +158,41 @@ impl From<archive::ImportError> for ApiError {
     fn from(error: archive::ImportError) -> Self {
         match error {
             archive::ImportError::Car(cause) => Self::bad_request("bad_file", chain(&cause)),
-            archive::ImportError::Put(full @ archive::PutError::Full { .. }) => {
-                Self::unavailable("full", full)
-            }
+            archive::ImportError::Put(cause) => cause.into(),
+            other => Self::store_failed(other),
+        }
+    }
+}
+
+/// What a refusal for want of room says.
+fn full(cause: &archive::PutError) -> ApiError {
+    let what_to_do = "raise `archive.mib_max` and restart the node, or let go of something: \
+                      `dunlin archive pins ls --all` shows what takes how much";
+    ApiError::unavailable("full", format!("{cause}; {what_to_do}"))
+}
+
+impl From<archive::PutError> for ApiError {
+    fn from(error: archive::PutError) -> Self {
+        match error {
+            archive::PutError::Full { .. } => full(&error),
+            other => Self::store_failed(other),
+        }
+    }
+}
+
+impl From<archive::PinError> for ApiError {
+    fn from(error: archive::PinError) -> Self {
+        match error {
+            archive::PinError::Taken { .. } => Self::conflict(
+                "pin_differs",
+                format!("{error}; choose another name, or remove it first"),
+            ),
+            archive::PinError::Missing { .. } => Self::not_found(format!(
+                "{error}; fetch it first (`dunlin segments fetch --payload`), or pin the root alone"
+            )),
+            archive::PinError::Graph { .. } => Self::bad_request("bad_query", error),
+            archive::PinError::Read(cause) => cause.into(),
+            archive::PinError::Put(cause) => cause.into(),
             other => Self::store_failed(other),
         }
     }
@@ -169,9 +201,7 @@ impl From<archive::ImportError> for ApiError {
 impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
         match error {
-            FetchError::Put(full @ archive::PutError::Full { .. }) => {
-                Self::unavailable("full", full)
-            }
+            FetchError::Put(cause) => cause.into(),
             other => Self::store_failed(other),
         }
     }

@@ -15,7 +15,10 @@ use super::{
     segments::archive_if_readable,
     status::{Totals, resident_bytes},
 };
-use crate::{daemon::Shared, gateway};
+use crate::{
+    daemon::{Kept, Shared},
+    gateway,
+};
 
 pub(super) async fn metrics(
     State(shared): State<Arc<Shared>>,
@@ -139,6 +142,44 @@ const GATEWAY: [Row<gateway::Counters>; 4] = [
     }),
 ];
 
+const REPLICATION: [Row<dunlin_archive::replication::Counters>; 8] = [
+    ("archive_replicas_placed", "Copies that peers confirmed", |replicas| replicas.placed),
+    ("archive_replicas_refused", "Copies that peers refused", |replicas| replicas.refused),
+    (
+        "archive_replicas_lost",
+        "Copies lost: the peer left, lost standing, or failed a proof",
+        |replicas| replicas.lost,
+    ),
+    ("archive_replicas_released", "Copies that peers let go of when told", |replicas| {
+        replicas.released
+    }),
+    ("archive_replica_challenges", "Challenges sent to peers", |replicas| replicas.challenges),
+    ("archive_replica_challenges_unanswered", "Challenges without an answer", |replicas| {
+        replicas.challenges_unanswered
+    }),
+    ("archive_replica_proofs_right", "Blocks that peers proved to hold", |replicas| {
+        replicas.proofs_right
+    }),
+    ("archive_replica_proofs_failed", "Blocks that peers failed to prove", |replicas| {
+        replicas.proofs_failed
+    }),
+];
+
+const KEPT: [Row<Kept>; 4] = [
+    ("archive_kept_objects_stored", "Objects of peers stored because they asked", |kept| {
+        kept.stored.load(Ordering::Relaxed)
+    }),
+    (
+        "archive_kept_objects_refused",
+        "Objects of peers refused: no room, or not for them",
+        |kept| kept.refused.load(Ordering::Relaxed),
+    ),
+    ("archive_kept_objects_released", "Objects of peers let go of when told", |kept| {
+        kept.released.load(Ordering::Relaxed)
+    }),
+    ("archive_kept_proofs", "Blocks proved to peers", |kept| kept.proofs.load(Ordering::Relaxed)),
+];
+
 /// All numbers at one moment.
 #[derive(Debug)]
 struct Sample {
@@ -169,6 +210,8 @@ impl Sample {
             counters: rows(&ENGINE, &engine)
                 .chain(rows(&NETWORK, &network))
                 .chain(rows(&GATEWAY, &shared.gateway))
+                .chain(rows(&REPLICATION, &shared.replicas.status().counters))
+                .chain(rows(&KEPT, shared.replicas.kept()))
                 .collect(),
             gauges: vec![
                 ("node_uptime_seconds", "Seconds since the start", shared.uptime().as_secs_f64()),
@@ -196,6 +239,16 @@ impl Sample {
                     gauge(archive.due),
                 ),
                 ("archive_fetched_segments", "Segments fetched from peers", gauge(archive.fetched)),
+                (
+                    "archive_replicated_objects",
+                    "Objects that have all the copies they shall have",
+                    gauge(archive.replicated),
+                ),
+                (
+                    "archive_under_replicated_objects",
+                    "Objects that have fewer copies than they shall have",
+                    gauge(archive.under_replicated),
+                ),
                 ("archive_blocks", "Blocks in the store", gauge(archive.blocks)),
                 ("archive_bytes", "Bytes in the store", gauge(archive.bytes)),
                 ("protocols_peers_connected", "Connected peers", gauge(connected as u64)),

@@ -204,6 +204,7 @@ pub(super) async fn archive_if_readable(shared: &Arc<Shared>) -> json::ArchiveSt
 pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::ArchiveStatus, ApiError> {
     let corrupt_refused = shared.network.counters().await.wrong_cids;
     let last_archive_ms = shared.observed().last_archive_ms;
+    let replication = shared.replicas.status().summary;
     let count =
         |shared: &Shared, prefix| Ok::<u64, ApiError>(shared.archive.pins(prefix)?.values().sum());
     shared
@@ -220,6 +221,9 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 corrupt_refused,
                 last_archive_ms,
                 catalogs: catalogs(shared)?,
+                replicas: replication.replicas as u64,
+                replicated: replication.objects.last().copied().unwrap_or(0),
+                under_replicated: replication.objects.iter().rev().skip(1).sum(),
             })
         })
         .await
@@ -239,7 +243,7 @@ fn catalogs(shared: &Shared) -> Result<Vec<json::CatalogRoot>, ApiError> {
     Ok(catalogs)
 }
 
-fn parse_cid(text: &str) -> Result<Cid, ApiError> {
+pub(super) fn parse_cid(text: &str) -> Result<Cid, ApiError> {
     text.parse().map_err(|problem| {
         ApiError::bad_request("bad_query", format!("{text} is no CID: {problem}"))
     })

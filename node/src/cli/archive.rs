@@ -9,6 +9,13 @@ pub(crate) enum ArchiveCommand {
     /// Show what the archive holds, what waits, and the root of each collection's catalog: one CID that names
     /// all of its segments, the same on every node that archived the same.
     Status,
+    /// Show where the node's objects have copies, and what it holds for others.
+    Replicas,
+    /// List, set or remove pins: what stays in the archive, and why.
+    #[command(subcommand)]
+    Pins(PinsCommand),
+    /// Give room back to the disk that what has left the archive took. The node must not run.
+    Compact,
     /// Take in the blocks of a CAR file, such as `ipfs dag export` writes.
     Import {
         /// The file, or `-` for standard input.
@@ -16,5 +23,30 @@ pub(crate) enum ArchiveCommand {
         /// Strangers may have these blocks: a public gateway serves them.
         #[arg(long)]
         public: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinsCommand {
+    /// List the pins that you set, with the blocks and bytes of each.
+    Ls {
+        /// Show what every pin holds, the node's own too. It reads the whole archive.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Pin a block under a name, with all that it links to: it stays whatever else lets go of it.
+    Add {
+        /// The pin's name: letters, digits, `-`, `_` and `.`.
+        name: String,
+        /// What to pin.
+        cid: String,
+        /// The block alone.
+        #[arg(long)]
+        direct: bool,
+    },
+    /// Let go of a pin. What no other pin holds leaves the archive.
+    Rm {
+        /// Its name, or a path that `ls --all` shows under imported/, public/, fetched/ or replica/.
+        pin: String,
     },
 }

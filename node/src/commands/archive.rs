@@ -1,24 +1,35 @@
-//! `archive status` and `archive import`.
+//! `archive status`, `replicas`, `pins`, `compact` and `import`.
 
 use std::{fs::File, io, path::Path};
 
 use anyhow::Context;
-use dunlin_client::{ArchiveStatus, Client, ImportResponse};
+use dunlin_archive::Archive;
+use dunlin_client::{
+    ArchiveStatus, Client, ClientError, ImportResponse, NamedPin, PinRequest, Pins, Replicas,
+    UnpinResponse,
+};
+use serde::Serialize;
 
 use crate::{
-    cli::ArchiveCommand,
+    cli::{ArchiveCommand, PinsCommand},
+    data_dir::DataDir,
     output::{Output, Table, size, time},
 };
 
 pub(super) fn archive(
-    client: &Client,
+    dir: &Path,
+    client: impl Fn() -> Result<Client, ClientError>,
     command: &ArchiveCommand,
     out: Output,
 ) -> anyhow::Result<()> {
     let (file, public) = match command {
-        ArchiveCommand::Status => return out.show(&client.archive()?, status),
+        ArchiveCommand::Status => return out.show(&client()?.archive()?, status),
+        ArchiveCommand::Replicas => return out.show(&client()?.replicas()?, replicas),
+        ArchiveCommand::Pins(command) => return pins(&client()?, command, out),
+        ArchiveCommand::Compact => return out.show(&compact(dir)?, Compacted::text),
         ArchiveCommand::Import { file, public } => (file, public),
     };
+    let client = client()?;
     let imported = if file == Path::new("-") {
         client.import(&mut io::stdin().lock(), *public)?
     } else {
@@ -36,8 +47,15 @@ fn status(status: &ArchiveStatus) -> String {
         let count = catalog.segments.to_string();
         table.row([catalog.collection.clone(), count, catalog.root.clone()]);
     }
+    let mut copies = String::new();
+    if status.replicas > 0 {
+        copies = format!(
+            "{} objects have {} copies at peers, {} have fewer\n",
+            status.replicated, status.replicas, status.under_replicated
+        );
+    }
     format!(
-        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{table}",
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{table}",
         status.archived,
         status.due,
         status.fetched,
@@ -45,6 +63,112 @@ fn status(status: &ArchiveStatus) -> String {
         size(status.bytes),
         newest.map_or_else(|| "never".to_owned(), time),
     )
+}
+
+fn replicas(replicas: &Replicas) -> String {
+    let mut text = format!("each object shall have {} copies at peers\n", replicas.replicas);
+    for (count, objects) in replicas.objects.iter().enumerate().rev() {
+        text += &format!("{objects} objects have {count}\n");
+    }
+    if replicas.unfit > 0 {
+        text += &format!("{} objects are too large or not readable here\n", replicas.unfit);
+    }
+    if replicas.untracked > 0 {
+        text += &format!("{} objects are beyond what is looked after\n", replicas.untracked);
+    }
+    let mut peers = Table::new([
+        "peer", "may hold", "link", "held", "asked", "lost", "proofs", "last", "paused",
+    ]);
+    let seconds = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |s| format!("{s} s"));
+    for peer in &replicas.peers {
+        peers.row([
+            peer.peer.clone(),
+            peer.may_hold.clone(),
+            if peer.connected { "up" } else { "down" }.to_owned(),
+            peer.held.to_string(),
+            peer.asked.to_string(),
+            peer.lost.to_string(),
+            format!("{} right, {} failed", peer.proofs_right, peer.proofs_failed),
+            peer.proved_s_ago.map_or_else(|| "-".to_owned(), |ago| format!("{ago} s ago")),
+            seconds(peer.paused_s),
+        ]);
+    }
+    let mut kept = Table::new(["held here for", "objects", "size"]);
+    for one in &replicas.kept {
+        kept.row([one.peer.clone(), one.objects.to_string(), size(one.bytes)]);
+    }
+    format!("{text}\n{peers}\n{kept}")
+}
+
+fn pins(client: &Client, command: &PinsCommand, out: Output) -> anyhow::Result<()> {
+    match command {
+        PinsCommand::Ls { all } => out.show(&client.pins(*all)?, listed),
+        PinsCommand::Add { name, cid, direct } => {
+            let request = PinRequest { name: name.clone(), cid: cid.clone(), direct: *direct };
+            out.show(&client.pin(&request)?, |NamedPin { name, blocks, bytes, .. }| {
+                format!("{name} holds {blocks} blocks of {}", size(*bytes))
+            })
+        }
+        PinsCommand::Rm { pin } => {
+            out.show(&client.unpin(pin)?, |UnpinResponse { blocks, bytes }| {
+                format!("{pin} is gone; {blocks} blocks of {} left with it", size(*bytes))
+            })
+        }
+    }
+}
+
+fn listed(pins: &Pins) -> String {
+    let mut named = Table::new(["name", "kind", "blocks", "size", "root"]);
+    for pin in &pins.named {
+        let kind = match (pin.complete, pin.direct) {
+            (false, _) => "incomplete",
+            (true, true) => "direct",
+            (true, false) => "recursive",
+        };
+        let (blocks, bytes) = (pin.blocks.to_string(), size(pin.bytes));
+        named.row([pin.name.clone(), kind.to_owned(), blocks, bytes, pin.root.clone()]);
+    }
+    let Some(usage) = &pins.all else { return named.to_string() };
+    let mut all = Table::new(["pin", "roots", "blocks", "size"]);
+    for pin in usage {
+        all.row([pin.pin.clone(), pin.roots.to_string(), pin.blocks.to_string(), size(pin.bytes)]);
+    }
+    format!("{named}\n{all}")
+}
+
+/// What compacting brought.
+#[derive(Debug, Serialize)]
+struct Compacted {
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+impl Compacted {
+    fn text(&self) -> String {
+        format!(
+            "the archive's file had {} and has {}",
+            size(self.bytes_before),
+            size(self.bytes_after)
+        )
+    }
+}
+
+/// Compacts the archive of a node that does not run.
+fn compact(dir: &Path) -> anyhow::Result<Compacted> {
+    let path = dir.join("archive").join("blocks.redb");
+    let file_bytes = || {
+        let file = std::fs::metadata(&path);
+        file.map(|file| file.len()).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let bytes_before = file_bytes()?;
+    let (dir, _lock) = DataDir::open_or_create_locked(dir)
+        .context("the archive can be compacted while no node runs; stop it first")?;
+    let path = dir.path().join("archive").join("blocks.redb");
+    let mut archive = Archive::open(&path, dunlin_archive::Config::default())?;
+    // One pass may make room for another.
+    while archive.compact()? {}
+    drop(archive);
+    Ok(Compacted { bytes_before, bytes_after: file_bytes()? })
 }
 
 fn text(imported: &ImportResponse) -> String {

@@ -18,6 +18,10 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Segments that are entered in a catalog at once, where it is made again.
 const CATALOGED: usize = 4096;
 
+/// What to do about an archive without room.
+const FULL: &str = "nothing is archived until there is room: raise `archive.mib_max` and restart the node, or \
+                    let go of something (`dunlin archive pins ls --all` shows what takes how much)";
+
 /// Runs until `stop`. A failure is reported and tried again: archiving waits, ingest goes on.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     if let Err(cause) = shared.blocking(catalog_all).await {
@@ -88,8 +92,14 @@ fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Vec<Cid>>> {
             catalog_all(shared)?;
             shared.archive.put_cataloged(&objects, Some(last.number))?;
         }
+        Err(full @ PutError::Full { .. }) => {
+            // What was fetched may leave for it.
+            shared.crowded.notify_one();
+            return Err(anyhow::Error::new(full).context(FULL));
+        }
         done => done?,
     }
+    shared.replicas.archived(objects.iter().map(|(_, object)| object));
     Ok(Some(objects.iter().flat_map(|(_, object)| object.cids()).collect()))
 }
 

@@ -19,6 +19,7 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::task::JoinSet;
 
 use super::{
+    clock,
     gateways::{GatewayUrl, Gateways},
     shared::Shared,
 };
@@ -166,7 +167,8 @@ impl Shared {
         let cids = objects.iter().flat_map(Object::cids).collect();
         let fetched = self
             .blocking(move |shared| {
-                shared.archive.put(&objects, None)?;
+                let stored = shared.archive.put_fetched(&objects, clock::now().0);
+                stored.inspect_err(|_| shared.crowded.notify_one())?;
                 shared.mended(&objects);
                 Ok::<_, FetchError>(fetched)
             })
@@ -251,6 +253,44 @@ impl Shared {
             }
         }
         fetch.finish().await
+    }
+
+    /// Fetches blocks from one peer, over whatever it speaks; gives up when it has sent more than
+    /// `bytes_max`.
+    pub(super) async fn fetch_from(
+        &self,
+        peer: PeerId,
+        wanted: &[Cid],
+        bytes_max: u64,
+    ) -> BTreeMap<Cid, Block> {
+        let (mut blocks, mut bytes) = (BTreeMap::new(), 0);
+        let mut take = |blocks: &mut BTreeMap<Cid, Block>, arrived: Vec<Block>| {
+            bytes += arrived.iter().map(|block| block.bytes().len() as u64).sum::<u64>();
+            blocks.extend(arrived.into_iter().map(|block| (*block.cid(), block)));
+            bytes <= bytes_max
+        };
+        let mut retrieval = Retrieval::new(wanted, &[Provider::Peer(peer)], &[]);
+        while let Some(ask) = retrieval.next_ask() {
+            let (_, answer) = put_question(self.network.clone(), peer, ask.cids).await;
+            if !take(&mut blocks, retrieval.handle(answer)) {
+                return blocks;
+            }
+        }
+        let missing: Vec<_> =
+            wanted.iter().filter(|cid| !blocks.contains_key(cid)).copied().collect();
+        if missing.is_empty() {
+            return blocks;
+        }
+        let Ok(mut fetch) = self.network.fetch(missing, vec![peer], Search::Never).await else {
+            return blocks;
+        };
+        while let Some((_, arrived)) = fetch.next().await {
+            if !take(&mut blocks, arrived) {
+                break;
+            }
+        }
+        fetch.finish().await;
+        blocks
     }
 
     /// Returns the connected peers that may be asked besides those whom the user names.

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announcer, archiver, network_config,
+    replication::{self, Replicas},
     responder::Responder,
+    retention,
     shared::{Parts, Shared},
     sharing::Sharing,
     trust_file::TrustFile,
@@ -62,6 +64,7 @@ impl Node {
         let engine = open_engine(&dir)?;
         let archive = open_archive(&dir, &config)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
+        let replicas = Replicas::open(&archive, &config.archive)?;
         let trust = dunlin_trust::Config {
             own_peers: config.network.own_peers.iter().copied().collect(),
             ..dunlin_trust::Config::default()
@@ -69,8 +72,16 @@ impl Node {
         let trust = Trust::new(trust, trust_file.records());
         let (network, events, running) =
             Network::start(network_config(&config.network), identity, trust).await?;
-        let shared =
-            Shared::new(Parts { config, dir, engine, archive, network, sharing, api_address });
+        let shared = Shared::new(Parts {
+            config,
+            dir,
+            engine,
+            archive,
+            network,
+            sharing,
+            replicas,
+            api_address,
+        });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
@@ -82,6 +93,9 @@ impl Node {
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(retention::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(replication::place(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(replication::keep(Arc::clone(&shared), stop.clone()));
         let mut responder = JoinSet::new();
         let (idle, responder_idle) = oneshot::channel();
         responder.spawn(Responder::new(Arc::clone(&shared), trust_file).run(

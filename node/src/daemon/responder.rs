@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     exchanges::{Exchanges, Wish},
-    publish_address,
+    publish_address, replication,
     shared::Shared,
     trust_file::TrustFile,
 };
@@ -132,6 +132,13 @@ impl Responder {
                 let shared = Arc::clone(&self.shared);
                 self.work.spawn(async move {
                     answer_wants(&shared, queries, reply).await;
+                    Done::Answered
+                });
+            }
+            Event::ReplicasRequested { peer, request, reply } => {
+                let shared = Arc::clone(&self.shared);
+                self.work.spawn(async move {
+                    replication::answer(&shared, peer, request, reply).await;
                     Done::Answered
                 });
             }

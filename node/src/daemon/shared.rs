@@ -13,7 +13,7 @@ use dunlin_protocols::{Handle, PeerId};
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{clock, sharing::Sharing};
+use super::{clock, replication::Replicas, sharing::Sharing};
 use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
@@ -34,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) archive: Archive,
     pub(crate) network: Handle,
     pub(crate) sharing: Sharing,
+    /// Copies of objects: of this node's at peers, and of peers' here.
+    pub(crate) replicas: Replicas,
+    /// Wakes retention: something found no room in the archive.
+    pub(crate) crowded: Notify,
     /// Wakes the archiver: segments were sealed.
     pub(crate) sealed: Notify,
     /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
@@ -75,12 +79,13 @@ pub(super) struct Parts {
     pub(super) archive: Archive,
     pub(super) network: Handle,
     pub(super) sharing: Sharing,
+    pub(super) replicas: Replicas,
     pub(super) api_address: SocketAddr,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, dir, engine, archive, network, sharing, api_address } = parts;
+        let Parts { config, dir, engine, archive, network, sharing, replicas, api_address } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
             config,
@@ -89,6 +94,8 @@ impl Shared {
             archive,
             network,
             sharing,
+            replicas,
+            crowded: Notify::new(),
             sealed: Notify::new(),
             arrived: Notify::new(),
             news: Notify::new(),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, future::Future, pin::Pin, time::Instant};
 
-use dunlin_trust::{Evidence, Operation};
+use dunlin_trust::{Evidence, Operation, Refusal};
 use libp2p::{
     PeerId,
     request_response::{self, InboundRequestId, Message, ResponseChannel},
@@ -11,12 +11,13 @@ use tokio::sync::{mpsc::OwnedPermit, oneshot};
 
 use super::{Actor, unix_now};
 use crate::{
-    Event, SegmentsReply, TemplatesReply,
+    Event, ReplicasReply, SegmentsReply, TemplatesReply,
     codec::Received,
     messages::{
-        RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
+        RefusalReason, ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse,
+        TemplatesRequest, TemplatesResponse,
     },
-    requests::Blame,
+    requests::{Admission, Blame},
 };
 
 /// The future of an answer that the shell is to give.
@@ -31,6 +32,7 @@ pub(super) struct Served {
 enum Answer {
     Segments(ResponseChannel<SegmentsResponse>, SegmentsResponse),
     Templates(ResponseChannel<TemplatesResponse>, TemplatesResponse),
+    Replicas(ResponseChannel<ReplicasResponse>, ReplicasResponse),
 }
 
 /// One request of a peer.
@@ -41,6 +43,7 @@ pub(super) type Slot = (Exchange, InboundRequestId);
 pub(super) enum Exchange {
     Segments,
     Templates,
+    Replicas,
 }
 
 /// The requests that were taken on. They are no more than [`Admission`](crate::requests::Admission)
@@ -121,6 +124,31 @@ impl Actor {
         }
     }
 
+    pub(super) fn on_replicas_event(
+        &mut self,
+        event: request_response::Event<Received<ReplicasRequest>, ReplicasResponse>,
+    ) {
+        use request_response::Event as E;
+        match event {
+            E::Message {
+                peer, message: Message::Request { request_id, request, channel }, ..
+            } => {
+                self.on_replicas_request(peer, request_id, request, channel);
+            }
+            E::Message { message: Message::Response { request_id, response }, .. } => {
+                self.counters.answers_received += 1;
+                self.replicas_asked.answer(&request_id, response);
+            }
+            E::OutboundFailure { peer, request_id, error, .. } => {
+                let blame = self.replicas_asked.fail(&request_id, peer, &error);
+                self.on_failed_ask(peer, blame);
+            }
+            E::InboundFailure { request_id, .. } | E::ResponseSent { request_id, .. } => {
+                self.on_closed((Exchange::Replicas, request_id));
+            }
+        }
+    }
+
     fn on_segments_request(
         &mut self,
         peer: PeerId,
@@ -169,6 +197,37 @@ impl Actor {
         }));
     }
 
+    fn on_replicas_request(
+        &mut self,
+        peer: PeerId,
+        id: InboundRequestId,
+        request: Received<ReplicasRequest>,
+        channel: ResponseChannel<ReplicasResponse>,
+    ) {
+        let Received::Message(request) = request else { return self.on_damaged(peer) };
+        let admit = Admission::admit_replicating;
+        let room = match self.take_on_if(peer, self.may_replicate(&peer), admit) {
+            Ok(room) => room,
+            Err(reason) => {
+                return self.send_replicas(channel, ReplicasResponse::Refused { reason });
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        room.send(Event::ReplicasRequested { peer, request, reply: ReplicasReply(reply) });
+        let slot = (Exchange::Replicas, id);
+        self.held.take_on(slot, peer);
+        self.serving.push(Box::pin(async move {
+            let failed = ReplicasResponse::Refused { reason: RefusalReason::Failed };
+            Served { slot, answer: Answer::Replicas(channel, answer.await.unwrap_or(failed)) }
+        }));
+    }
+
+    /// Asks the gate whether a peer and this node hold objects for each other, of whatever kind.
+    pub(super) fn may_replicate(&self, peer: &PeerId) -> Result<(), Refusal> {
+        let may = |operation| self.trust.may(unix_now(), peer, operation);
+        may(Operation::ReplicatePrivate).or_else(|_| may(Operation::ReplicatePublic))
+    }
+
     /// Decides whether a peer's request is taken on, and counts why it is not. When it is, there is room
     /// to put it before the shell.
     fn take_on(
@@ -176,14 +235,24 @@ impl Actor {
         peer: PeerId,
         operation: Operation,
     ) -> Result<OwnedPermit<Event>, RefusalReason> {
-        if let Err(refusal) = self.trust.may(unix_now(), &peer, operation) {
+        let gate = self.trust.may(unix_now(), &peer, operation);
+        self.take_on_if(peer, gate, Admission::admit)
+    }
+
+    fn take_on_if(
+        &mut self,
+        peer: PeerId,
+        gate: Result<(), Refusal>,
+        admit: fn(&mut Admission, PeerId, Instant) -> bool,
+    ) -> Result<OwnedPermit<Event>, RefusalReason> {
+        if let Err(refusal) = gate {
             tracing::debug!(%refusal, "request refused");
             self.counters.requests_denied += 1;
             return Err(RefusalReason::Denied);
         }
         // The room comes first: what the shell has none for shall not hold a place.
         let room = self.events.clone().try_reserve_owned().ok();
-        let room = room.filter(|_| self.admission.admit(peer, Instant::now()));
+        let room = room.filter(|_| admit(&mut self.admission, peer, Instant::now()));
         room.ok_or_else(|| {
             self.counters.requests_busy += 1;
             RefusalReason::Busy
@@ -221,6 +290,10 @@ impl Actor {
                 self.count_answer(matches!(response, TemplatesResponse::Refused { .. }));
                 self.send_templates(channel, response);
             }
+            Answer::Replicas(channel, response) => {
+                self.count_answer(matches!(response, ReplicasResponse::Refused { .. }));
+                self.send_replicas(channel, response);
+            }
         }
     }
 
@@ -248,6 +321,15 @@ impl Actor {
     ) {
         // An asker that has gone needs no answer.
         self.swarm.behaviour_mut().templates.send_response(channel, response).ok();
+    }
+
+    fn send_replicas(
+        &mut self,
+        channel: ResponseChannel<ReplicasResponse>,
+        response: ReplicasResponse,
+    ) {
+        // An asker that has gone needs no answer.
+        self.swarm.behaviour_mut().replicas.send_response(channel, response).ok();
     }
 
     fn on_failed_ask(&mut self, peer: PeerId, blame: Blame) {

@@ -82,6 +82,7 @@ impl Actor {
             BehaviourEvent::Bitswap(event) => self.on_bitswap_event(event),
             BehaviourEvent::Segments(event) => self.on_segments_event(event),
             BehaviourEvent::Templates(event) => self.on_templates_event(event),
+            BehaviourEvent::Replicas(event) => self.on_replicas_event(event),
             _ => {}
         }
     }

@@ -9,7 +9,10 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 use dunlin_archive::bitswap::BATCH_BYTES_MAX;
 use dunlin_protocols::{
     Config, Event, Found, Handle, Keypair, Multiaddr, Network, PeerId, Query,
-    messages::{SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse},
+    messages::{
+        ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse, TemplatesRequest,
+        TemplatesResponse,
+    },
 };
 use dunlin_trust::{Explanation, Trust};
 use dunlin_wire::block::Block;
@@ -35,6 +38,10 @@ pub(crate) trait Shell: Send + 'static {
     fn blocks(&mut self, _: Vec<Query>) -> Option<Vec<Found>> {
         None
     }
+
+    fn replicas(&mut self, _: ReplicasRequest) -> Option<ReplicasResponse> {
+        None
+    }
 }
 
 /// A shell that answers nothing.
@@ -56,6 +63,15 @@ pub(crate) struct Templates<F>(pub(crate) F);
 
 impl<F: FnMut(TemplatesRequest) -> TemplatesResponse + Send + 'static> Shell for Templates<F> {
     fn templates(&mut self, request: TemplatesRequest) -> Option<TemplatesResponse> {
+        Some((self.0)(request))
+    }
+}
+
+/// A shell that answers questions about replicas with a function.
+pub(crate) struct Replicas<F>(pub(crate) F);
+
+impl<F: FnMut(ReplicasRequest) -> ReplicasResponse + Send + 'static> Shell for Replicas<F> {
+    fn replicas(&mut self, request: ReplicasRequest) -> Option<ReplicasResponse> {
         Some((self.0)(request))
     }
 }
@@ -136,6 +152,11 @@ impl Node {
                     Event::BlocksWanted { queries, reply, .. } => {
                         if let Some(found) = shell.blocks(queries) {
                             reply.send(found);
+                        }
+                    }
+                    Event::ReplicasRequested { request, reply, .. } => {
+                        if let Some(answer) = shell.replicas(request) {
+                            reply.send(answer);
                         }
                     }
                     Event::TemplatesRequested { request, reply, .. } => {

@@ -1,0 +1,228 @@
+//! The tables of one write transaction, and what may be done to them.
+
+use dunlin_wire::{
+    Cid,
+    block::{Block, verify},
+    cbor,
+};
+use redb::{ReadableTable, StorageError, Table, WriteTransaction};
+
+use super::{
+    Object, Stats,
+    tables::{
+        BLOCKS, CATALOGS, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid,
+        stored_links,
+    },
+};
+use crate::{
+    Pin, PutError,
+    catalog::{self, CatalogError, Entry, Root},
+};
+
+/// The tables of one write transaction.
+pub(super) struct Writer<'a> {
+    pub(super) meta: Table<'a, &'static str, u64>,
+    pub(super) blocks: Table<'a, &'static [u8], &'static [u8]>,
+    pub(super) references: Table<'a, &'static [u8], u64>,
+    pub(super) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    pub(super) public: Table<'a, &'static [u8], u64>,
+    pub(super) catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
+    taken: Table<'a, (&'static str, &'static [u8]), u64>,
+    before: Stats,
+    now: Stats,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
+        let meta = transaction.open_table(META)?;
+        let before = read_stats(&meta)?;
+        Ok(Self {
+            meta,
+            blocks: transaction.open_table(BLOCKS)?,
+            references: transaction.open_table(REFERENCES)?,
+            pins: transaction.open_table(PINS)?,
+            public: transaction.open_table(PUBLIC)?,
+            catalogs: transaction.open_table(CATALOGS)?,
+            taken: transaction.open_table(TAKEN)?,
+            before,
+            now: before,
+        })
+    }
+
+    pub(super) fn put(&mut self, object: &Object) -> Result<(), PutError> {
+        let root = object.root.cid().to_bytes();
+        let pin = (object.pin.as_str(), root.as_slice());
+        let held = self.pins.get(pin)?.map(|links| stored_links(links.value())).transpose()?;
+        let mut links = held.clone().unwrap_or_default();
+        for block in object.blocks() {
+            let is_root = block.cid() == object.root.cid();
+            let is_held = if is_root { held.is_some() } else { links.contains(block.cid()) };
+            self.store(block, !is_held)?;
+            if object.pin.is_public() && !is_held {
+                count_up(&mut self.public, &block.cid().to_bytes())?;
+            }
+            if !is_root && !is_held {
+                links.push(*block.cid());
+            }
+        }
+        if held.as_ref() != Some(&links) {
+            let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
+            self.pins.insert(pin, links.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Enters segments in the catalog of a pin.
+    pub(super) fn enter(&mut self, pin: &Pin, entries: &[Entry]) -> Result<(), PutError> {
+        let root = match self.catalogs.get(pin.as_str())? {
+            None => None,
+            Some(root) => {
+                let (cid, count) = root.value();
+                Some(Root { cid: stored_cid(cid)?, count })
+            }
+        };
+        let get = |cid: &Cid| match self.blocks.get(cid.to_bytes().as_slice()) {
+            Ok(None) => Ok(None),
+            // One that is damaged is as good as none.
+            Ok(Some(bytes)) => Ok(verify(cid, bytes.value()).ok().map(|()| bytes.value().to_vec())),
+            Err(cause) => Err(cause),
+        };
+        let update = catalog::insert(get, root.as_ref(), entries).map_err(|cause| match cause {
+            CatalogError::Store(cause) => cause.into(),
+            cause => PutError::Catalog { what: cause.to_string() },
+        })?;
+        let Some(update) = update else { return Ok(()) };
+        let nodes = Pin::catalog(pin);
+        for block in update.added {
+            self.put(&Object::leaf(nodes.clone(), block))?;
+        }
+        for cid in &update.removed {
+            self.unpin(&nodes, cid)?;
+        }
+        let root = (update.root.cid.to_bytes(), update.root.count);
+        self.catalogs.insert(pin.as_str(), (root.0.as_slice(), root.1))?;
+        Ok(())
+    }
+
+    /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
+    pub(super) fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
+        let key = block.cid().to_bytes();
+        let stored = self.blocks.get(key.as_slice())?.map(|stored| {
+            let bytes = stored.value();
+            (bytes.len() as u64, verify(block.cid(), bytes).is_ok())
+        });
+        if !matches!(stored, Some((_, true))) {
+            self.blocks.insert(key.as_slice(), block.bytes())?;
+            self.now.blocks += u64::from(stored.is_none());
+            let before = stored.map_or(0, |(bytes, _)| bytes);
+            // Counts are read from the disk, too.
+            self.now.bytes = self.now.bytes.saturating_sub(before) + block.bytes().len() as u64;
+        }
+        if is_new {
+            count_up(&mut self.references, &key)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn roots(&self, pin: &Pin) -> Result<Vec<Cid>, PutError> {
+        let mut roots = Vec::new();
+        for entry in self.pins.range((pin.as_str(), &[][..])..)? {
+            let (key, _) = entry?;
+            let (name, root) = key.value();
+            if name != pin.as_str() {
+                break;
+            }
+            roots.push(stored_cid(root)?);
+        }
+        Ok(roots)
+    }
+
+    /// Has a pin hold a block by itself that is here; says whether it is.
+    pub(super) fn hold(&mut self, pin: &Pin, cid: &Cid) -> Result<bool, PutError> {
+        let key = cid.to_bytes();
+        if self.blocks.get(key.as_slice())?.is_none() {
+            return Ok(false);
+        }
+        let of_pin = (pin.as_str(), key.as_slice());
+        if self.pins.get(of_pin)?.is_none() {
+            let links = cbor::encode(&Vec::<Cid>::new()).expect("an empty list has an encoding");
+            self.pins.insert(of_pin, links.as_slice())?;
+            count_up(&mut self.references, &key)?;
+            if pin.is_public() {
+                count_up(&mut self.public, &key)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes when an object came, unless that is known.
+    pub(super) fn date(&mut self, pin: &str, root: &[u8], now_ms: u64) -> Result<(), PutError> {
+        if self.pins.get((pin, root))?.is_some() && self.taken.get((pin, root))?.is_none() {
+            self.taken.insert((pin, root), now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether one pin alone reaches a block.
+    pub(super) fn is_held_once(&self, cid: &[u8]) -> Result<bool, PutError> {
+        Ok(self.references.get(cid)?.is_some_and(|count| count.value() == 1))
+    }
+
+    /// Lets go of one root; says whether the pin held it.
+    pub(super) fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<bool, PutError> {
+        let key = root.to_bytes();
+        let of_pin = (pin.as_str(), key.as_slice());
+        let links: Vec<Cid> = {
+            let Some(links) = self.pins.remove(of_pin)? else { return Ok(false) };
+            stored_links(links.value())?
+        };
+        self.taken.remove(of_pin)?;
+        for cid in std::iter::once(root).chain(&links) {
+            if pin.is_public() {
+                count_down(&mut self.public, &cid.to_bytes())?;
+            }
+            self.release(cid)?;
+        }
+        Ok(true)
+    }
+
+    /// Takes one reference from a block, and the block itself with the last one.
+    fn release(&mut self, cid: &Cid) -> Result<(), PutError> {
+        let key = cid.to_bytes();
+        if !count_down(&mut self.references, &key)? {
+            return Ok(());
+        }
+        if let Some(block) = self.blocks.remove(key.as_slice())? {
+            self.now.blocks = self.now.blocks.saturating_sub(1);
+            self.now.bytes = self.now.bytes.saturating_sub(block.value().len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes the counts; returns those before and after.
+    pub(super) fn finish(mut self) -> Result<(Stats, Stats), PutError> {
+        self.meta.insert("blocks", self.now.blocks)?;
+        self.meta.insert("bytes", self.now.bytes)?;
+        Ok((self.before, self.now))
+    }
+}
+
+fn count_up(counts: &mut Table<'_, &'static [u8], u64>, key: &[u8]) -> Result<(), StorageError> {
+    let count = counts.get(key)?.map_or(0, |count| count.value());
+    counts.insert(key, count + 1)?;
+    Ok(())
+}
+
+/// Returns whether that was the last one.
+fn count_down(
+    counts: &mut Table<'_, &'static [u8], u64>,
+    key: &[u8],
+) -> Result<bool, StorageError> {
+    let count = counts.get(key)?.map_or(0, |count| count.value());
+    if count > 1 {
+        counts.insert(key, count - 1)?;
+    } else {
+        counts.remove(key)?;
+    }
+    Ok(count <= 1)
+}
