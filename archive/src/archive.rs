@@ -19,17 +19,19 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     OpenError, Pin, PutError, ReadError,
     catalog::{self, CatalogError, Entry, Root},
+    files,
+    places::{self, Places},
 };
 
 /// Version of the table layout.
 const FORMAT: u64 = 1;
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks");
 /// How many pins reach each block.
 const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
 /// Pin and root, to the CIDs that the root links to.
-const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
+pub(crate) const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
 
 /// Pin, to the root of its catalog and how many entries that has.
 const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> = TableDefinition::new("catalogs");
@@ -103,7 +105,7 @@ pub struct Digest {
 
 /// A block store with pins. Cheap to share: all methods take `&self`, writers take turns.
 pub struct Archive {
-    database: Database,
+    pub(crate) database: Database,
     bytes_max: u64,
 }
 
@@ -121,7 +123,7 @@ impl Archive {
     /// Fails when the file is no archive, is of a newer format, or is open elsewhere.
     pub fn open(path: &Path, config: Config) -> Result<Self, OpenError> {
         if !path.exists() {
-            create_whole(path)?;
+            files::create_whole(path, |database| prepare(database).map(drop))?;
         }
         let mut builder = Database::builder();
         let database = builder.set_cache_size(config.cache_bytes).open(path);
@@ -314,7 +316,7 @@ impl Archive {
     }
 
     /// Makes a transaction durable, unless it takes the archive beyond its quota.
-    fn commit(
+    pub(crate) fn commit(
         &self,
         transaction: WriteTransaction,
         before: Stats,
@@ -465,24 +467,6 @@ impl Archive {
     }
 }
 
-/// Makes an empty archive at `path` all at once: a crash while redb lays out a new file would leave one
-/// that it cannot open, so the file gets its name when it is complete.
-fn create_whole(path: &Path) -> Result<(), OpenError> {
-    let fail =
-        |cause: redb::Error| OpenError::Database { path: path.into(), cause: Box::new(cause) };
-    let unnamed = path.with_extension("new");
-    let make = || -> Result<(), redb::Error> {
-        if unnamed.exists() {
-            std::fs::remove_file(&unnamed)?;
-        }
-        prepare(&Database::create(&unnamed)?)?;
-        std::fs::rename(&unnamed, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Ok(std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
-    };
-    make().map_err(fail)
-}
-
 /// Makes the tables of a new file, and returns the format of the file.
 fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
@@ -497,6 +481,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;
         transaction.open_table(CATALOGS)?;
+        places::prepare(&transaction)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {
@@ -511,22 +496,23 @@ fn read_stats(meta: &impl ReadableTable<&'static str, u64>) -> Result<Stats, Sto
 }
 
 /// Keys of our own tables are CIDs that we wrote, unless the disk changed them.
-fn stored_cid(bytes: &[u8]) -> Result<Cid, StorageError> {
+pub(crate) fn stored_cid(bytes: &[u8]) -> Result<Cid, StorageError> {
     Cid::try_from(bytes).map_err(|_| StorageError::Corrupted("a key is no CID".to_owned()))
 }
 
 /// Values of our own tables are lists of CIDs that we wrote, unless the disk changed them.
-fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
+pub(crate) fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
     cbor::decode(bytes, LINKS_BYTES_MAX)
         .map_err(|_| StorageError::Corrupted("links are no list of CIDs".to_owned()))
 }
 
 /// The tables of one write transaction.
-struct Writer<'a> {
-    meta: Table<'a, &'static str, u64>,
+pub(crate) struct Writer<'a> {
+    pub(crate) meta: Table<'a, &'static str, u64>,
     blocks: Table<'a, &'static [u8], &'static [u8]>,
     references: Table<'a, &'static [u8], u64>,
-    pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    pub(crate) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    pub(crate) places: Places<'a>,
     public: Table<'a, &'static [u8], u64>,
     catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
     before: Stats,
@@ -534,10 +520,11 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
+    pub(crate) fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
         let meta = transaction.open_table(META)?;
         let before = read_stats(&meta)?;
         Ok(Self {
+            places: Places::open(transaction, &meta)?,
             meta,
             blocks: transaction.open_table(BLOCKS)?,
             references: transaction.open_table(REFERENCES)?,
@@ -568,6 +555,7 @@ impl<'a> Writer<'a> {
         if held.as_ref() != Some(&links) {
             let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
             self.pins.insert(pin, links.as_slice())?;
+            self.places.on_pinned(&object.pin, &root)?;
         }
         Ok(())
     }
@@ -637,13 +625,14 @@ impl<'a> Writer<'a> {
         Ok(roots)
     }
 
-    fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<(), PutError> {
+    pub(crate) fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<(), PutError> {
         let links: Vec<Cid> = {
             let Some(links) = self.pins.remove((pin.as_str(), root.to_bytes().as_slice()))? else {
                 return Ok(());
             };
             stored_links(links.value())?
         };
+        self.places.on_unpinned(pin, &root.to_bytes())?;
         for cid in std::iter::once(root).chain(&links) {
             if pin.is_public() {
                 count_down(&mut self.public, &cid.to_bytes())?;
@@ -667,14 +656,17 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the counts; returns those before and after.
-    fn finish(mut self) -> Result<(Stats, Stats), PutError> {
+    pub(crate) fn finish(mut self) -> Result<(Stats, Stats), PutError> {
         self.meta.insert("blocks", self.now.blocks)?;
         self.meta.insert("bytes", self.now.bytes)?;
         Ok((self.before, self.now))
     }
 }
 
-fn count_up(counts: &mut Table<'_, &'static [u8], u64>, key: &[u8]) -> Result<(), StorageError> {
+pub(crate) fn count_up(
+    counts: &mut Table<'_, &'static [u8], u64>,
+    key: &[u8],
+) -> Result<(), StorageError> {
     let count = counts.get(key)?.map_or(0, |count| count.value());
     counts.insert(key, count + 1)?;
     Ok(())

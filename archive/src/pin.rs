@@ -5,6 +5,9 @@ use libp2p_identity::PeerId;
 /// How public pins begin.
 const PUBLIC: &str = "public/";
 
+/// How pins of private imports begin.
+const IMPORTED: &str = "imported/";
+
 /// The reason to keep an object; an object stays as long as one pin holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pin(String);
@@ -40,7 +43,7 @@ impl Pin {
     /// Blocks that were imported under `name` and are the operator's own business.
     #[must_use]
     pub fn imported(name: &str) -> Self {
-        Self(format!("imported/{name}"))
+        Self(format!("{IMPORTED}{name}"))
     }
 
     /// Blocks that were imported under `name` and that strangers may have. It is the one pin that says so.
@@ -53,6 +56,12 @@ impl Pin {
     #[must_use]
     pub fn is_public(&self) -> bool {
         self.0.starts_with(PUBLIC)
+    }
+
+    /// Returns whether the pin holds what was sealed or imported here: nobody else may have it.
+    #[must_use]
+    pub(crate) fn is_own_work(&self) -> bool {
+        self.0.starts_with(Self::OWN) || self.0.starts_with(IMPORTED)
     }
 
     /// Returns the pin's path, as it is stored.

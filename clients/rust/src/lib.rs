@@ -23,8 +23,8 @@ mod status;
 mod templates;
 
 pub use archive::{
-    ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
-    FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse,
+    ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
+    FetchResponse, FetchedSegment, ImportResponse, PinningStatus, ProvideRequest, ProvideResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

@@ -3,7 +3,7 @@
 use std::{fs::File, io, path::Path};
 
 use anyhow::Context;
-use dunlin_client::{ArchiveStatus, Client, ImportResponse};
+use dunlin_client::{ArchiveStatus, BackendStatus, Client, ImportResponse};
 
 use crate::{
     cli::ArchiveCommand,
@@ -37,14 +37,50 @@ fn status(status: &ArchiveStatus) -> String {
         table.row([catalog.collection.clone(), count, catalog.root.clone()]);
     }
     format!(
-        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{table}",
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{}{table}",
         status.archived,
         status.due,
         status.fetched,
         status.blocks,
         size(status.bytes),
         newest.map_or_else(|| "never".to_owned(), time),
+        backend(&status.backend),
     )
+}
+
+/// Says where blocks are kept, on a line or more; a node of an older version does not tell.
+fn backend(backend: &BackendStatus) -> String {
+    let name = backend.described.as_ref().unwrap_or(&backend.kind);
+    if name.is_empty() {
+        return String::new();
+    }
+    let mut lines = format!("backend: {name}");
+    if backend.kind != "embedded" {
+        let reachable = if backend.reachable { "reachable" } else { "NOT REACHABLE" };
+        lines += &format!(", {reachable}; {} roots there, {} due", backend.placed, backend.due);
+    }
+    lines.push('\n');
+    for problem in &backend.problem {
+        lines += &format!("  {problem}\n");
+    }
+    let Some(pinning) = &backend.pinning else { return lines };
+    lines += &format!(
+        "pinning service: {}; {} pinned, {} being pinned, {} queued, {} waiting, {} failed, {} leaving\n",
+        pinning.service,
+        pinning.pinned,
+        pinning.pinning,
+        pinning.queued,
+        pinning.waiting,
+        pinning.failed,
+        pinning.leaving,
+    );
+    for problem in &pinning.problem {
+        lines += &format!("  {problem}\n");
+    }
+    for complaint in &pinning.complaints {
+        lines += &format!("  {}: {}\n", complaint.root, complaint.problem);
+    }
+    lines
 }
 
 fn text(imported: &ImportResponse) -> String {

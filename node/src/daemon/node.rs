@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announcer, archiver, network_config,
+    outside::Outside,
+    placing,
     responder::Responder,
     shared::{Parts, Shared},
     sharing::Sharing,
@@ -60,7 +62,9 @@ impl Node {
         };
         let trust_file = TrustFile::load(&dir)?;
         let engine = open_engine(&dir)?;
-        let archive = open_archive(&dir, &config)?;
+        let archive = Arc::new(open_archive(&dir, &config)?);
+        let me = identity.public().to_peer_id();
+        let outside = Outside::open(&dir, &config, me, &archive)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let trust = dunlin_trust::Config {
             own_peers: config.network.own_peers.iter().copied().collect(),
@@ -69,8 +73,16 @@ impl Node {
         let trust = Trust::new(trust, trust_file.records());
         let (network, events, running) =
             Network::start(network_config(&config.network), identity, trust).await?;
-        let shared =
-            Shared::new(Parts { config, dir, engine, archive, network, sharing, api_address });
+        let shared = Shared::new(Parts {
+            config,
+            dir,
+            engine,
+            archive,
+            outside,
+            network,
+            sharing,
+            api_address,
+        });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
@@ -80,6 +92,7 @@ impl Node {
             tasks.spawn(gateway::serve(gateway, Arc::clone(&shared), stop.clone()));
         }
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(placing::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
         let mut responder = JoinSet::new();
