@@ -1,5 +1,6 @@
 //! Pins: why an object is kept.
 
+use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
 
 /// How public pins begin.
@@ -56,6 +57,19 @@ impl Pin {
     #[must_use]
     pub fn is_public(&self) -> bool {
         self.0.starts_with(PUBLIC)
+    }
+
+    /// Returns whether the pin holds nodes of a catalog: they change with every batch, and can be made again.
+    #[must_use]
+    pub(crate) fn is_catalog(&self) -> bool {
+        self.0.strip_prefix(PUBLIC).unwrap_or(&self.0).starts_with("catalog/")
+    }
+
+    /// Returns the root of the file whose blocks this pin holds, each by itself, if it is such a pin.
+    #[must_use]
+    pub(crate) fn imported_root(&self) -> Option<Cid> {
+        let name = self.0.strip_prefix(PUBLIC).or_else(|| self.0.strip_prefix(IMPORTED))?;
+        name.parse().ok()
     }
 
     /// Returns whether the pin holds what was sealed or imported here: nobody else may have it.

@@ -49,6 +49,7 @@ impl Selection {
     pub fn takes(self, pin: &Pin) -> bool {
         match self {
             Self::None => false,
+            _ if pin.is_catalog() => false,
             Self::Public => pin.is_public(),
             Self::Everything => pin.is_public() || pin.is_own_work(),
         }

@@ -115,7 +115,7 @@ fn a_kubo_that_says_nothing_or_dribbles_costs_a_bounded_time() {
     let object = leaf("late");
     kubo.client(patient()).put(&object).unwrap();
     let client = kubo.client(impatient());
-    for reply in [Reply::Hang, Reply::Drip(vec![b'x'; 10_000])] {
+    for reply in [Reply::Hang, Reply::Drip(vec![b' '; 10_000])] {
         for path in ["block/get", "block/stat", "block/put", "pin/ls", "id"] {
             kubo.misbehave(path, reply.clone());
             let started = Instant::now();

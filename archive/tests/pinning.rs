@@ -13,8 +13,12 @@ use doubles::{
 use dunlin_archive::{
     Archive, Config, Object, Pin,
     backend::{Backend, Counts, Embedded, Pinning, Requests, Round, ServiceError},
+    dag,
 };
-use dunlin_wire::block::{Block, Codec};
+use dunlin_wire::{
+    Cid,
+    block::{Block, Codec},
+};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -251,6 +255,26 @@ fn a_wrong_token_is_told_and_not_shown() {
     assert!(matches!(stopped, ServiceError::Refused { status: 401, .. }), "{stopped}");
     assert!(stopped.to_string().contains("UNAUTHORIZED: the token is not known"), "{stopped}");
     assert!(!format!("{stopped:?} {backend:?}").contains("wrong-token"));
+}
+
+/// A service keeps all that is behind a CID; the blocks of a file are pinned here one by one.
+#[test]
+fn of_a_file_the_root_alone_is_asked_for_under_its_own_name() {
+    let fixture = Fixture::new();
+    let block = Block::new(Codec::Raw, b"a directory of dag-pb".to_vec());
+    let named = Cid::new_v1(dag::DAG_PB, *block.cid().hash());
+    let pin = Pin::public(&named.to_string());
+    let root = Object::leaf(pin.clone(), block);
+    fixture.put(&root);
+    for n in 0..5 {
+        fixture.put(&leaf(pin.clone(), &format!("file {n}")));
+    }
+    fixture.advance();
+    let asked: Vec<_> = fixture.service.pins().into_iter().map(|pin| pin.cid).collect();
+    assert_eq!(asked, [named.to_string()]);
+    fixture.backend.unpin(&pin, root.root.cid()).unwrap();
+    fixture.advance();
+    assert!(fixture.service.pins().is_empty());
 }
 
 #[test]

@@ -230,7 +230,7 @@ impl Http {
         let mut pauses = REPEATS_MS.into_iter().filter(|_| call.is_repeatable);
         loop {
             let reply = self.once(call).and_then(|mut answer| {
-                let body = answer.body_mut().with_config().limit(call.answer_bytes_max);
+                let body = answer.body_mut().with_config().limit(limit(call));
                 let body =
                     body.read_to_vec().map_err(|cause| self.error(cause, call.answer_bytes_max))?;
                 Ok(Reply { status: answer.status().as_u16(), body })
@@ -259,7 +259,7 @@ impl Http {
     ) -> Result<Result<T, Reply>, HttpError> {
         let mut answer = self.once(call)?;
         let status = answer.status().as_u16();
-        let body = answer.body_mut().with_config().limit(call.answer_bytes_max);
+        let body = answer.body_mut().with_config().limit(limit(call));
         if status == 200 {
             return Ok(Ok(read(&mut body.reader())));
         }
@@ -306,6 +306,11 @@ impl Http {
     pub(super) fn broke_off(&self, cause: io::Error, bytes_max: u64) -> HttpError {
         self.error(ureq::Error::from(cause), bytes_max)
     }
+}
+
+/// Returns the limit as the library wants it: an answer that is just as long takes one byte of it to see the end.
+fn limit(call: &Call<'_>) -> u64 {
+    call.answer_bytes_max.saturating_add(1)
 }
 
 #[cfg(test)]

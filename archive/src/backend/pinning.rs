@@ -240,6 +240,15 @@ impl Entry {
     }
 }
 
+/// Returns what a service is asked for, for a root under a pin. It keeps everything behind a CID, so that of a
+/// file's blocks, which are pinned here one by one, it needs the root alone, under the name that it has there.
+fn asked_for(pin: &Pin, root: &Cid) -> Option<Cid> {
+    match pin.imported_root() {
+        None => Some(*root),
+        Some(of_file) => (of_file.hash() == root.hash()).then_some(of_file),
+    }
+}
+
 /// Returns a pause that has doubled so many times.
 fn grown((first, longest): (u64, u64), times: u32) -> u64 {
     first.saturating_mul(1_u64.checked_shl(times).unwrap_or(u64::MAX)).min(longest)
@@ -252,16 +261,18 @@ impl<B: Backend> Backend for Pinning<B> {
 
     fn put(&self, object: &Object) -> Result<(), BackendError> {
         self.inner.put(object)?;
-        if object.pin.is_public() {
-            self.want(object.root.cid())
-        } else {
+        match asked_for(&object.pin, object.root.cid()) {
+            Some(cid) if object.pin.is_public() => self.want(&cid),
             // It may have been public before.
-            self.release(object.root.cid())
+            Some(cid) => self.release(&cid),
+            None => Ok(()),
         }
     }
 
     fn unpin(&self, pin: &Pin, root: &Cid) -> Result<(), BackendError> {
-        self.release(root)?;
+        if let Some(cid) = asked_for(pin, root) {
+            self.release(&cid)?;
+        }
         self.inner.unpin(pin, root)
     }
 

@@ -60,7 +60,7 @@ fn backend(backend: &BackendStatus) -> String {
         lines += &format!(", {reachable}; {} roots there, {} due", backend.placed, backend.due);
     }
     lines.push('\n');
-    for problem in &backend.problem {
+    if let Some(problem) = &backend.problem {
         lines += &format!("  {problem}\n");
     }
     let Some(pinning) = &backend.pinning else { return lines };
@@ -74,7 +74,7 @@ fn backend(backend: &BackendStatus) -> String {
         pinning.failed,
         pinning.leaving,
     );
-    for problem in &pinning.problem {
+    if let Some(problem) = &pinning.problem {
         lines += &format!("  {problem}\n");
     }
     for complaint in &pinning.complaints {
