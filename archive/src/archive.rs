@@ -508,11 +508,11 @@ pub(crate) fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
 
 /// The tables of one write transaction.
 pub(crate) struct Writer<'a> {
-    pub(crate) meta: Table<'a, &'static str, u64>,
+    meta: Table<'a, &'static str, u64>,
     blocks: Table<'a, &'static [u8], &'static [u8]>,
     references: Table<'a, &'static [u8], u64>,
-    pub(crate) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
-    pub(crate) places: Places<'a>,
+    pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    places: Places<'a>,
     public: Table<'a, &'static [u8], u64>,
     catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
     before: Stats,

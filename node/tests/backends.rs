@@ -38,7 +38,7 @@ impl Fixture {
     fn new(config: &str) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let fixture = Self { temp };
-        fs::create_dir(fixture.dir()).unwrap();
+        stdout(dunlin(&["init", "--data-dir"]).arg(fixture.dir()));
         let config = format!("[network]\nmdns = false\n{config}");
         fs::write(fixture.dir().join("config.toml"), config).unwrap();
         fixture

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{Object, Pin};
 
-/// Entries that one round looks at.
-const ROUND: usize = 100;
+/// Entries that one round looks at, each with a question or three. Other work waits for its end.
+const ROUND: usize = 20;
 
 const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 60 * 60 * SECOND_MS;

@@ -41,24 +41,29 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         stop.cancelled().await;
         return Ok(());
     }
-    let (mut probed, mut rested) = (None, None);
+    let (mut probed, mut failed) = (None, None);
     let mut origins = Vec::new();
+    let is_over = |since: Option<Instant>, pause| since.is_none_or(|at| at.elapsed() >= pause);
     loop {
-        let is_rested =
-            |since: Option<Instant>, pause| since.is_none_or(|at| at.elapsed() >= pause);
-        if is_rested(probed, PROBE_EVERY) {
-            origins = self::origins(&shared).await;
-        }
-        if is_rested(rested, RETRY) {
-            let is_probe_due = is_rested(probed, PROBE_EVERY);
-            let turn = (Arc::clone(&shared), stop.clone(), origins.clone());
+        if is_over(failed, RETRY) {
+            let is_probe_due = is_over(probed, PROBE_EVERY);
+            if is_probe_due {
+                origins = self::origins(&shared).await;
+            }
+            let (work, stopping, at) = (Arc::clone(&shared), stop.clone(), origins.clone());
             // A thread of its own: requests must not wait for its place while it waits for a network.
-            let turn = move || take_turn(&turn.0, &turn.1, &turn.2, is_probe_due);
-            let turn = tokio::task::spawn_blocking(turn).await.context("placing failed")?;
+            let turn =
+                tokio::task::spawn_blocking(move || take_turn(&work, &stopping, &at, is_probe_due));
+            let turn = tokio::select! {
+                biased;
+                // What is under way ends with the question that it waits for, and is found again.
+                () = stop.cancelled() => return Ok(()),
+                turn = turn => turn.context("the thread that places failed")?,
+            };
             if turn.was_probed {
                 probed = Some(Instant::now());
             }
-            rested = turn.has_failed.then(Instant::now);
+            failed = turn.has_failed.then(Instant::now);
             for address in turn.delegates {
                 // They are of the service's nodes, which fetch from us as soon as we are connected.
                 shared.network.dial(address).await.ok();
