@@ -37,23 +37,24 @@ const PINNING: &str = "pinning";
 
 /// Runs until `stop`. A failure is reported and tried again: everything else goes on.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
-    if shared.outside.is_none() {
+    let Some(outside) = &shared.outside else {
         stop.cancelled().await;
         return Ok(());
-    }
+    };
     let (mut probed, mut failed) = (None, None);
-    let mut origins = Vec::new();
     let is_over = |since: Option<Instant>, pause| since.is_none_or(|at| at.elapsed() >= pause);
     loop {
         if is_over(failed, RETRY) {
             let is_probe_due = is_over(probed, PROBE_EVERY);
-            if is_probe_due {
-                origins = self::origins(&shared).await;
-            }
-            let (work, stopping, at) = (Arc::clone(&shared), stop.clone(), origins.clone());
+            let origins = match outside.pinning() {
+                Some(_) => origins(&shared, outside).await,
+                None => Vec::new(),
+            };
+            let (work, stopping) = (Arc::clone(&shared), stop.clone());
             // A thread of its own: requests must not wait for its place while it waits for a network.
-            let turn =
-                tokio::task::spawn_blocking(move || take_turn(&work, &stopping, &at, is_probe_due));
+            let turn = tokio::task::spawn_blocking(move || {
+                take_turn(&work, &stopping, &origins, is_probe_due)
+            });
             let turn = tokio::select! {
                 biased;
                 // What is under way ends with the question that it waits for, and is found again.
@@ -77,10 +78,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     }
 }
 
-/// Returns where a pinning service finds the blocks, when they are in this node's own store.
-async fn origins(shared: &Shared) -> Vec<String> {
+/// Returns where a pinning service finds the blocks, unless a Kubo has them and tells.
+async fn origins(shared: &Shared, outside: &Outside) -> Vec<String> {
     let named = &shared.config.pinning.origins;
-    if !named.is_empty() {
+    if !named.is_empty() || outside.kubo().is_some() {
         return named.iter().map(ToString::to_string).collect();
     }
     let me = shared.network.local_peer();
@@ -219,8 +220,7 @@ fn carry(shared: &Shared, outside: &Outside, errand: &Errand) -> Result<(), Fail
 fn advance(outside: &Outside, origins: &[String]) -> anyhow::Result<Option<Vec<Multiaddr>>> {
     let Some(pinning) = outside.pinning() else { return Ok(None) };
     let of_kubo = outside.seen().addresses;
-    // Where the blocks are is where the service shall ask.
-    let origins = if outside.kubo().is_some() && !of_kubo.is_empty() { &of_kubo } else { origins };
+    let origins = if origins.is_empty() { &of_kubo } else { origins };
     let round = pinning.advance(clock::now().0, origins)?;
     if let Some(cause) = round.stopped {
         return Err(cause.into());
