@@ -9,21 +9,21 @@ mod placements;
 mod put;
 mod read;
 mod retain;
-mod tables;
-mod writer;
+pub(crate) mod tables;
+pub(crate) mod writer;
 
 use std::path::Path;
 
 use dunlin_wire::{Cid, block::Block};
 use redb::{Database, StorageBackend};
 
-use self::tables::{FORMAT, create_whole, prepare};
+use self::tables::{FORMAT, prepare};
 pub use self::{
     named::{Depth, NamedPin, PinError},
     pins::{Held, Usage},
     retain::{RetainError, Retained, Retention},
 };
-use crate::{OpenError, Pin, PutError};
+use crate::{OpenError, Pin, PutError, files};
 
 /// What an archive may use.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ pub struct Digest {
 
 /// A block store with pins. Cheap to share: all methods take `&self`, writers take turns.
 pub struct Archive {
-    database: Database,
+    pub(crate) database: Database,
     bytes_max: u64,
 }
 
@@ -106,7 +106,7 @@ impl Archive {
     /// Fails when the file is no archive, is of a newer format, or is open elsewhere.
     pub fn open(path: &Path, config: Config) -> Result<Self, OpenError> {
         if !path.exists() {
-            create_whole(path)?;
+            files::create_whole(path, |database| prepare(database).map(drop))?;
         }
         let mut builder = Database::builder();
         let database = builder.set_cache_size(config.cache_bytes).open(path);

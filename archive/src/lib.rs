@@ -6,7 +6,8 @@
 //! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
 //! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
 //! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
-//! of a collection by one CID. [`replication`] decides which peers hold copies, and finds out whether they do.
+//! of a collection by one CID. [`replication`] decides which peers hold copies, and finds out whether they do;
+//! [`backend`] is about other places for blocks: a Kubo node, and pinning services.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -25,14 +26,17 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+pub mod backend;
 pub mod bitswap;
 pub mod car;
 pub mod catalog;
 pub mod dag;
 mod error;
+mod files;
 mod import;
 mod names;
 mod pin;
+mod places;
 pub mod replication;
 mod retrieval;
 
@@ -44,4 +48,5 @@ pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};
 pub use names::{stored_block, stored_names};
 pub use pin::{Pin, PinName, PinNameError};
+pub use places::{Errand, Placing, Selection};
 pub use retrieval::{Answer, Ask, Attempt, AttemptOutcome, Outcome, Retrieval};

@@ -1,9 +1,13 @@
 //! Pins: why an object is kept.
 
+use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
 
 /// How public pins begin.
 const PUBLIC: &str = "public/";
+
+/// How pins of private imports begin.
+const IMPORTED: &str = "imported/";
 
 /// The reason to keep an object; an object stays as long as one pin holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +53,7 @@ impl Pin {
     /// Blocks that were imported under `name` and are the operator's own business.
     #[must_use]
     pub fn imported(name: &str) -> Self {
-        Self(format!("imported/{name}"))
+        Self(format!("{IMPORTED}{name}"))
     }
 
     /// Blocks that were imported under `name` and that strangers may have. It is the one pin that says so.
@@ -84,6 +88,25 @@ impl Pin {
     #[must_use]
     pub fn is_public(&self) -> bool {
         self.0.starts_with(PUBLIC)
+    }
+
+    /// Returns whether the pin holds nodes of a catalog: they change with every batch, and can be made again.
+    #[must_use]
+    pub(crate) fn is_catalog(&self) -> bool {
+        self.0.strip_prefix(PUBLIC).unwrap_or(&self.0).starts_with("catalog/")
+    }
+
+    /// Returns the root of the file whose blocks this pin holds, each by itself, if it is such a pin.
+    #[must_use]
+    pub(crate) fn imported_root(&self) -> Option<Cid> {
+        let name = self.0.strip_prefix(PUBLIC).or_else(|| self.0.strip_prefix(IMPORTED))?;
+        name.parse().ok()
+    }
+
+    /// Returns whether the pin holds what was sealed or imported here: nobody else may have it.
+    #[must_use]
+    pub(crate) fn is_own_work(&self) -> bool {
+        self.0.starts_with(Self::OWN) || self.0.starts_with(IMPORTED)
     }
 
     /// Returns the pin's path, as it is stored.

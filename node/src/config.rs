@@ -9,12 +9,16 @@ mod reader;
 use std::{
     net::{AddrParseError, SocketAddr},
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
-use dunlin_archive::replication::REPLICAS_MAX;
+use dunlin_archive::{
+    Selection,
+    backend::{ServiceUrl, UrlError},
+    replication::REPLICAS_MAX,
+};
 use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
 use libp2p_identity::PeerId;
 
@@ -35,6 +39,10 @@ pub(crate) struct Config {
     pub(crate) engine: EngineConfig,
     /// The archive of blocks.
     pub(crate) archive: ArchiveConfig,
+    /// The Kubo that is the archive's backend.
+    pub(crate) kubo: KuboConfig,
+    /// The pinning service that keeps what may leave.
+    pub(crate) pinning: PinningConfig,
     /// The trustless gateway.
     pub(crate) gateway: GatewayConfig,
     /// What leaves the node, and at what cost.
@@ -105,6 +113,51 @@ pub(crate) struct ArchiveConfig {
     pub(crate) replicate_for_own_bytes: u64,
     /// What is held here for each other trusted peer.
     pub(crate) replicate_for_bytes: u64,
+    /// Where blocks are kept.
+    pub(crate) backend: BackendKind,
+}
+
+/// Where archived blocks are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BackendKind {
+    /// In the node's own store.
+    Embedded,
+    /// There, and in a Kubo node.
+    Kubo,
+}
+
+/// The Kubo that is the archive's backend.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KuboConfig {
+    /// Where its RPC listens.
+    pub(crate) url: ServiceUrl,
+    /// The file with what it asks for, relative to the data folder.
+    pub(crate) auth_file: Option<PathBuf>,
+    /// What it gets.
+    pub(crate) holds: Selection,
+}
+
+/// The pinning service that keeps what may leave.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PinningConfig {
+    /// Where its API is, if there is one.
+    pub(crate) url: ServiceAt,
+    /// The file with its token, relative to the data folder.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where it finds the blocks, when not at the addresses that the node knows of.
+    pub(crate) origins: Vec<Multiaddr>,
+}
+
+/// A service, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceAt(pub(crate) Option<ServiceUrl>);
+
+impl FromStr for ServiceAt {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|url| Self(Some(url))) }
+    }
 }
 
 /// The trustless gateway.
@@ -204,6 +257,8 @@ impl Config {
             api: reader.section("api", ApiConfig::read),
             engine: reader.section("engine", EngineConfig::read),
             archive: reader.section("archive", ArchiveConfig::read),
+            kubo: reader.section("kubo", KuboConfig::read),
+            pinning: reader.section("pinning", PinningConfig::read),
             gateway: reader.section("gateway", GatewayConfig::read),
             privacy: reader.section("privacy", PrivacyConfig::read),
             templates: reader.section("templates", TemplatesConfig::read),
@@ -289,6 +344,7 @@ impl EngineConfig {
 impl ArchiveConfig {
     fn read(section: &mut Section<'_>) -> Self {
         const MIB: u64 = 1 << 20;
+        let backends = [("embedded", BackendKind::Embedded), ("kubo", BackendKind::Kubo)];
         let keep_days = section.integer("keep_days", 0, 0..=36_500);
         let replicas = section.integer("replicas", 0, 0..=REPLICAS_MAX as u64);
         Self {
@@ -308,8 +364,53 @@ impl ArchiveConfig {
             replicate_for_own_bytes: section.integer("replicate_for_own_mib", 10_240, 0..=1 << 30)
                 * MIB,
             replicate_for_bytes: section.integer("replicate_for_mib", 0, 0..=1 << 30) * MIB,
+            backend: section.choice("backend", &backends),
         }
     }
+}
+
+/// A credential that goes in the clear over a network is none any more.
+const IN_THE_CLEAR: &str =
+    "a credential would go there in the clear; use https, or an address of this machine";
+
+impl KuboConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let url: ServiceUrl =
+            section.parsed("url", "http://127.0.0.1:5001", "an address like http://127.0.0.1:5001");
+        let auth_file = file(section, "auth_file");
+        if auth_file.is_some() && !url.is_confidential() {
+            section.object("url", IN_THE_CLEAR);
+        }
+        let holds = [("public", Selection::Public), ("all", Selection::Everything)];
+        Self { url, auth_file, holds: section.choice("holds", &holds) }
+    }
+}
+
+impl PinningConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let url: ServiceAt =
+            section.parsed("url", "off", "\"off\" or an address like https://api.example.org/psa");
+        let token_file = file(section, "token_file");
+        if let ServiceAt(Some(service)) = &url {
+            if token_file.is_none() {
+                section.object("token_file", "a pinning service asks for a token");
+            }
+            if !service.is_confidential() {
+                section.object("url", IN_THE_CLEAR);
+            }
+        }
+        let origins = section.parsed_list(
+            "origins",
+            &[],
+            "a multiaddr like /dns4/node.example.org/tcp/4601/p2p/<peer id>",
+        );
+        Self { url, token_file, origins }
+    }
+}
+
+fn file(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
+    let name = section.checked(key, "", "a file name", |_| true);
+    (!name.is_empty()).then(|| PathBuf::from(name))
 }
 
 impl GatewayConfig {
@@ -414,6 +515,40 @@ mod tests {
             assert!(message.contains(part), "{part} is not in:\n{message}");
         }
         assert_eq!(error.mistakes().len(), 6, "{message}");
+    }
+
+    #[test]
+    fn credentials_do_not_travel_in_the_clear() {
+        let text = "
+            [kubo]
+            url = 'http://192.168.1.7:5001'
+            auth_file = 'kubo.auth'
+            [pinning]
+            url = 'http://api.example.org'
+        ";
+        let message = Config::parse(text).unwrap_err().to_string();
+        for part in [
+            "3 mistakes",
+            "kubo.url: a credential",
+            "pinning.url: a credential",
+            "pinning.token_file",
+        ] {
+            assert!(message.contains(part), "{part} is not in:\n{message}");
+        }
+        let fine = "
+            [archive]
+            backend = 'kubo'
+            [kubo]
+            url = 'http://192.168.1.7:5001'
+            holds = 'all'
+            [pinning]
+            url = 'https://api.example.org/psa/'
+            token_file = 'pinning.token'
+        ";
+        let config = Config::parse(fine).unwrap();
+        assert_eq!(config.archive.backend, BackendKind::Kubo);
+        assert_eq!(config.kubo.holds, Selection::Everything);
+        assert_eq!(config.pinning.url.0.unwrap().to_string(), "https://api.example.org/psa");
     }
 
     #[test]

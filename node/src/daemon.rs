@@ -9,6 +9,8 @@ mod fetch;
 mod gateways;
 mod logging;
 mod node;
+mod outside;
+mod placing;
 mod replication;
 mod responder;
 mod retention;

@@ -101,6 +101,34 @@ fn cores_read_no_clock_spawn_nothing_and_draw_no_randomness() {
     assert!(sins.is_empty(), "{sins:#?}");
 }
 
+/// It is no core, but all that it has to do with the network stands in one place.
+#[test]
+fn one_file_of_the_archive_opens_sockets_and_waits() {
+    let forbidden = [
+        "ureq::Agent",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "Instant::now",
+        "SystemTime::now",
+        "thread::",
+        "tokio::",
+    ];
+    let mut sins = Vec::new();
+    for (path, text) in room_sources("archive") {
+        if !path.ends_with("backend/http.rs") {
+            let code = code(&text);
+            sins.extend(
+                forbidden
+                    .iter()
+                    .filter(|word| code.contains(**word))
+                    .map(|word| (path.clone(), *word)),
+            );
+        }
+    }
+    assert!(sins.is_empty(), "{sins:#?}");
+}
+
 #[test]
 fn arrows_point_down() {
     let mut packages = BTreeMap::new();

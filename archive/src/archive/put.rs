@@ -141,7 +141,7 @@ impl Archive {
     }
 
     /// Makes a transaction durable, unless it takes the archive beyond its quota.
-    pub(super) fn commit(
+    pub(crate) fn commit(
         &self,
         transaction: WriteTransaction,
         before: Stats,

@@ -1,67 +1,47 @@
 //! The tables of the file, and how a new one is laid out.
 
-use std::path::Path;
-
 use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
 use super::Stats;
-use crate::OpenError;
+use crate::places;
 
 /// Version of the table layout.
-pub(super) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-pub(super) const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks");
+pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(crate) const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks");
 /// How many pins reach each block.
-pub(super) const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
+pub(crate) const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
 /// Pin and root, to the CIDs that the root links to.
-pub(super) const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
+pub(crate) const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
 
 /// Pin, to the root of its catalog and how many entries that has.
-pub(super) const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> =
+pub(crate) const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> =
     TableDefinition::new("catalogs");
 
 /// How many public pins reach each block; none of the others are here.
-pub(super) const PUBLIC: TableDefinition<'_, &[u8], u64> = TableDefinition::new("public");
+pub(crate) const PUBLIC: TableDefinition<'_, &[u8], u64> = TableDefinition::new("public");
 
 /// The row of a named pin: root, depth (0 direct, 1 recursive), whether it is complete, blocks, bytes.
-pub(super) type NamedRow<'a> = (&'a [u8], u8, u8, u64, u64);
+pub(crate) type NamedRow<'a> = (&'a [u8], u8, u8, u64, u64);
 
 /// Name of a pin that the operator set, to what it is set on.
-pub(super) const NAMED: TableDefinition<'_, &str, NamedRow<'static>> =
+pub(crate) const NAMED: TableDefinition<'_, &str, NamedRow<'static>> =
     TableDefinition::new("named");
 
 /// Pin and root of an object that came from others, to when that was, in milliseconds since the epoch.
-pub(super) const TAKEN: TableDefinition<'_, (&str, &[u8]), u64> = TableDefinition::new("taken");
+pub(crate) const TAKEN: TableDefinition<'_, (&str, &[u8]), u64> = TableDefinition::new("taken");
 
 /// Root of an object and peer that holds a replica of it, to the state of that.
-pub(super) const PLACEMENTS: TableDefinition<'_, (&[u8], &[u8]), u8> =
+pub(crate) const PLACEMENTS: TableDefinition<'_, (&[u8], &[u8]), u8> =
     TableDefinition::new("placements");
 
 /// Most links of one object: payload blocks of the largest segment, with room.
 const LINKS_BYTES_MAX: usize = 1024 * 1024;
 
-/// Makes an empty archive at `path` all at once: a crash while redb lays out a new file would leave one
-/// that it cannot open, so the file gets its name when it is complete.
-pub(super) fn create_whole(path: &Path) -> Result<(), OpenError> {
-    let fail =
-        |cause: redb::Error| OpenError::Database { path: path.into(), cause: Box::new(cause) };
-    let unnamed = path.with_extension("new");
-    let make = || -> Result<(), redb::Error> {
-        if unnamed.exists() {
-            std::fs::remove_file(&unnamed)?;
-        }
-        prepare(&Database::create(&unnamed)?)?;
-        std::fs::rename(&unnamed, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Ok(std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
-    };
-    make().map_err(fail)
-}
-
 /// Makes the tables of a new file, and returns the format of the file.
-pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
+pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
     let format = {
         let mut meta = transaction.open_table(META)?;
@@ -77,6 +57,7 @@ pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(NAMED)?;
         transaction.open_table(TAKEN)?;
         transaction.open_table(PLACEMENTS)?;
+        places::prepare(&transaction)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {
@@ -85,7 +66,7 @@ pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Ok(format)
 }
 
-pub(super) fn read_stats(
+pub(crate) fn read_stats(
     meta: &impl ReadableTable<&'static str, u64>,
 ) -> Result<Stats, StorageError> {
     let read = |key| meta.get(key).map(|stored| stored.map_or(0, |value| value.value()));
@@ -93,12 +74,12 @@ pub(super) fn read_stats(
 }
 
 /// Keys of our own tables are CIDs that we wrote, unless the disk changed them.
-pub(super) fn stored_cid(bytes: &[u8]) -> Result<Cid, StorageError> {
+pub(crate) fn stored_cid(bytes: &[u8]) -> Result<Cid, StorageError> {
     Cid::try_from(bytes).map_err(|_| StorageError::Corrupted("a key is no CID".to_owned()))
 }
 
 /// Values of our own tables are lists of CIDs that we wrote, unless the disk changed them.
-pub(super) fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
+pub(crate) fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
     cbor::decode(bytes, LINKS_BYTES_MAX)
         .map_err(|_| StorageError::Corrupted("links are no list of CIDs".to_owned()))
 }

@@ -17,26 +17,29 @@ use super::{
 use crate::{
     Pin, PutError,
     catalog::{self, CatalogError, Entry, Root},
+    places::Places,
 };
 
 /// The tables of one write transaction.
-pub(super) struct Writer<'a> {
-    pub(super) meta: Table<'a, &'static str, u64>,
-    pub(super) blocks: Table<'a, &'static [u8], &'static [u8]>,
-    pub(super) references: Table<'a, &'static [u8], u64>,
-    pub(super) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
-    pub(super) public: Table<'a, &'static [u8], u64>,
-    pub(super) catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
+pub(crate) struct Writer<'a> {
+    pub(crate) meta: Table<'a, &'static str, u64>,
+    pub(crate) blocks: Table<'a, &'static [u8], &'static [u8]>,
+    pub(crate) references: Table<'a, &'static [u8], u64>,
+    pub(crate) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
+    pub(crate) public: Table<'a, &'static [u8], u64>,
+    pub(crate) catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
+    places: Places<'a>,
     taken: Table<'a, (&'static str, &'static [u8]), u64>,
     before: Stats,
     now: Stats,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
+    pub(crate) fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
         let meta = transaction.open_table(META)?;
         let before = read_stats(&meta)?;
         Ok(Self {
+            places: Places::open(transaction, &meta)?,
             meta,
             blocks: transaction.open_table(BLOCKS)?,
             references: transaction.open_table(REFERENCES)?,
@@ -49,7 +52,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    pub(super) fn put(&mut self, object: &Object) -> Result<(), PutError> {
+    pub(crate) fn put(&mut self, object: &Object) -> Result<(), PutError> {
         let root = object.root.cid().to_bytes();
         let pin = (object.pin.as_str(), root.as_slice());
         let held = self.pins.get(pin)?.map(|links| stored_links(links.value())).transpose()?;
@@ -68,12 +71,13 @@ impl<'a> Writer<'a> {
         if held.as_ref() != Some(&links) {
             let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
             self.pins.insert(pin, links.as_slice())?;
+            self.places.on_pinned(&object.pin, &root)?;
         }
         Ok(())
     }
 
     /// Enters segments in the catalog of a pin.
-    pub(super) fn enter(&mut self, pin: &Pin, entries: &[Entry]) -> Result<(), PutError> {
+    pub(crate) fn enter(&mut self, pin: &Pin, entries: &[Entry]) -> Result<(), PutError> {
         let root = match self.catalogs.get(pin.as_str())? {
             None => None,
             Some(root) => {
@@ -105,7 +109,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
-    pub(super) fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
+    pub(crate) fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
         let key = block.cid().to_bytes();
         let stored = self.blocks.get(key.as_slice())?.map(|stored| {
             let bytes = stored.value();
@@ -124,7 +128,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    pub(super) fn roots(&self, pin: &Pin) -> Result<Vec<Cid>, PutError> {
+    pub(crate) fn roots(&self, pin: &Pin) -> Result<Vec<Cid>, PutError> {
         let mut roots = Vec::new();
         for entry in self.pins.range((pin.as_str(), &[][..])..)? {
             let (key, _) = entry?;
@@ -138,7 +142,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Has a pin hold a block by itself that is here; says whether it is.
-    pub(super) fn hold(&mut self, pin: &Pin, cid: &Cid) -> Result<bool, PutError> {
+    pub(crate) fn hold(&mut self, pin: &Pin, cid: &Cid) -> Result<bool, PutError> {
         let key = cid.to_bytes();
         if self.blocks.get(key.as_slice())?.is_none() {
             return Ok(false);
@@ -147,6 +151,7 @@ impl<'a> Writer<'a> {
         if self.pins.get(of_pin)?.is_none() {
             let links = cbor::encode(&Vec::<Cid>::new()).expect("an empty list has an encoding");
             self.pins.insert(of_pin, links.as_slice())?;
+            self.places.on_pinned(pin, &key)?;
             count_up(&mut self.references, &key)?;
             if pin.is_public() {
                 count_up(&mut self.public, &key)?;
@@ -156,7 +161,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Notes when an object came, unless that is known.
-    pub(super) fn date(&mut self, pin: &str, root: &[u8], now_ms: u64) -> Result<(), PutError> {
+    pub(crate) fn date(&mut self, pin: &str, root: &[u8], now_ms: u64) -> Result<(), PutError> {
         if self.pins.get((pin, root))?.is_some() && self.taken.get((pin, root))?.is_none() {
             self.taken.insert((pin, root), now_ms)?;
         }
@@ -164,12 +169,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Returns whether one pin alone reaches a block.
-    pub(super) fn is_held_once(&self, cid: &[u8]) -> Result<bool, PutError> {
+    pub(crate) fn is_held_once(&self, cid: &[u8]) -> Result<bool, PutError> {
         Ok(self.references.get(cid)?.is_some_and(|count| count.value() == 1))
     }
 
     /// Lets go of one root; says whether the pin held it.
-    pub(super) fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<bool, PutError> {
+    pub(crate) fn unpin(&mut self, pin: &Pin, root: &Cid) -> Result<bool, PutError> {
         let key = root.to_bytes();
         let of_pin = (pin.as_str(), key.as_slice());
         let links: Vec<Cid> = {
@@ -177,6 +182,7 @@ impl<'a> Writer<'a> {
             stored_links(links.value())?
         };
         self.taken.remove(of_pin)?;
+        self.places.on_unpinned(pin, &key)?;
         for cid in std::iter::once(root).chain(&links) {
             if pin.is_public() {
                 count_down(&mut self.public, &cid.to_bytes())?;
@@ -200,14 +206,17 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the counts; returns those before and after.
-    pub(super) fn finish(mut self) -> Result<(Stats, Stats), PutError> {
+    pub(crate) fn finish(mut self) -> Result<(Stats, Stats), PutError> {
         self.meta.insert("blocks", self.now.blocks)?;
         self.meta.insert("bytes", self.now.bytes)?;
         Ok((self.before, self.now))
     }
 }
 
-fn count_up(counts: &mut Table<'_, &'static [u8], u64>, key: &[u8]) -> Result<(), StorageError> {
+pub(crate) fn count_up(
+    counts: &mut Table<'_, &'static [u8], u64>,
+    key: &[u8],
+) -> Result<(), StorageError> {
     let count = counts.get(key)?.map_or(0, |count| count.value());
     counts.insert(key, count + 1)?;
     Ok(())

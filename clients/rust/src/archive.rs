@@ -33,6 +33,9 @@ pub struct ArchiveStatus {
     /// Objects of which fewer do.
     #[serde(default)]
     pub under_replicated: u64,
+    /// Where blocks are kept beside the node's own store.
+    #[serde(default)]
+    pub backend: BackendStatus,
 }
 
 /// Copies of this node's objects at peers, and of peers' objects here, as they stood a few seconds ago.
@@ -160,6 +163,57 @@ pub struct UnpinResponse {
     pub blocks: u64,
     /// Their size.
     pub bytes: u64,
+}
+
+/// The archive's backend: where blocks are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// `embedded`: in the node's own store alone; `kubo`: in a Kubo node, too.
+    pub kind: String,
+    /// What the backend says that it is and where, when it has answered.
+    pub described: Option<String>,
+    /// Whether it answered when it was asked last. The embedded one always does.
+    pub reachable: bool,
+    /// Why not, or what else keeps roots waiting.
+    pub problem: Option<String>,
+    /// Roots that it keeps beside the store.
+    pub placed: u64,
+    /// Roots that wait to be brought there or to leave it.
+    pub due: u64,
+    /// The pinning service, if there is one.
+    pub pinning: Option<PinningStatus>,
+}
+
+/// What a pinning service keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinningStatus {
+    /// Where its API is.
+    pub service: String,
+    /// Why it cannot be used, when it cannot.
+    pub problem: Option<String>,
+    /// Roots that will be asked for.
+    pub waiting: u64,
+    /// Roots that the service has not begun with.
+    pub queued: u64,
+    /// Roots that the service fetches.
+    pub pinning: u64,
+    /// Roots that the service keeps.
+    pub pinned: u64,
+    /// Roots that the service gave up on. They are asked for again.
+    pub failed: u64,
+    /// Roots whose request will be taken back.
+    pub leaving: u64,
+    /// Roots that the service complained about, a few of them, with what it said.
+    pub complaints: Vec<Complaint>,
+}
+
+/// What a pinning service said about a root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Complaint {
+    /// The root.
+    pub root: String,
+    /// Its words, shortened.
+    pub problem: String,
 }
 
 /// The root of the catalog of a collection.

@@ -23,9 +23,10 @@ mod status;
 mod templates;
 
 pub use archive::{
-    ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
-    FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest, PinUsage, Pins, ProvideRequest,
-    ProvideResponse, ReplicaPeer, Replicas, UnpinRequest, UnpinResponse,
+    ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
+    FetchResponse, FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest, PinUsage,
+    PinningStatus, Pins, ProvideRequest, ProvideResponse, ReplicaPeer, Replicas, UnpinRequest,
+    UnpinResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

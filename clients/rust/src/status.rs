@@ -31,6 +31,9 @@ pub struct NodeStatus {
     pub segments: u64,
     /// Archived segments.
     pub archived: u64,
+    /// Where archived blocks are kept, and whether that is reachable.
+    #[serde(default)]
+    pub backend: String,
     /// Connected peers.
     pub peers: u64,
     /// Template sets adopted.

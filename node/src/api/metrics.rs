@@ -251,6 +251,21 @@ impl Sample {
                 ),
                 ("archive_blocks", "Blocks in the store", gauge(archive.blocks)),
                 ("archive_bytes", "Bytes in the store", gauge(archive.bytes)),
+                (
+                    "archive_backend_reachable",
+                    "Whether the archive's backend answers",
+                    gauge(archive.backend.reachable.into()),
+                ),
+                (
+                    "archive_backend_placed_roots",
+                    "Roots that a backend keeps beside the store",
+                    gauge(archive.backend.placed),
+                ),
+                (
+                    "archive_backend_due_roots",
+                    "Roots that wait for that backend",
+                    gauge(archive.backend.due),
+                ),
                 ("protocols_peers_connected", "Connected peers", gauge(connected as u64)),
                 (
                     "privacy_epsilon_spent",

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Json, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
-use dunlin_archive::{Attempt, AttemptOutcome, Pin};
+use dunlin_archive::{
+    Attempt, AttemptOutcome, Pin,
+    backend::{Backend, Pinning, RequestProblem},
+};
 use dunlin_client as json;
 use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
 use dunlin_protocols::Search;
@@ -11,13 +14,19 @@ use dunlin_wire::Cid;
 use tokio::time::Instant;
 
 use super::{Body, Path, convert, error::ApiError};
-use crate::daemon::{FetchWish, Fetched, GatewayUrl, Shared};
+use crate::{
+    config::BackendKind,
+    daemon::{FetchWish, Fetched, GatewayUrl, Shared},
+};
 
 /// Most segments of one page or one retrieval.
 const SEGMENTS_MAX: usize = 1_000;
 
 /// Most gateways of one retrieval.
 const GATEWAYS_MAX: usize = 16;
+
+/// Complaints of a pinning service that are shown.
+const COMPLAINTS_MAX: usize = 10;
 
 /// Segments of a page when nobody says how many.
 const SEGMENTS_DEFAULT: u32 = 100;
@@ -224,9 +233,57 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 replicas: replication.replicas as u64,
                 replicated: replication.objects.last().copied().unwrap_or(0),
                 under_replicated: replication.objects.iter().rev().skip(1).sum(),
+                backend: backend(shared)?,
             })
         })
         .await
+}
+
+fn backend(shared: &Shared) -> Result<json::BackendStatus, ApiError> {
+    let kind = match shared.config.archive.backend {
+        BackendKind::Embedded => "embedded",
+        BackendKind::Kubo => "kubo",
+    };
+    let Some(outside) = &shared.outside else {
+        let kind = kind.to_owned();
+        return Ok(json::BackendStatus { kind, reachable: true, ..Default::default() });
+    };
+    let (seen, placing) = (outside.seen(), shared.archive.placing()?);
+    Ok(json::BackendStatus {
+        kind: kind.to_owned(),
+        described: seen.described,
+        reachable: outside.is_reachable(),
+        problem: shared.observed().problems.get("backend").cloned().or(seen.problem),
+        placed: placing.placed,
+        due: placing.due,
+        pinning: outside
+            .pinning()
+            .map(|pinning| service(pinning, seen.service_problem))
+            .transpose()?,
+    })
+}
+
+fn service<B: Backend>(
+    pinning: &Pinning<B>,
+    problem: Option<String>,
+) -> Result<json::PinningStatus, ApiError> {
+    let counts = pinning.counts().map_err(ApiError::store_failed)?;
+    let complaints = pinning.problems(COMPLAINTS_MAX).map_err(ApiError::store_failed)?;
+    let complaint = |told: RequestProblem| json::Complaint {
+        root: told.root.to_string(),
+        problem: told.problem,
+    };
+    Ok(json::PinningStatus {
+        service: pinning.service().to_string(),
+        problem,
+        waiting: counts.waiting,
+        queued: counts.queued,
+        pinning: counts.pinning,
+        pinned: counts.pinned,
+        failed: counts.failed,
+        leaving: counts.leaving,
+        complaints: complaints.into_iter().map(complaint).collect(),
+    })
 }
 
 fn catalogs(shared: &Shared) -> Result<Vec<json::CatalogRoot>, ApiError> {

@@ -64,11 +64,20 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
         observations: totals.observations,
         segments: totals.segments,
         archived: archive.archived,
+        backend: backend_line(&archive.backend),
         peers: peers.iter().filter(|peer| peer.link.is_some()).count() as u64,
         templates_adopted: shared.adopted_count().await as u64,
         resident_bytes: resident_bytes(),
         problems: problems(&shared.observed()),
     }))
+}
+
+fn backend_line(backend: &json::BackendStatus) -> String {
+    match (&backend.described, backend.reachable) {
+        (Some(described), true) => described.clone(),
+        (_, true) => backend.kind.clone(),
+        (_, false) => format!("{}, which cannot be reached", backend.kind),
+    }
 }
 
 fn problems(observed: &Observed) -> Vec<String> {

@@ -5,8 +5,8 @@ use std::{fs::File, io, path::Path};
 use anyhow::Context;
 use dunlin_archive::Archive;
 use dunlin_client::{
-    ArchiveStatus, Client, ClientError, ImportResponse, NamedPin, PinRequest, Pins, Replicas,
-    UnpinResponse,
+    ArchiveStatus, BackendStatus, Client, ClientError, ImportResponse, NamedPin, PinRequest, Pins,
+    Replicas, UnpinResponse,
 };
 use serde::Serialize;
 
@@ -55,13 +55,14 @@ fn status(status: &ArchiveStatus) -> String {
         );
     }
     format!(
-        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{table}",
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}",
         status.archived,
         status.due,
         status.fetched,
         status.blocks,
         size(status.bytes),
         newest.map_or_else(|| "never".to_owned(), time),
+        backend(&status.backend),
     )
 }
 
@@ -169,6 +170,41 @@ fn compact(dir: &Path) -> anyhow::Result<Compacted> {
     while archive.compact()? {}
     drop(archive);
     Ok(Compacted { bytes_before, bytes_after: file_bytes()? })
+}
+
+/// Says where blocks are kept, on a line or more; a node of an older version does not tell.
+fn backend(backend: &BackendStatus) -> String {
+    let name = backend.described.as_ref().unwrap_or(&backend.kind);
+    if name.is_empty() {
+        return String::new();
+    }
+    let mut lines = format!("backend: {name}");
+    if backend.kind != "embedded" {
+        let reachable = if backend.reachable { "reachable" } else { "NOT REACHABLE" };
+        lines += &format!(", {reachable}; {} roots there, {} due", backend.placed, backend.due);
+    }
+    lines.push('\n');
+    if let Some(problem) = &backend.problem {
+        lines += &format!("  {problem}\n");
+    }
+    let Some(pinning) = &backend.pinning else { return lines };
+    lines += &format!(
+        "pinning service: {}; {} pinned, {} being pinned, {} queued, {} waiting, {} failed, {} leaving\n",
+        pinning.service,
+        pinning.pinned,
+        pinning.pinning,
+        pinning.queued,
+        pinning.waiting,
+        pinning.failed,
+        pinning.leaving,
+    );
+    if let Some(problem) = &pinning.problem {
+        lines += &format!("  {problem}\n");
+    }
+    for complaint in &pinning.complaints {
+        lines += &format!("  {}: {}\n", complaint.root, complaint.problem);
+    }
+    lines
 }
 
 fn text(imported: &ImportResponse) -> String {

@@ -89,6 +89,7 @@ fn status_text(status: &NodeStatus) -> String {
     line("entities", status.entities.to_string());
     line("observations", status.observations.to_string());
     line("segments", format!("{} ({} archived)", status.segments, status.archived));
+    line("archive", status.backend.clone());
     line("peers", status.peers.to_string());
     line("adopted", format!("{} template sets", status.templates_adopted));
     if let Some(resident) = status.resident_bytes {

@@ -273,6 +273,12 @@ impl Section<'_> {
         list
     }
 
+    /// Remembers that a value is not accepted together with others.
+    pub(super) fn object(&mut self, key: &str, problem: &str) {
+        let (key, problem) = (format!("{}.{key}", self.name), problem.to_owned());
+        self.mistakes.push(Mistake { key, problem });
+    }
+
     fn take(&mut self, key: &'static str) -> Option<Value> {
         self.known.push(key);
         self.table.remove(key)

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announcer, archiver, network_config,
+    outside::Outside,
+    placing,
     replication::{self, Replicas},
     responder::Responder,
     retention,
@@ -62,7 +64,9 @@ impl Node {
         };
         let trust_file = TrustFile::load(&dir)?;
         let engine = open_engine(&dir)?;
-        let archive = open_archive(&dir, &config)?;
+        let archive = Arc::new(open_archive(&dir, &config)?);
+        let me = identity.public().to_peer_id();
+        let outside = Outside::open(&dir, &config, me, &archive)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let replicas = Replicas::open(&archive, &config.archive)?;
         let trust = dunlin_trust::Config {
@@ -77,6 +81,7 @@ impl Node {
             dir,
             engine,
             archive,
+            outside,
             network,
             sharing,
             replicas,
@@ -91,6 +96,7 @@ impl Node {
             tasks.spawn(gateway::serve(gateway, Arc::clone(&shared), stop.clone()));
         }
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(placing::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(retention::run(Arc::clone(&shared), stop.clone()));

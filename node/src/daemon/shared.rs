@@ -13,7 +13,7 @@ use dunlin_protocols::{Handle, PeerId};
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{clock, replication::Replicas, sharing::Sharing};
+use super::{clock, outside::Outside, replication::Replicas, sharing::Sharing};
 use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
@@ -31,7 +31,9 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) dir: DataDir,
     pub(crate) engine: Engine,
-    pub(crate) archive: Archive,
+    pub(crate) archive: Arc<Archive>,
+    /// Where archived blocks are kept as well, if anywhere.
+    pub(crate) outside: Option<Outside>,
     pub(crate) network: Handle,
     pub(crate) sharing: Sharing,
     /// Copies of objects: of this node's at peers, and of peers' here.
@@ -76,7 +78,8 @@ pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) dir: DataDir,
     pub(super) engine: Engine,
-    pub(super) archive: Archive,
+    pub(super) archive: Arc<Archive>,
+    pub(super) outside: Option<Outside>,
     pub(super) network: Handle,
     pub(super) sharing: Sharing,
     pub(super) replicas: Replicas,
@@ -85,13 +88,24 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, dir, engine, archive, network, sharing, replicas, api_address } = parts;
+        let Parts {
+            config,
+            dir,
+            engine,
+            archive,
+            outside,
+            network,
+            sharing,
+            replicas,
+            api_address,
+        } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
             config,
             dir,
             engine,
             archive,
+            outside,
             network,
             sharing,
             replicas,
@@ -185,17 +199,18 @@ impl Shared {
     }
 
     /// Returns an archived block. One that is damaged on disk counts as missing, unless the engine still
-    /// has it: then it is written again.
+    /// has it, or another backend: then it is written again.
     pub(crate) fn stored_block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
         match self.archive.block(cid) {
             Ok(block) => Ok(block),
-            Err(ReadError::Damaged { cid }) => Ok(self.mend_from_engine(&cid)),
+            Err(ReadError::Damaged { cid }) => Ok(self.mend(&cid)),
             Err(cause) => Err(cause),
         }
     }
 
-    fn mend_from_engine(&self, cid: &Cid) -> Option<Block> {
-        let block = self.engine.block(cid).ok().flatten();
+    fn mend(&self, cid: &Cid) -> Option<Block> {
+        let elsewhere = || self.outside.as_ref()?.block(cid);
+        let block = self.engine.block(cid).ok().flatten().or_else(elsewhere);
         match block.as_ref().map(|block| self.archive.mend(block)) {
             Some(Ok(())) => {
                 tracing::info!(%cid, "a block that was damaged on disk is whole again");
