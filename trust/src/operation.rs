@@ -13,6 +13,8 @@ pub enum Operation {
     Connect,
     /// Answer its request for segments that are `private`: their CIDs or their blocks.
     ServePrivateSegments,
+    /// Answer its request for blocks that everybody may have.
+    ServePublicBlocks,
     /// Answer its request for our released templates.
     ServeTemplates,
     /// Ask it for segments.
@@ -29,9 +31,10 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::ServePrivateSegments,
+        Self::ServePublicBlocks,
         Self::ServeTemplates,
         Self::FetchSegments,
         Self::FetchTemplates,
@@ -50,6 +53,7 @@ impl Operation {
         let least = match self {
             Self::Connect => Standing::Quarantined,
             Self::ServePrivateSegments
+            | Self::ServePublicBlocks
             | Self::ServeTemplates
             | Self::FetchSegments
             | Self::FetchTemplates
@@ -72,6 +76,7 @@ impl Operation {
         match self {
             Self::Connect => "connect",
             Self::ServePrivateSegments => "serve_private_segments",
+            Self::ServePublicBlocks => "serve_public_blocks",
             Self::ServeTemplates => "serve_templates",
             Self::FetchSegments => "fetch_segments",
             Self::FetchTemplates => "fetch_templates",
