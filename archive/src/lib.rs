@@ -6,7 +6,7 @@
 //! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
 //! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
 //! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
-//! of a collection by one CID.
+//! of a collection by one CID. [`sealing`] encrypts segments, so that copies of them may leave.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -34,6 +34,7 @@ mod import;
 mod names;
 mod pin;
 mod retrieval;
+pub mod sealing;
 
 pub use archive::{Archive, Config, Digest, Object, Stats};
 pub use error::{OpenError, PutError, ReadError};
