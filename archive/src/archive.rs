@@ -3,6 +3,9 @@
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
 
+mod copies;
+mod digest;
+
 use std::{collections::BTreeMap, path::Path};
 
 use dunlin_wire::{
@@ -14,8 +17,8 @@ use redb::{
     Database, ReadableDatabase, ReadableTable, StorageBackend, StorageError, Table,
     TableDefinition, WriteTransaction,
 };
-use sha2::{Digest as _, Sha256};
 
+pub use self::{copies::SealedCopy, digest::Digest};
 use crate::{
     OpenError, Pin, PutError, ReadError,
     catalog::{self, CatalogError, Entry, Root},
@@ -90,15 +93,6 @@ pub struct Stats {
     pub blocks: u64,
     /// Their size.
     pub bytes: u64,
-}
-
-/// A short name for a set of roots, to compare two sets by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest {
-    /// How many roots there are.
-    pub count: u64,
-    /// The sha2-256 of their CIDs, in order.
-    pub sha256: [u8; 32],
 }
 
 /// A block store with pins. Cheap to share: all methods take `&self`, writers take turns.
@@ -424,26 +418,6 @@ impl Archive {
         Ok(counts)
     }
 
-    /// Returns the digest of the roots that `pin` holds. Takes time linear in their number.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the store cannot be read.
-    pub fn digest(&self, pin: &Pin) -> Result<Digest, ReadError> {
-        let pins = self.database.begin_read()?.open_table(PINS)?;
-        let (mut hash, mut count) = (Sha256::new(), 0);
-        for entry in pins.range((pin.as_str(), &[][..])..)? {
-            let (key, _) = entry?;
-            let (name, root) = key.value();
-            if name != pin.as_str() {
-                break;
-            }
-            hash.update(root);
-            count += 1;
-        }
-        Ok(Digest { count, sha256: hash.finalize().into() })
-    }
-
     /// Returns the position of the last [`Self::put`] that gave one.
     ///
     /// # Errors
@@ -497,6 +471,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;
         transaction.open_table(CATALOGS)?;
+        transaction.open_table(copies::COPIES)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {

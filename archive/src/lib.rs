@@ -36,7 +36,7 @@ mod pin;
 mod retrieval;
 pub mod sealing;
 
-pub use archive::{Archive, Config, Digest, Object, Stats};
+pub use archive::{Archive, Config, Digest, Object, SealedCopy, Stats};
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};
 pub use names::{stored_block, stored_names};
