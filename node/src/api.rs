@@ -7,6 +7,7 @@ mod error;
 mod metrics;
 mod query;
 mod segments;
+mod shares;
 mod status;
 mod templates;
 mod upload;
@@ -58,6 +59,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/collections/{name}/seal", post(collections::seal))
         .route("/v1/collections/{name}/remove", post(collections::remove))
         .route("/v1/collections/{name}/compact", post(collections::compact))
+        .route("/v1/collections/{name}/share", post(shares::share))
         .route("/v1/collections/{name}/quality", get(collections::quality))
         .route("/v1/query/segments", post(segments::list))
         .route("/v1/query/knn", post(query::knn))

@@ -9,8 +9,11 @@ mod fetch;
 mod gateways;
 mod logging;
 mod node;
+mod opening;
 mod responder;
+mod sealer;
 mod shared;
+mod shares;
 mod sharing;
 mod trust_file;
 mod upkeep;
@@ -23,10 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
+    clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
+    opening::{FromSealed, Unopened},
     shared::{Observed, Shared},
+    shares::Share,
     sharing::{Held, Judged, SharingError},
 };
 use crate::{

@@ -15,7 +15,7 @@ use crate::{
     IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, ProvideRequest,
     ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest, RemoveResponse,
     ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
-    Templates, TrajectoryAnswer, TrajectoryQuery,
+    Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -171,6 +171,15 @@ impl Client {
     pub fn remove(&self, collection: &str, entity: &str) -> Result<RemoveResponse, ClientError> {
         let request = RemoveRequest { entity: entity.to_owned() };
         self.post(&format!("/v1/collections/{collection}/remove"), &request)
+    }
+
+    /// Sets in what form the segments of a collection may leave the node.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_offered` for a form that the node does not make.
+    pub fn share(&self, collection: &str, share: Share) -> Result<ShareResponse, ClientError> {
+        self.post(&format!("/v1/collections/{collection}/share"), &ShareRequest { share })
     }
 
     /// Returns how small a collection became, and what that cost.

@@ -24,13 +24,15 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
-    FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse,
+    FetchedSealed, FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse, SealedCopies,
+    SealedOutcome,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{
     CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, Entity, ErrorBound,
     Fidelity, IngestAck, IngestRequest, Metric, Observation, Quality, RemoveRequest,
-    RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Units,
+    RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
+    ShareRequest, ShareResponse, Units,
 };
 pub use peers::{Peer, Peers, Standing};
 pub use query::{

@@ -15,6 +15,7 @@ use super::{
     announcer, archiver, network_config,
     responder::Responder,
     shared::{Parts, Shared},
+    shares::Shares,
     sharing::Sharing,
     trust_file::TrustFile,
     upkeep,
@@ -61,6 +62,7 @@ impl Node {
         let trust_file = TrustFile::load(&dir)?;
         let engine = open_engine(&dir)?;
         let archive = open_archive(&dir, &config)?;
+        let shares = Shares::load(&dir)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let trust = dunlin_trust::Config {
             own_peers: config.network.own_peers.iter().copied().collect(),
@@ -69,8 +71,16 @@ impl Node {
         let trust = Trust::new(trust, trust_file.records());
         let (network, events, running) =
             Network::start(network_config(&config.network), identity, trust).await?;
-        let shared =
-            Shared::new(Parts { config, dir, engine, archive, network, sharing, api_address });
+        let shared = Shared::new(Parts {
+            config,
+            dir,
+            engine,
+            archive,
+            network,
+            sharing,
+            shares,
+            api_address,
+        });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));

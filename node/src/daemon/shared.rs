@@ -13,7 +13,7 @@ use dunlin_protocols::{Handle, PeerId};
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{clock, sharing::Sharing};
+use super::{clock, shares::Shares, sharing::Sharing};
 use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
@@ -34,7 +34,9 @@ pub(crate) struct Shared {
     pub(crate) archive: Archive,
     pub(crate) network: Handle,
     pub(crate) sharing: Sharing,
-    /// Wakes the archiver: segments were sealed.
+    /// In what form segments may leave.
+    pub(crate) shares: Shares,
+    /// Wakes the archiver: segments were sealed, or are to be shared in another form.
     pub(crate) sealed: Notify,
     /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
     pub(crate) arrived: Notify,
@@ -75,12 +77,13 @@ pub(super) struct Parts {
     pub(super) archive: Archive,
     pub(super) network: Handle,
     pub(super) sharing: Sharing,
+    pub(super) shares: Shares,
     pub(super) api_address: SocketAddr,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, dir, engine, archive, network, sharing, api_address } = parts;
+        let Parts { config, dir, engine, archive, network, sharing, shares, api_address } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
             config,
@@ -89,6 +92,7 @@ impl Shared {
             archive,
             network,
             sharing,
+            shares,
             sealed: Notify::new(),
             arrived: Notify::new(),
             news: Notify::new(),
