@@ -1,3 +1,5 @@
+//! What sealing promises: one form, bound parts, sizes in classes, nothing shown.
+
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
