@@ -8,7 +8,7 @@ mod common;
 mod listener;
 mod secrets;
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use common::{
     Node, dunlin, eventually, output,
@@ -116,7 +116,9 @@ impl Scene {
         let private = segments(&node, PRIVATE);
         let sealed = sealed_segments(&node, SEALED);
         assert!(private.len() >= 8 && sealed.len() == private.len(), "{} segments", private.len());
-        let plain = [cids_of(&private), cids_of(&sealed)].concat();
+        // Equal observations have equal payload, whatever their collection.
+        let plain: BTreeSet<_> = cids_of(&private).into_iter().chain(cids_of(&sealed)).collect();
+        let plain = Vec::from_iter(plain);
         let mut secrets = Secrets::default();
         for name in [PRIVATE, SEALED].iter().chain(&ENTITIES) {
             secrets.add_name(name);
