@@ -16,6 +16,7 @@ use dunlin_archive::{
     bitswap::{self, Version, WANTS_MAX},
     car,
     dag::{self, Source},
+    sealing::{KEY_BYTES, SealedRoot, SealingKey, Zeroizing},
 };
 use dunlin_engine::{
     Config, Engine, Fidelity, Outline, Segment, decode_payload,
@@ -46,7 +47,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 23] = [
+pub(crate) const TARGETS: [(&str, Decoder); 24] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -60,6 +61,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 23] = [
     ("bitswap_message", bitswap_message),
     ("segment", segment),
     ("segment_payload", segment_payload),
+    ("sealed_root", sealed_root),
     ("outline", outline),
     ("index", index),
     ("template_set", template_set),
@@ -179,6 +181,20 @@ fn segment(data: &[u8]) -> bool {
     let rows = [segment.mean().to_vec(), segment.spread(), segment.first(), segment.last()];
     assert!(rows.iter().all(|row| row.len() == dim));
     true
+}
+
+/// The key of the sealed roots of the corpus.
+pub(crate) fn sealing_key() -> SealingKey {
+    SealingKey::new(Zeroizing::new([7; KEY_BYTES]))
+}
+
+fn sealed_root(data: &[u8]) -> bool {
+    let key = sealing_key();
+    // Nobody seals payload so that it is a root, too.
+    assert!(key.open_payload(data).is_err() || SealedRoot::decode(data).is_err());
+    let Ok(root) = SealedRoot::decode(data) else { return false };
+    assert_eq!(root.to_block().bytes(), data);
+    key.open(&root).is_ok()
 }
 
 fn outline(data: &[u8]) -> bool {

@@ -38,7 +38,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 #[expect(dead_code, reason = "only the sample and its key are needed here")]
 mod decoders;
 
-use decoders::{Kind, Sample, keypair};
+use decoders::{Kind, Sample, keypair, sealing_key};
 
 const NOW_MS: u64 = 1_763_700_000_000;
 
@@ -50,6 +50,7 @@ fn main() {
     bitswap(&corpus);
     announcements(&corpus);
     segments(&corpus);
+    sealed(&corpus);
     indexes(&corpus);
     operations(&corpus);
     trust(&corpus);
@@ -187,6 +188,14 @@ fn announcements(corpus: &Corpus) {
     corpus.add_signed("segment_announcement", segments);
     let templates = TemplateAnnouncement::new("servers", 16, [5; 32], NOW_MS);
     corpus.add_signed("template_announcement", templates);
+}
+
+/// A sealed root, of what is no segment: that is for its reader to find.
+fn sealed(corpus: &Corpus) {
+    let (root, link) = (b"a segment".to_vec(), b"its payload".to_vec());
+    let (root, link) = (Block::new(Codec::DagCbor, root), Block::new(Codec::Raw, link));
+    let sealed = sealing_key().seal(&root, &[link]).expect("far below every limit");
+    corpus.add("sealed_root", "root", sealed.root.bytes());
 }
 
 /// Segments of all fidelities, payload blocks, outlines, and the log of the store that made them. Payload

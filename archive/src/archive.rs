@@ -3,6 +3,8 @@
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
 
+mod copies;
+mod digest;
 mod named;
 mod pins;
 mod placements;
@@ -19,6 +21,8 @@ use redb::{Database, StorageBackend};
 
 use self::tables::{FORMAT, prepare};
 pub use self::{
+    copies::SealedCopy,
+    digest::Digest,
     named::{Depth, NamedPin, PinError},
     pins::{Held, Usage},
     retain::{RetainError, Retained, Retention},
@@ -75,15 +79,6 @@ pub struct Stats {
     pub blocks: u64,
     /// Their size.
     pub bytes: u64,
-}
-
-/// A short name for a set of roots, to compare two sets by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest {
-    /// How many roots there are.
-    pub count: u64,
-    /// The sha2-256 of their CIDs, in order.
-    pub sha256: [u8; 32],
 }
 
 /// A block store with pins. Cheap to share: all methods take `&self`, writers take turns.

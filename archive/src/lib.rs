@@ -7,7 +7,8 @@
 //! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
 //! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
 //! of a collection by one CID. [`replication`] decides which peers hold copies, and finds out whether they do;
-//! [`backend`] is about other places for blocks: a Kubo node, and pinning services.
+//! [`backend`] is about other places for blocks: a Kubo node, and pinning services. [`sealing`] encrypts segments,
+//! so that copies of them may leave.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -39,10 +40,11 @@ mod pin;
 mod places;
 pub mod replication;
 mod retrieval;
+pub mod sealing;
 
 pub use archive::{
     Archive, Config, Depth, Digest, Held, NamedPin, Object, PinError, RetainError, Retained,
-    Retention, Stats, Usage,
+    Retention, SealedCopy, Stats, Usage,
 };
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};

@@ -8,7 +8,6 @@ const PUBLIC: &str = "public/";
 
 /// How pins of private imports begin.
 const IMPORTED: &str = "imported/";
-
 /// The reason to keep an object; an object stays as long as one pin holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pin(String);
@@ -25,6 +24,8 @@ impl Pin {
 
     /// What the pins of objects begin with that are held for peers.
     pub const REPLICA: &str = "replica/";
+    /// What the pins of sealed copies begin with. They are public ones.
+    pub const SEALED: &str = "public/sealed/";
 
     /// Segments of `collection` that this node sealed.
     #[must_use]
@@ -44,10 +45,13 @@ impl Pin {
         Self(format!("templates/{collection}/{signer}"))
     }
 
-    /// The nodes of the catalog of what another pin holds.
+    /// The nodes of the catalog of what another pin holds. Strangers may have it where they may have that.
     #[must_use]
     pub fn catalog(of: &Self) -> Self {
-        Self(format!("catalog/{}", of.0))
+        match of.0.strip_prefix(PUBLIC) {
+            Some(name) => Self::public(&format!("catalog/{name}")),
+            None => Self(format!("catalog/{}", of.0)),
+        }
     }
 
     /// Blocks that were imported under `name` and are the operator's own business.
@@ -56,7 +60,13 @@ impl Pin {
         Self(format!("{IMPORTED}{name}"))
     }
 
-    /// Blocks that were imported under `name` and that strangers may have. It is the one pin that says so.
+    /// Sealed copies of own segments of `collection`, for everybody.
+    #[must_use]
+    pub fn sealed(collection: &str) -> Self {
+        Self(format!("{}{collection}", Self::SEALED))
+    }
+
+    /// Blocks under `name` that strangers may have. Pins that begin so are the only ones that say so.
     #[must_use]
     pub fn public(name: &str) -> Self {
         Self(format!("{PUBLIC}{name}"))
@@ -113,6 +123,13 @@ impl Pin {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the collection whose segments this pin holds: own, fetched, or sealed copies.
+    #[must_use]
+    pub fn collection(&self) -> Option<&str> {
+        let prefixes = [Self::OWN, Self::FETCHED, Self::SEALED];
+        prefixes.into_iter().find_map(|prefix| self.0.strip_prefix(prefix))
     }
 
     pub(crate) fn from_stored(path: &str) -> Self {

@@ -9,6 +9,7 @@ mod pins;
 mod query;
 mod replicas;
 mod segments;
+mod shares;
 mod status;
 mod templates;
 mod upload;
@@ -60,6 +61,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/collections/{name}/seal", post(collections::seal))
         .route("/v1/collections/{name}/remove", post(collections::remove))
         .route("/v1/collections/{name}/compact", post(collections::compact))
+        .route("/v1/collections/{name}/share", post(shares::share))
         .route("/v1/collections/{name}/quality", get(collections::quality))
         .route("/v1/query/segments", post(segments::list))
         .route("/v1/query/knn", post(query::knn))

@@ -1,16 +1,20 @@
 //! The command line: what `dunlin --help` teaches.
 
 mod archive;
+mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use dunlin_client::{Fidelity, Metric, Scope, ScoreUnits, TemplateUse};
+use dunlin_client::{Fidelity, Metric, Scope, ScoreUnits, Share, TemplateUse};
 use dunlin_protocols::{Multiaddr, NetworkName};
 use libp2p_identity::PeerId;
 
-pub(crate) use self::archive::{ArchiveCommand, PinsCommand};
+pub(crate) use self::{
+    archive::{ArchiveCommand, PinsCommand},
+    keys::KeysCommand,
+};
 use crate::{
     config::{ListenOn, Serve},
     data_dir::DataDir,
@@ -55,7 +59,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// List the peers that the node is connected to or remembers.
     Peers,
-    /// List or create collections.
+    /// List or create collections, and say what of them may leave.
     #[command(subcommand)]
     Collections(CollectionsCommand),
     /// List, show, seal or fetch segments.
@@ -64,6 +68,9 @@ pub(crate) enum Command {
     /// Bring blocks of other IPFS nodes into the archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// List, export, import or rotate the keys of sealed segments.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.
@@ -236,6 +243,15 @@ pub(crate) enum CollectionsCommand {
         #[arg(long, default_value_t = 0)]
         lateness_us: u64,
     },
+    /// Say in what form the segments of a collection may leave: `private` (to your own peers alone, the
+    /// default) or `sealed` (encrypted copies for everybody; see docs/sharing.md for what they tell).
+    Share {
+        /// Its name.
+        name: String,
+        /// private or sealed.
+        #[arg(value_parser = share)]
+        form: Share,
+    },
     /// Show how small a collection became, and what that cost.
     Quality {
         /// Its name.
@@ -336,12 +352,16 @@ pub(crate) enum SegmentsCommand {
         #[arg(long)]
         dht: bool,
     },
-    /// Tell the DHT that this node has segments. Whoever keeps its records learns their CIDs; the blocks
-    /// themselves are served as before, to your own peers.
+    /// Tell the DHT that this node has sealed copies, the catalog of them, or other public blocks, so that anybody
+    /// finds them.
     Provide {
         /// Their CIDs.
         #[arg(required = true)]
         cids: Vec<String>,
+        /// Private segments, too: whoever keeps the DHT's records learns their CIDs, which confirm a guess of their
+        /// content. The blocks are still served to your own peers alone.
+        #[arg(long)]
+        private: bool,
     },
 }
 
@@ -626,6 +646,10 @@ fn named<T: serde::de::DeserializeOwned>(text: &str, names: &str) -> Result<T, S
 
 fn fidelity(text: &str) -> Result<Fidelity, String> {
     named(text, "summary, bounded, lossless")
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    named(text, "private, sealed, noised")
 }
 
 fn metric(text: &str) -> Result<Metric, String> {

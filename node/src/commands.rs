@@ -2,6 +2,7 @@
 
 mod archive;
 mod ingest;
+mod keys;
 mod local;
 mod query;
 mod segments;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Collections(command) => local::collections(&client()?, command, out)?,
         Command::Segments(command) => return segments::segments(&client()?, command, out),
         Command::Archive(command) => archive::archive(&dir, client, &command, out)?,
+        Command::Keys(command) => keys::keys(&dir, &command, out)?,
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

@@ -9,12 +9,15 @@ mod fetch;
 mod gateways;
 mod logging;
 mod node;
+mod opening;
 mod outside;
 mod placing;
 mod replication;
 mod responder;
 mod retention;
+mod sealer;
 mod shared;
+mod shares;
 mod sharing;
 mod trust_file;
 mod upkeep;
@@ -27,11 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
+    clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
+    opening::{FromSealed, Unopened},
     replication::Kept,
     shared::{Observed, Shared},
+    shares::Share,
     sharing::{Held, Judged, SharingError},
 };
 use crate::{

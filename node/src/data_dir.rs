@@ -9,6 +9,9 @@
 //! | `network.address` | where the running node listens for peers | 0644 |
 //! | `lock` | held while a node runs | 0600 |
 //! | `trust.cbor` | what peers did | 0600 |
+//! | `sealing.keys` | keys of sealed segments | 0600 |
+//! | `sealing.keys.lock` | held while those change | 0600 |
+//! | `shares.cbor` | what of each collection may leave | 0600 |
 //! | `engine/`, `archive/`, `privacy/` | stores of those rooms | 0700 |
 
 use std::{
@@ -158,12 +161,9 @@ impl DataDir {
     ///
     /// Fails at once when another process holds it.
     pub(crate) fn lock(&self) -> Result<File, DataDirError> {
-        let path = self.path.join(LOCK_FILE);
-        let fail = |cause| DataDirError::Access { path: path.clone(), cause };
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(&path).map_err(fail)?;
         use rustix::fs::{FlockOperation, flock};
+        let (path, mut file) = self.open_lock(LOCK_FILE)?;
+        let fail = |cause| DataDirError::Access { path: path.clone(), cause };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
@@ -176,6 +176,25 @@ impl DataDir {
         file.set_len(0).map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
         Ok(file)
+    }
+
+    /// Takes a lock of this name until the returned file is closed, waiting for whoever has it.
+    pub(crate) fn wait_for_lock(&self, name: &str) -> Result<File, DataDirError> {
+        use rustix::fs::{FlockOperation, flock};
+        let (path, file) = self.open_lock(name)?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|errno| DataDirError::Access { path, cause: errno.into() })?;
+        Ok(file)
+    }
+
+    fn open_lock(&self, name: &str) -> Result<(PathBuf, File), DataDirError> {
+        let path = self.path.join(name);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        match options.open(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(cause) => Err(DataDirError::Access { path, cause }),
+        }
     }
 
     /// Says where the running node can be reached. Readers see the whole text or none.
@@ -218,6 +237,23 @@ impl DataDir {
             return Ok(());
         }
         self.replace(name, &content()?, mode)
+    }
+
+    /// Returns a file that only its owner may read, with its path; nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::identity`].
+    pub(crate) fn secret_if_any(
+        &self,
+        name: &str,
+    ) -> Result<Option<(PathBuf, Vec<u8>)>, DataDirError> {
+        match self.read_secret(name) {
+            Err(DataDirError::Access { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
     }
 
     fn read_secret(&self, name: &str) -> Result<(PathBuf, Vec<u8>), DataDirError> {

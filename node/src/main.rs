@@ -14,6 +14,7 @@ mod data_dir;
 mod gateway;
 mod input;
 mod interrupt;
+mod key_ring;
 mod output;
 
 use std::process::ExitCode;

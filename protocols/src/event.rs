@@ -21,19 +21,23 @@ pub enum Event {
     PeerConnected(PeerId),
     /// The last connection with a peer is gone.
     PeerDisconnected(PeerId),
-    /// A peer that may ask for segments does.
+    /// A peer that may ask for segments does, or a stranger asks for blocks.
     SegmentsRequested {
         /// The peer.
         peer: PeerId,
+        /// What it may have.
+        audience: Audience,
         /// What it asks.
         request: SegmentsRequest,
         /// Where the answer goes.
         reply: SegmentsReply,
     },
-    /// A peer that may ask for segments wants blocks over bitswap.
+    /// A peer wants blocks over bitswap.
     BlocksWanted {
         /// The peer.
         peer: PeerId,
+        /// What it may have.
+        audience: Audience,
         /// What to look up, most wanted first.
         queries: Vec<Query>,
         /// Where the answer goes.
@@ -78,6 +82,15 @@ pub enum Event {
         /// Peers whose records may go: there are more peers than records are kept of.
         forgotten: Vec<PeerId>,
     },
+}
+
+/// Who asks, as far as it decides what may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// One of the operator's own peers: it may have everything.
+    OwnPeer,
+    /// Somebody else: it may have what is public, and cannot tell whether anything else is here.
+    Stranger,
 }
 
 /// Where the answer to a request goes. Dropped without an answer, it says that the node failed.

@@ -35,7 +35,7 @@ mod requests;
 pub use config::{Config, ConfigError, NetworkName, Reach};
 pub use counters::Counters;
 pub use dunlin_archive::bitswap::{Found, Query, Search};
-pub use event::{BlocksReply, Event, ReplicasReply, SegmentsReply, TemplatesReply};
+pub use event::{Audience, BlocksReply, Event, ReplicasReply, SegmentsReply, TemplatesReply};
 pub use fetch::Fetch;
 pub use handle::{BlocksAnswer, Handle, NetworkError, SegmentsPage};
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};

@@ -13,6 +13,8 @@ pub enum Operation {
     Connect,
     /// Answer its request for segments that are `private`: their CIDs or their blocks.
     ServePrivateSegments,
+    /// Answer its request for blocks that everybody may have.
+    ServePublicBlocks,
     /// Answer its request for our released templates.
     ServeTemplates,
     /// Ask it for segments.
@@ -33,9 +35,10 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::ServePrivateSegments,
+        Self::ServePublicBlocks,
         Self::ServeTemplates,
         Self::FetchSegments,
         Self::FetchTemplates,
@@ -56,6 +59,7 @@ impl Operation {
         let least = match self {
             Self::Connect => Standing::Quarantined,
             Self::ServePrivateSegments
+            | Self::ServePublicBlocks
             | Self::ServeTemplates
             | Self::FetchSegments
             | Self::FetchTemplates
@@ -86,6 +90,7 @@ impl Operation {
         match self {
             Self::Connect => "connect",
             Self::ServePrivateSegments => "serve_private_segments",
+            Self::ServePublicBlocks => "serve_public_blocks",
             Self::ServeTemplates => "serve_templates",
             Self::FetchSegments => "fetch_segments",
             Self::FetchTemplates => "fetch_templates",

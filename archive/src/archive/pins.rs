@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use dunlin_wire::Cid;
 use redb::ReadableDatabase;
-use sha2::{Digest as _, Sha256};
 
 use super::{
-    Archive, Digest,
+    Archive,
     tables::{BLOCKS, PINS, stored_cid, stored_links},
     writer::Writer,
 };
@@ -88,26 +87,6 @@ impl Archive {
             *counts.entry(Pin::from_stored(name)).or_default() += 1;
         }
         Ok(counts)
-    }
-
-    /// Returns the digest of the roots that `pin` holds. Takes time linear in their number.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the store cannot be read.
-    pub fn digest(&self, pin: &Pin) -> Result<Digest, ReadError> {
-        let pins = self.database.begin_read()?.open_table(PINS)?;
-        let (mut hash, mut count) = (Sha256::new(), 0);
-        for entry in pins.range((pin.as_str(), &[][..])..)? {
-            let (key, _) = entry?;
-            let (name, root) = key.value();
-            if name != pin.as_str() {
-                break;
-            }
-            hash.update(root);
-            count += 1;
-        }
-        Ok(Digest { count, sha256: hash.finalize().into() })
     }
 
     /// Lets go of all that `pin` holds: what no other pin holds leaves.

@@ -3,7 +3,7 @@
 use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
-use super::Stats;
+use super::{Stats, copies};
 use crate::places;
 
 /// Version of the table layout.
@@ -57,6 +57,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(NAMED)?;
         transaction.open_table(TAKEN)?;
         transaction.open_table(PLACEMENTS)?;
+        transaction.open_table(copies::COPIES)?;
         places::prepare(&transaction)?;
         format.unwrap_or(FORMAT)
     };

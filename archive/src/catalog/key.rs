@@ -44,6 +44,13 @@ impl Entry {
         (entry.cid() == *cid).then_some(entry)
     }
 
+    /// Returns the entry of a sealed segment: when it began is nobody's business who has no key, so that all of
+    /// them begin at the epoch.
+    #[must_use]
+    pub fn of_sealed(cid: &Cid) -> Option<Self> {
+        Self::new(0, cid)
+    }
+
     /// Returns the segment's CID.
     #[must_use]
     pub fn cid(&self) -> Cid {

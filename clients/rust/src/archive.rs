@@ -36,6 +36,9 @@ pub struct ArchiveStatus {
     /// Where blocks are kept beside the node's own store.
     #[serde(default)]
     pub backend: BackendStatus,
+    /// The collections of which there are sealed copies.
+    #[serde(default)]
+    pub sealed: Vec<SealedCopies>,
 }
 
 /// Copies of this node's objects at peers, and of peers' objects here, as they stood a few seconds ago.
@@ -216,6 +219,19 @@ pub struct Complaint {
     pub problem: String,
 }
 
+/// The sealed copies of a collection's archived segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedCopies {
+    /// The collection.
+    pub collection: String,
+    /// How many there are.
+    pub copies: u64,
+    /// Archived segments that wait for theirs.
+    pub due: u64,
+    /// The root of their catalog: one CID that names all of them, for everybody.
+    pub root: Option<String>,
+}
+
 /// The root of the catalog of a collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogRoot {
@@ -251,8 +267,12 @@ pub struct FetchRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvideRequest {
-    /// Up to 1,000 CIDs of archived segments.
+    /// Up to 1,000 CIDs of what is archived: sealed copies, their catalogs, or what was imported as public.
     pub cids: Vec<String>,
+    /// Announce private segments, too. Strangers learn their CIDs, which confirm a guess of their content; only
+    /// own peers can fetch them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
 /// What was announced.
@@ -278,6 +298,9 @@ pub struct FetchedSegment {
     pub cid: String,
     /// The decoded segment, when some peer served the right bytes.
     pub segment: Option<Segment>,
+    /// What the CID names is sealed. When it could be opened, `segment` has the CID of what was in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<FetchedSealed>,
     /// CIDs of payload blocks that were wished for and that nobody served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_payload: Vec<String>,
@@ -285,6 +308,27 @@ pub struct FetchedSegment {
     pub local: bool,
     /// Which peers and gateways were asked, in order, and how they answered.
     pub attempts: Vec<Attempt>,
+}
+
+/// A sealed segment that was fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchedSealed {
+    /// The id of the key that it was sealed with.
+    pub key: String,
+    /// Whether it could be opened.
+    pub outcome: SealedOutcome,
+}
+
+/// What became of a sealed segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SealedOutcome {
+    /// It was opened, and is kept as the segment that it is.
+    Opened,
+    /// This node does not have the key. Nothing is kept.
+    NoKey,
+    /// Whoever made it did not have the key, or sealed what is no segment. Nothing is kept.
+    Forged,
 }
 
 /// One peer's answer.

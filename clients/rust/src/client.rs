@@ -15,8 +15,8 @@ use crate::{
     IngestRequest, KnnAnswer, KnnQuery, LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins,
     ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest,
     RemoveResponse, Replicas, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
-    SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer, TrajectoryQuery, UnpinRequest,
-    UnpinResponse,
+    SegmentPage, SegmentsQuery, Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer,
+    TrajectoryQuery, UnpinRequest, UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -172,6 +172,15 @@ impl Client {
     pub fn remove(&self, collection: &str, entity: &str) -> Result<RemoveResponse, ClientError> {
         let request = RemoveRequest { entity: entity.to_owned() };
         self.post(&format!("/v1/collections/{collection}/remove"), &request)
+    }
+
+    /// Sets in what form the segments of a collection may leave the node.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_offered` for a form that the node does not make.
+    pub fn share(&self, collection: &str, share: Share) -> Result<ShareResponse, ClientError> {
+        self.post(&format!("/v1/collections/{collection}/share"), &ShareRequest { share })
     }
 
     /// Returns how small a collection became, and what that cost.

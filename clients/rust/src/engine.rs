@@ -92,6 +92,42 @@ pub struct CollectionSpec {
 pub struct Collections {
     /// By name.
     pub collections: Vec<CollectionSpec>,
+    /// In what form segments may leave, for those that are not private.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shares: BTreeMap<String, Share>,
+}
+
+/// In what form the segments of a collection may leave the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// To the operator's own peers alone.
+    #[default]
+    Private,
+    /// As encrypted copies, to everybody; who has the key reads them.
+    Sealed,
+    /// In the open, with noise. No node offers it yet.
+    Noised,
+}
+
+/// In what form the segments of a collection shall leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareRequest {
+    /// The form.
+    pub share: Share,
+}
+
+/// In what form the segments of a collection leave from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareResponse {
+    /// The form before.
+    pub before: Share,
+    /// The form now.
+    pub share: Share,
+    /// The id of the key that seals, when one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// One input.
@@ -290,6 +326,9 @@ pub struct Segment {
     pub block_bytes: u64,
     /// Whether the node's archive holds it.
     pub archived: bool,
+    /// The CID of its sealed copy, when there is one: for everybody who has the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
 }
 
 /// How small a collection became, and what that cost.

@@ -24,15 +24,16 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
-    FetchResponse, FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest, PinUsage,
-    PinningStatus, Pins, ProvideRequest, ProvideResponse, ReplicaPeer, Replicas, UnpinRequest,
-    UnpinResponse,
+    FetchResponse, FetchedSealed, FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest,
+    PinUsage, PinningStatus, Pins, ProvideRequest, ProvideResponse, ReplicaPeer, Replicas,
+    SealedCopies, SealedOutcome, UnpinRequest, UnpinResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{
     CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, Entity, ErrorBound,
     Fidelity, IngestAck, IngestRequest, Metric, Observation, Quality, RemoveRequest,
-    RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Units,
+    RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
+    ShareRequest, ShareResponse, Units,
 };
 pub use peers::{Peer, Peers, Standing};
 pub use query::{

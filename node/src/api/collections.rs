@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use dunlin_client as json;
 
-use super::{Body, Path, convert, error::ApiError};
+use super::{Body, Path, convert, error::ApiError, shares};
 use crate::daemon::{CompactionWish, Shared};
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -13,7 +13,7 @@ type Answer<T> = Result<Json<T>, ApiError>;
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Answer<json::Collections> {
     let specs = shared.blocking(|shared| shared.engine.collections()).await?;
     let collections = specs.iter().map(|spec| convert::collection_json(spec)).collect();
-    Ok(Json(json::Collections { collections }))
+    Ok(Json(json::Collections { collections, shares: shares::shares(&shared) }))
 }
 
 pub(super) async fn create(

@@ -11,7 +11,7 @@ use dunlin_archive as archive;
 use dunlin_client::ErrorBody;
 use dunlin_engine::{CompactionError, ReadError, WriteError};
 
-use crate::daemon::FetchError;
+use crate::{daemon::FetchError, key_ring::KeyRingError};
 
 /// A refusal or failure of one request.
 #[derive(Debug)]
@@ -202,8 +202,19 @@ impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Put(cause) => cause.into(),
+            FetchError::Put(full @ archive::PutError::Full { .. }) => {
+                Self::unavailable("full", full)
+            }
+            FetchError::Keys(cause) => cause.into(),
             other => Self::store_failed(other),
         }
+    }
+}
+
+impl From<KeyRingError> for ApiError {
+    fn from(error: KeyRingError) -> Self {
+        // It says what to do, and holds no secret.
+        Self::unavailable("keys", chain(&error))
     }
 }
 

@@ -13,10 +13,10 @@ use dunlin_protocols::Search;
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
-use super::{Body, Path, convert, error::ApiError};
+use super::{Body, Path, convert, error::ApiError, shares};
 use crate::{
     config::BackendKind,
-    daemon::{FetchWish, Fetched, GatewayUrl, Shared},
+    daemon::{FetchWish, Fetched, FromSealed, GatewayUrl, Shared, Unopened},
 };
 
 /// Most segments of one page or one retrieval.
@@ -44,23 +44,25 @@ pub(super) async fn list(
         after: query.after.unwrap_or(0),
         limit: (query.limit.unwrap_or(SEGMENTS_DEFAULT) as usize).clamp(1, SEGMENTS_MAX),
     };
-    let (page, archived) = shared
+    let (page, archived, copies) = shared
         .blocking(move |shared| {
             let page = shared.engine.segments(&question)?;
             let position = shared.archive.position()?.unwrap_or(0);
-            Ok::<_, ApiError>((page, position))
+            let own = Pin::own(question.collection.as_str());
+            let copies = page.segments.iter().map(|s| shared.archive.copy_of(&own, &s.cid));
+            let copies = copies.collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, ApiError>((page, position, copies))
         })
         .await?;
     let next = page.segments.last().filter(|_| !page.coverage.complete).map(|stored| stored.number);
-    let segment = |stored: &dunlin_engine::Stored| {
-        segment_json(
-            &stored.cid,
-            &stored.segment,
-            stored.segment.encode().len(),
-            stored.number <= archived,
-        )
+    let segment = |(stored, sealed): (&dunlin_engine::Stored, Option<Cid>)| {
+        let bytes = stored.segment.encode().len();
+        let archived = stored.number <= archived;
+        let json = segment_json(&stored.cid, &stored.segment, bytes, archived);
+        json::Segment { sealed: sealed.map(|cid| cid.to_string()), ..json }
     };
-    Ok(Json(json::SegmentPage { segments: page.segments.iter().map(segment).collect(), next }))
+    let segments = page.segments.iter().zip(copies).map(segment).collect();
+    Ok(Json(json::SegmentPage { segments, next }))
 }
 
 pub(super) async fn show(
@@ -73,10 +75,15 @@ pub(super) async fn show(
         ApiError::bad_request("bad_query", format!("{cid} is no segment: {problem}"))
     })?;
     let collection = segment.collection().clone();
-    let is_archived = shared
-        .blocking(move |shared| shared.archive.is_pinned(&Pin::own(collection.as_str()), &cid))
+    let own = Pin::own(collection.as_str());
+    let (is_archived, sealed) = shared
+        .blocking(move |shared| {
+            let is_archived = shared.archive.is_pinned(&own, &cid)?;
+            Ok::<_, ApiError>((is_archived, shared.archive.copy_of(&own, &cid)?))
+        })
         .await?;
-    Ok(Json(segment_json(&cid, &segment, block.len(), is_archived)))
+    let json = segment_json(&cid, &segment, block.len(), is_archived);
+    Ok(Json(json::Segment { sealed: sealed.map(|cid| cid.to_string()), ..json }))
 }
 
 pub(super) async fn block(
@@ -151,6 +158,15 @@ pub(super) async fn provide(
                 if !shared.archive.has(&cid)? {
                     return Err(ApiError::not_found(format!("{cid} is not archived here")));
                 }
+                if !request.private && !shared.archive.is_public(&cid)? {
+                    return Err(ApiError::conflict(
+                        "private",
+                        format!(
+                            "{cid} is private, and its CID confirms a guess of its content; \
+                             share its collection sealed, or provide it with --private"
+                        ),
+                    ));
+                }
             }
             Ok(())
         }
@@ -165,13 +181,28 @@ pub(super) async fn provide(
 }
 
 fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
-    let Fetched { cid, segment, missing_payload, block_bytes, is_local, attempts } = fetched;
+    let Fetched { cid, segment, sealed, missing_payload, block_bytes, is_local, attempts } =
+        fetched;
+    // What was in a sealed one has a CID of its own.
+    let json = |segment: &Segment| segment_json(&segment.cid(), segment, *block_bytes, false);
     json::FetchedSegment {
         cid: cid.to_string(),
-        segment: segment.as_ref().map(|segment| segment_json(cid, segment, *block_bytes, false)),
+        segment: segment.as_ref().map(json),
+        sealed: sealed.map(sealed_json),
         missing_payload: missing_payload.iter().map(ToString::to_string).collect(),
         local: *is_local,
         attempts: attempts.iter().map(attempt_json).collect(),
+    }
+}
+
+fn sealed_json(sealed: FromSealed) -> json::FetchedSealed {
+    json::FetchedSealed {
+        key: sealed.key.to_string(),
+        outcome: match sealed.problem {
+            None => json::SealedOutcome::Opened,
+            Some(Unopened::NoKey) => json::SealedOutcome::NoKey,
+            Some(Unopened::Forged) => json::SealedOutcome::Forged,
+        },
     }
 }
 
@@ -219,9 +250,10 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
     shared
         .blocking(move |shared| {
             let stats = shared.archive.stats()?;
+            let own = shared.archive.pins(Pin::OWN)?;
             let position = shared.archive.position()?.unwrap_or(0);
             Ok(json::ArchiveStatus {
-                archived: count(shared, Pin::OWN)?,
+                archived: own.values().sum(),
                 // Segments are numbered from 1 in the order in which they are sealed.
                 due: shared.engine.last_segment()?.saturating_sub(position),
                 fetched: count(shared, "fetched/")?,
@@ -229,11 +261,12 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 bytes: stats.bytes,
                 corrupt_refused,
                 last_archive_ms,
-                catalogs: catalogs(shared)?,
                 replicas: replication.replicas as u64,
                 replicated: replication.objects.last().copied().unwrap_or(0),
                 under_replicated: replication.objects.iter().rev().skip(1).sum(),
                 backend: backend(shared)?,
+                catalogs: catalogs(shared, own.keys())?,
+                sealed: shares::copies(shared, &own)?,
             })
         })
         .await
@@ -286,10 +319,13 @@ fn service<B: Backend>(
     })
 }
 
-fn catalogs(shared: &Shared) -> Result<Vec<json::CatalogRoot>, ApiError> {
+fn catalogs<'a>(
+    shared: &Shared,
+    own: impl Iterator<Item = &'a Pin>,
+) -> Result<Vec<json::CatalogRoot>, ApiError> {
     let mut catalogs = Vec::new();
-    for pin in shared.archive.pins(Pin::OWN)?.into_keys() {
-        if let Some(root) = shared.archive.catalog(&pin)? {
+    for pin in own {
+        if let Some(root) = shared.archive.catalog(pin)? {
             catalogs.push(json::CatalogRoot {
                 collection: pin.as_str()[Pin::OWN.len()..].to_owned(),
                 root: root.cid.to_string(),
@@ -323,5 +359,6 @@ fn segment_json(cid: &Cid, segment: &Segment, block_bytes: usize, archived: bool
         payload: segment.payload().iter().map(ToString::to_string).collect(),
         block_bytes: block_bytes as u64,
         archived,
+        sealed: None,
     }
 }

@@ -54,8 +54,18 @@ fn status(status: &ArchiveStatus) -> String {
             status.replicated, status.replicas, status.under_replicated
         );
     }
+    let mut sealed = String::new();
+    if !status.sealed.is_empty() {
+        let mut table = Table::new(["sealed copies of", "made", "due", "catalog"]);
+        for copies in &status.sealed {
+            let root = copies.root.clone().unwrap_or_default();
+            let (made, due) = (copies.copies.to_string(), copies.due.to_string());
+            table.row([copies.collection.clone(), made, due, root]);
+        }
+        sealed = format!("\n{table}");
+    }
     format!(
-        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}",
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}{sealed}",
         status.archived,
         status.due,
         status.fetched,

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use dunlin_client::{
     Client, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, ErrorBound,
-    NodeStatus, Peers, Quality, RemoveResponse, Units,
+    NodeStatus, Peers, Quality, RemoveResponse, Share, ShareResponse, Units,
 };
 use serde::Serialize;
 
@@ -129,8 +129,9 @@ pub(super) fn collections(
 ) -> anyhow::Result<()> {
     match command {
         CollectionsCommand::Ls => {
-            out.show(&client.collections()?, |Collections { collections }| {
-                let mut table = Table::new(["collection", "dim", "metric", "fidelity", "units"]);
+            out.show(&client.collections()?, |Collections { collections, shares }| {
+                let mut table =
+                    Table::new(["collection", "dim", "metric", "fidelity", "units", "share"]);
                 for spec in collections {
                     table.row([
                         spec.name.clone(),
@@ -141,6 +142,7 @@ pub(super) fn collections(
                             Units::Range { .. } => "fractions of range".to_owned(),
                             Units::NoiseFloor => "noise floors".to_owned(),
                         },
+                        share_name(shares.get(&spec.name).copied().unwrap_or_default()).to_owned(),
                     ]);
                 }
                 table.to_string()
@@ -171,6 +173,9 @@ pub(super) fn collections(
             out.show(&client.create_collection(&spec)?, |spec| {
                 format!("collection {} is ready", spec.name)
             })
+        }
+        CollectionsCommand::Share { name, form } => {
+            out.show(&client.share(&name, form)?, |answer| share_text(&name, answer))
         }
         CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
         CollectionsCommand::Compact { name, entity, before, nrmse } => {
@@ -216,6 +221,29 @@ pub(super) fn collections(
                 table.to_string()
             })
         }
+    }
+}
+
+const fn share_name(share: Share) -> &'static str {
+    match share {
+        Share::Private => "private",
+        Share::Sealed => "sealed",
+        Share::Noised => "noised",
+    }
+}
+
+fn share_text(name: &str, answer: &ShareResponse) -> String {
+    let (before, now) = (share_name(answer.before), share_name(answer.share));
+    match (&answer.key, answer.before) {
+        (Some(key), _) => format!(
+            "{name} is {now} (it was {before}): everybody may fetch copies sealed with key {key}\n\
+             `dunlin archive status` tells how many are made; keep a copy of the key: `dunlin keys export {name}`"
+        ),
+        (None, Share::Private) => format!("{name} is {now}, as it was"),
+        (None, _) => format!(
+            "{name} is {now} (it was {before}): no more copies are made, and those here are unpinned\n\
+             what strangers fetched is theirs for ever, and as closed as its key is kept"
+        ),
     }
 }
 

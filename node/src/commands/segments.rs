@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use anyhow::Context;
 use dunlin_client::{
     Client, FetchRequest, FetchResponse, FetchedSegment, ProvideRequest, ProvideResponse,
-    SealResponse, Segment, SegmentsQuery,
+    SealResponse, SealedOutcome, Segment, SegmentsQuery,
 };
 
 use crate::{
@@ -50,8 +50,8 @@ pub(super) fn segments(
                 None => "no regime is open".to_owned(),
             })?;
         }
-        SegmentsCommand::Provide { cids } => {
-            let answer = client.provide(&ProvideRequest { cids })?;
+        SegmentsCommand::Provide { cids, private } => {
+            let answer = client.provide(&ProvideRequest { cids, private })?;
             out.show(&answer, |ProvideResponse { provided }| {
                 format!("{provided} segments are provided on the DHT")
             })?;
@@ -107,7 +107,7 @@ fn details(segment: &Segment) -> String {
         texts.join(" ")
     };
     format!(
-        "segment     {}\ncollection  {}\nentity      {}\nfrom        {}\nto          {}\ncount       {}\ndrift       {:.4} mean, {:.4} max\nscore       {:.4}\nfidelity    {}, {} payload blocks\nsize        {}\narchived    {}\nmean        {}\nspread      {}",
+        "segment     {}\ncollection  {}\nentity      {}\nfrom        {}\nto          {}\ncount       {}\ndrift       {:.4} mean, {:.4} max\nscore       {:.4}\nfidelity    {}, {} payload blocks\nsize        {}\narchived    {}\nsealed copy {}\nmean        {}\nspread      {}",
         segment.cid,
         segment.collection,
         segment.entity,
@@ -121,6 +121,7 @@ fn details(segment: &Segment) -> String {
         segment.payload.len(),
         size(segment.block_bytes),
         if segment.archived { "yes" } else { "no" },
+        segment.sealed.as_deref().unwrap_or("none"),
         numbers(&segment.mean),
         numbers(&segment.spread),
     )
@@ -147,6 +148,19 @@ fn fetched(answer: &FetchResponse) -> String {
         };
         if !fetched.missing_payload.is_empty() {
             how = format!("{} payload blocks are missing; {how}", fetched.missing_payload.len());
+        }
+        if let Some(sealed) = &fetched.sealed {
+            let key = &sealed.key;
+            let told = match (sealed.outcome, &fetched.segment) {
+                (SealedOutcome::Opened, Some(segment)) => format!("opened as {}", segment.cid),
+                (SealedOutcome::NoKey, _) => format!(
+                    "sealed with key {key}, which is not here; `dunlin keys import` takes it"
+                ),
+                (SealedOutcome::Opened | SealedOutcome::Forged, _) => {
+                    format!("names key {key} and was not sealed with it")
+                }
+            };
+            how = format!("{told}; {how}");
         }
         let (entity, count) = match &fetched.segment {
             Some(segment) => (segment.entity.clone(), segment.count.to_string()),

@@ -8,6 +8,7 @@ use std::{
 
 use dunlin_archive::Pin;
 use dunlin_protocols::messages::{SegmentAnnouncement, TemplateAnnouncement};
+use libp2p_identity::Keypair;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Announcements that are sent at once; peers hear 64.
 const BURST: usize = 32;
+
+/// Bytes of what stands for a collection's name: two of one node never have the same by chance.
+const LABEL_BYTES: usize = 16;
 
 /// Looking for news reads the list of all archived segments. It takes at most one part in so many of the
 /// time.
@@ -104,12 +108,22 @@ fn archived(shared: &Shared) -> anyhow::Result<Vec<(String, u64, [u8; 32])>> {
     if shared.config.network.own_peers.is_empty() {
         return Ok(Vec::new());
     }
+    let identity = shared.dir.identity()?;
     let mut collections = Vec::new();
     for spec in shared.engine.collections()? {
         let digest = shared.archive.digest(&Pin::own(spec.name.as_str()))?;
         if digest.count > 0 {
-            collections.push((spec.name.to_string(), digest.count, digest.sha256));
+            let label = label(&identity, spec.name.as_str());
+            collections.push((label, digest.count, digest.sha256));
         }
     }
     Ok(collections)
+}
+
+/// Returns what stands for a collection in announcements of its segments: always the same, and nothing that
+/// somebody without this node's key could find the name by. All of the network hears it, and own peers only count.
+fn label(identity: &Keypair, collection: &str) -> String {
+    let domain = format!("dunlin announced collection {collection}");
+    let secret = identity.derive_secret(domain.as_bytes()).expect("an Ed25519 key has a secret");
+    secret.iter().take(LABEL_BYTES).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,13 +1,16 @@
 //! Takes every sealed segment into the archive, in order, and goes on where it stopped.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dunlin_archive::{Object, Pin, PutError, catalog::Entry};
 use dunlin_engine::Segment;
 use dunlin_wire::Cid;
 use tokio_util::sync::CancellationToken;
 
-use super::shared::Shared;
+use super::{
+    sealer::{Fresh, Sealer},
+    shared::Shared,
+};
 
 /// Segments in one durable commit of the archive.
 const BATCH: usize = 256;
@@ -27,17 +30,20 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     if let Err(cause) = shared.blocking(catalog_all).await {
         shared.report("catalog", format!("{cause:#}"));
     }
+    let mut sealer = Sealer::default();
     loop {
-        let pause = match shared.blocking(archive_batch).await {
+        let mut fresh = Fresh::new();
+        let mut pause = match shared.blocking(archive_batch).await {
             Ok(None) => {
                 shared.recovered("archive");
                 Duration::MAX
             }
-            Ok(Some(cids)) => {
+            Ok(Some(archived)) => {
                 shared.recovered("archive");
-                shared.network.stored(cids).await;
+                shared.network.stored(archived.cids).await;
                 shared.archived();
                 shared.news.notify_one();
+                fresh = archived.roots;
                 Duration::ZERO
             }
             Err(cause) => {
@@ -45,6 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
                 RETRY
             }
         };
+        pause = pause.min(seal_step(&shared, &mut sealer, fresh).await);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
@@ -54,8 +61,41 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
     }
 }
 
-/// Archives the next segments that are not archived yet; returns their blocks, or `None` when there are none.
-fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Vec<Cid>>> {
+/// Takes a step with the sealed copies; returns when to take the next.
+async fn seal_step(shared: &Arc<Shared>, sealer: &mut Sealer, fresh: Fresh) -> Duration {
+    let mut at_work = std::mem::take(sealer);
+    let (at_work, done) = shared
+        .blocking(move |shared| {
+            let done = at_work.step(shared, &fresh);
+            (at_work, done)
+        })
+        .await;
+    *sealer = at_work;
+    match done {
+        Ok(step) => {
+            shared.recovered("sealing");
+            if !step.stored.is_empty() {
+                shared.network.stored(step.stored).await;
+            }
+            if step.is_more { Duration::ZERO } else { Duration::MAX }
+        }
+        Err(cause) => {
+            shared.report("sealing", format!("{cause:#}"));
+            RETRY
+        }
+    }
+}
+
+/// What was archived together.
+struct Archived {
+    /// All blocks.
+    cids: Vec<Cid>,
+    /// The segments of each collection.
+    roots: Fresh,
+}
+
+/// Archives the next segments that are not archived yet; returns them, or `None` when there are none.
+fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Archived>> {
     let newest = shared.engine.last_segment()?;
     let mut position = shared.archive.position()?.unwrap_or(0);
     if position > newest {
@@ -76,9 +116,12 @@ fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Vec<Cid>>> {
         return Ok(None);
     };
     let mut objects = Vec::with_capacity(sealed.len());
+    let mut roots: Fresh = BTreeMap::new();
     for stored in &sealed {
         if let Some(blocks) = shared.engine.segment_blocks(&stored.cid)? {
-            let pin = Pin::own(stored.segment.collection().as_str());
+            let collection = stored.segment.collection();
+            roots.entry(collection.clone()).or_default().push(stored.cid);
+            let pin = Pin::own(collection.as_str());
             let object = Object { pin, root: blocks.summary, links: blocks.payload };
             objects.push((stored.segment.start().0, object));
         }
@@ -100,7 +143,8 @@ fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Vec<Cid>>> {
         done => done?,
     }
     shared.replicas.archived(objects.iter().map(|(_, object)| object));
-    Ok(Some(objects.iter().flat_map(|(_, object)| object.cids()).collect()))
+    let cids = objects.iter().flat_map(|(_, object)| object.cids()).collect();
+    Ok(Some(Archived { cids, roots }))
 }
 
 /// Enters what was archived without its catalog: by an older version, or before the catalog was damaged.

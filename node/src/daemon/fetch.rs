@@ -2,7 +2,8 @@
 //!
 //! Which CIDs a node looks for tells what it looks at, so only its own peers are asked, and the peers and
 //! gateways that the user names; the DHT is searched when the user wishes so. What nobody there gave, nodes
-//! of IPFS are asked for over bitswap.
+//! of IPFS are asked for over bitswap. What comes sealed is opened with a key of the ring, and kept as what it
+//! is then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +22,10 @@ use tokio::task::JoinSet;
 use super::{
     clock,
     gateways::{GatewayUrl, Gateways},
+    opening::{self, FromSealed, Opened},
     shared::Shared,
 };
+use crate::key_ring::{KeyRing, KeyRingError};
 
 /// Segments that are fetched and stored together. What they bring is in memory until then.
 const TOGETHER_MAX: usize = 256;
@@ -51,6 +54,8 @@ pub(crate) struct FetchWish {
 pub(crate) struct Fetched {
     pub(crate) cid: Cid,
     pub(crate) segment: Option<Segment>,
+    /// What the CID named was sealed: with which key, and why it stays so.
+    pub(crate) sealed: Option<FromSealed>,
     /// Payload blocks that were wished for and that nobody had.
     pub(crate) missing_payload: Vec<Cid>,
     pub(crate) block_bytes: usize,
@@ -78,6 +83,9 @@ pub(crate) enum FetchError {
     /// The archive does not take it.
     #[error(transparent)]
     Put(#[from] PutError),
+    /// A sealed segment came, and the key ring cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyRingError),
 }
 
 impl Shared {
@@ -153,12 +161,13 @@ impl Shared {
             let attempts = attempts.entry(outcome.cid).or_default();
             attempts.extend(outcome.attempts.into_iter().map(named));
         }
+        let ring = self.ring_for(&cids, &blocks).await?;
         let (mut fetched, mut objects) = (Vec::with_capacity(cids.len()), Vec::new());
         for cid in cids {
-            let one = judge(cid, payload, &here, &blocks, &attempts, whom);
-            if !one.is_local {
-                objects.extend(object(&one, &blocks));
-            }
+            let (one, object) = Arrived { blocks: &blocks, here: &here, ring: &ring }
+                .judge(cid, payload, &attempts, whom);
+            // What was sealed and is here, may have been so without its key.
+            objects.extend(object.filter(|_| !one.is_local || one.sealed.is_some()));
             fetched.push(one);
         }
         if objects.is_empty() {
@@ -167,6 +176,7 @@ impl Shared {
         let cids = objects.iter().flat_map(Object::cids).collect();
         let fetched = self
             .blocking(move |shared| {
+                let objects = not_own(shared, objects)?;
                 let stored = shared.archive.put_fetched(&objects, clock::now().0);
                 stored.inspect_err(|_| shared.crowded.notify_one())?;
                 shared.mended(&objects);
@@ -175,6 +185,19 @@ impl Shared {
             .await?;
         self.network.stored(cids).await;
         Ok(fetched)
+    }
+
+    /// Returns the key ring, when there is something to open.
+    async fn ring_for(
+        self: &Arc<Self>,
+        cids: &[Cid],
+        blocks: &BTreeMap<Cid, Block>,
+    ) -> Result<KeyRing, FetchError> {
+        let mut roots = cids.iter().filter_map(|cid| blocks.get(cid));
+        if !roots.any(opening::is_sealed) {
+            return Ok(KeyRing::default());
+        }
+        Ok(self.blocking(|shared| KeyRing::load(&shared.dir)).await?)
     }
 
     /// Carries the retrieval's questions to peers until it is done; adds what arrives to `blocks`, and the
@@ -359,6 +382,22 @@ fn local(shared: &Shared, cids: &[Cid], payload: bool) -> Result<BTreeMap<Cid, B
     Ok(here)
 }
 
+/// Returns those that this node did not seal itself: its own copies open to its own segments.
+fn not_own(shared: &Shared, objects: Vec<Object>) -> Result<Vec<Object>, ReadError> {
+    let mut others = Vec::with_capacity(objects.len());
+    for object in objects {
+        let own = object.pin.collection().map(Pin::own);
+        let is_own = match own {
+            Some(own) => shared.archive.is_pinned(&own, object.root.cid())?,
+            None => false,
+        };
+        if !is_own {
+            others.push(object);
+        }
+    }
+    Ok(others)
+}
+
 /// Returns what has to be fetched for a segment: itself, or its payload when that is wished for.
 fn missing(cid: Cid, blocks: &BTreeMap<Cid, Block>, payload: bool) -> Vec<Cid> {
     let Some(root) = blocks.get(&cid) else { return vec![cid] };
@@ -366,50 +405,59 @@ fn missing(cid: Cid, blocks: &BTreeMap<Cid, Block>, payload: bool) -> Vec<Cid> {
         return Vec::new();
     }
     // Bytes with the right hash may still be no segment, and then link to nothing.
-    let Ok(segment) = Segment::decode(root.bytes()) else { return Vec::new() };
-    segment.payload().iter().filter(|link| !blocks.contains_key(link)).copied().collect()
+    opening::payload_of(root).into_iter().filter(|link| !blocks.contains_key(link)).collect()
 }
 
-/// Returns what became of one segment, by what is here now.
-fn judge(
-    cid: Cid,
-    payload: bool,
-    here: &BTreeSet<Cid>,
-    blocks: &BTreeMap<Cid, Block>,
-    attempts: &BTreeMap<Cid, Vec<Attempt<Provider>>>,
-    whom: &Asked,
-) -> Fetched {
-    let root = blocks.get(&cid);
-    let segment = root.and_then(|root| Segment::decode(root.bytes()).ok());
-    let links = segment.iter().filter(|_| payload).flat_map(|segment| segment.payload()).copied();
-    let wished: Vec<Cid> = std::iter::once(cid).chain(links).collect();
-    let mut told: Vec<Attempt<String>> = Vec::new();
-    for attempt in wished.iter().filter_map(|cid| attempts.get(cid)).flatten() {
-        let attempt = Attempt { peer: whom.name(attempt.peer), outcome: attempt.outcome };
-        if !told.contains(&attempt) {
-            told.push(attempt);
+/// All that is here of what was wished for.
+struct Arrived<'a> {
+    blocks: &'a BTreeMap<Cid, Block>,
+    /// What was here before.
+    here: &'a BTreeSet<Cid>,
+    ring: &'a KeyRing,
+}
+
+impl Arrived<'_> {
+    /// Returns what became of one segment, and what to keep of it.
+    fn judge(
+        &self,
+        cid: Cid,
+        payload: bool,
+        attempts: &BTreeMap<Cid, Vec<Attempt<Provider>>>,
+        whom: &Asked,
+    ) -> (Fetched, Option<Object>) {
+        let root = self.blocks.get(&cid);
+        let links = root.filter(|_| payload).map(opening::payload_of).unwrap_or_default();
+        let wished: Vec<Cid> = std::iter::once(cid).chain(links).collect();
+        let mut told: Vec<Attempt<String>> = Vec::new();
+        for attempt in wished.iter().filter_map(|cid| attempts.get(cid)).flatten() {
+            let attempt = Attempt { peer: whom.name(attempt.peer), outcome: attempt.outcome };
+            if !told.contains(&attempt) {
+                told.push(attempt);
+            }
         }
+        let (opened, unopened) = match root.map(|root| opening::open(root, self.blocks, self.ring))
+        {
+            Some(Ok(opened)) => (Some(opened), None),
+            Some(Err(unopened)) => (None, unopened),
+            None => (None, None),
+        };
+        let block_bytes = opened.as_ref().map_or(0, |opened| opened.object.root.bytes().len());
+        let (segment, sealed, object) = match opened {
+            Some(Opened { segment, object, from }) => (Some(segment), from, Some(object)),
+            None => (None, unopened, None),
+        };
+        let missing = wished[1..].iter().filter(|cid| !self.blocks.contains_key(cid));
+        let fetched = Fetched {
+            cid,
+            segment,
+            sealed,
+            missing_payload: missing.copied().collect(),
+            block_bytes,
+            is_local: wished.iter().all(|cid| self.here.contains(cid)),
+            attempts: told,
+        };
+        (fetched, object)
     }
-    Fetched {
-        cid,
-        missing_payload: wished[1..]
-            .iter()
-            .filter(|cid| !blocks.contains_key(cid))
-            .copied()
-            .collect(),
-        block_bytes: root.map_or(0, |root| root.bytes().len()),
-        is_local: wished.iter().all(|cid| here.contains(cid)),
-        attempts: told,
-        segment,
-    }
-}
-
-/// Returns the object to store for a fetched segment: with all of its payload that is here.
-fn object(fetched: &Fetched, blocks: &BTreeMap<Cid, Block>) -> Option<Object> {
-    let segment = fetched.segment.as_ref()?;
-    let root = blocks.get(&fetched.cid)?.clone();
-    let links = segment.payload().iter().filter_map(|cid| blocks.get(cid).cloned()).collect();
-    Some(Object { pin: Pin::fetched(segment.collection().as_str()), root, links })
 }
 
 async fn put_question(

@@ -19,6 +19,7 @@ use super::{
     responder::Responder,
     retention,
     shared::{Parts, Shared},
+    shares::Shares,
     sharing::Sharing,
     trust_file::TrustFile,
     upkeep,
@@ -67,6 +68,7 @@ impl Node {
         let archive = Arc::new(open_archive(&dir, &config)?);
         let me = identity.public().to_peer_id();
         let outside = Outside::open(&dir, &config, me, &archive)?;
+        let shares = Shares::load(&dir)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let replicas = Replicas::open(&archive, &config.archive)?;
         let trust = dunlin_trust::Config {
@@ -85,6 +87,7 @@ impl Node {
             network,
             sharing,
             replicas,
+            shares,
             api_address,
         });
         let stop = CancellationToken::new();

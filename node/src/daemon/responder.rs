@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use dunlin_archive::{Pin, ReadError, bitswap::BATCH_BYTES_MAX};
 use dunlin_protocols::{
-    BlocksReply, Event, Found, PeerId, Query, SegmentsReply,
+    Audience, BlocksReply, Event, Found, PeerId, Query, SegmentsReply,
     messages::{
         RESPONSE_BYTES_MAX, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse,
     },
 };
 use dunlin_trust::Record;
+use dunlin_wire::Cid;
 use serde_bytes::ByteBuf;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -121,17 +122,17 @@ impl Responder {
                 }
                 self.exchange_templates(peer, None);
             }
-            Event::SegmentsRequested { request, reply, .. } => {
+            Event::SegmentsRequested { audience, request, reply, .. } => {
                 let shared = Arc::clone(&self.shared);
                 self.work.spawn(async move {
-                    answer_segments(&shared, request, reply).await;
+                    answer_segments(&shared, audience, request, reply).await;
                     Done::Answered
                 });
             }
-            Event::BlocksWanted { queries, reply, .. } => {
+            Event::BlocksWanted { audience, queries, reply, .. } => {
                 let shared = Arc::clone(&self.shared);
                 self.work.spawn(async move {
-                    answer_wants(&shared, queries, reply).await;
+                    answer_wants(&shared, audience, queries, reply).await;
                     Done::Answered
                 });
             }
@@ -234,8 +235,13 @@ impl Responder {
     }
 }
 
-async fn answer_segments(shared: &Arc<Shared>, request: SegmentsRequest, reply: SegmentsReply) {
-    match shared.blocking(|shared| look_up(shared, request)).await {
+async fn answer_segments(
+    shared: &Arc<Shared>,
+    audience: Audience,
+    request: SegmentsRequest,
+    reply: SegmentsReply,
+) {
+    match shared.blocking(move |shared| look_up(shared, audience, request)).await {
         Ok(response) => {
             shared.recovered("serving");
             reply.send(response);
@@ -249,8 +255,13 @@ async fn answer_segments(shared: &Arc<Shared>, request: SegmentsRequest, reply: 
 
 /// Looks up a batch of what a peer wants over bitswap. A store that fails answers nothing, which counts as
 /// not here.
-async fn answer_wants(shared: &Arc<Shared>, queries: Vec<Query>, reply: BlocksReply) {
-    match shared.blocking(move |shared| look_up_wants(shared, &queries)).await {
+async fn answer_wants(
+    shared: &Arc<Shared>,
+    audience: Audience,
+    queries: Vec<Query>,
+    reply: BlocksReply,
+) {
+    match shared.blocking(move |shared| look_up_wants(shared, audience, &queries)).await {
         Ok(found) => {
             shared.recovered("serving");
             reply.send(found);
@@ -261,14 +272,28 @@ async fn answer_wants(shared: &Arc<Shared>, queries: Vec<Query>, reply: BlocksRe
     }
 }
 
-fn look_up_wants(shared: &Shared, queries: &[Query]) -> Result<Vec<Found>, ReadError> {
+/// Returns whether a block may leave for somebody. For a stranger, one that may not is one that is not here.
+fn may_leave(shared: &Shared, audience: Audience, cid: &Cid) -> Result<bool, ReadError> {
+    match audience {
+        Audience::OwnPeer => Ok(true),
+        Audience::Stranger => shared.archive.is_public(cid),
+    }
+}
+
+fn look_up_wants(
+    shared: &Shared,
+    audience: Audience,
+    queries: &[Query],
+) -> Result<Vec<Found>, ReadError> {
     let (mut found, mut bytes) = (Vec::with_capacity(queries.len()), 0);
     for query in queries {
         if bytes > BATCH_BYTES_MAX {
             // The rest is put again, when this has left.
             break;
         }
-        found.push(if query.is_for_block {
+        found.push(if !may_leave(shared, audience, &query.cid)? {
+            Found::Absent
+        } else if query.is_for_block {
             let block = shared.stored_block(&query.cid)?;
             bytes += block.as_ref().map_or(0, |block| block.bytes().len());
             block.map_or(Found::Absent, Found::Block)
@@ -281,12 +306,17 @@ fn look_up_wants(shared: &Shared, queries: &[Query]) -> Result<Vec<Found>, ReadE
     Ok(found)
 }
 
-fn look_up(shared: &Shared, request: SegmentsRequest) -> Result<SegmentsResponse, ReadError> {
+fn look_up(
+    shared: &Shared,
+    audience: Audience,
+    request: SegmentsRequest,
+) -> Result<SegmentsResponse, ReadError> {
     match request {
         SegmentsRequest::Blocks { cids } => {
             let (mut found, mut missing, mut bytes) = (Vec::new(), Vec::new(), 0);
             for cid in cids {
-                match shared.stored_block(&cid)? {
+                let may_leave = may_leave(shared, audience, &cid)?;
+                match may_leave.then(|| shared.stored_block(&cid)).transpose()?.flatten() {
                     Some(block) => {
                         bytes += block.bytes().len();
                         found.push(block);
@@ -297,6 +327,9 @@ fn look_up(shared: &Shared, request: SegmentsRequest) -> Result<SegmentsResponse
                     // No more would fit, so no more is read; the rest is asked for again.
                     break;
                 }
+            }
+            if found.is_empty() && audience == Audience::Stranger {
+                return Ok(SegmentsResponse::Refused { reason: RefusalReason::Denied });
             }
             Ok(SegmentsResponse::fitting(found, missing))
         }

@@ -13,7 +13,7 @@ use dunlin_protocols::{Handle, PeerId};
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{clock, outside::Outside, replication::Replicas, sharing::Sharing};
+use super::{clock, outside::Outside, replication::Replicas, shares::Shares, sharing::Sharing};
 use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
@@ -40,7 +40,9 @@ pub(crate) struct Shared {
     pub(crate) replicas: Replicas,
     /// Wakes retention: something found no room in the archive.
     pub(crate) crowded: Notify,
-    /// Wakes the archiver: segments were sealed.
+    /// In what form segments may leave.
+    pub(crate) shares: Shares,
+    /// Wakes the archiver: segments were sealed, or are to be shared in another form.
     pub(crate) sealed: Notify,
     /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
     pub(crate) arrived: Notify,
@@ -83,6 +85,7 @@ pub(super) struct Parts {
     pub(super) network: Handle,
     pub(super) sharing: Sharing,
     pub(super) replicas: Replicas,
+    pub(super) shares: Shares,
     pub(super) api_address: SocketAddr,
 }
 
@@ -97,6 +100,7 @@ impl Shared {
             network,
             sharing,
             replicas,
+            shares,
             api_address,
         } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
@@ -110,6 +114,7 @@ impl Shared {
             sharing,
             replicas,
             crowded: Notify::new(),
+            shares,
             sealed: Notify::new(),
             arrived: Notify::new(),
             news: Notify::new(),

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Actor, Asker, QUERIES_MAX, Reply, refuse, unix_now};
 use crate::{
-    BlocksReply, Event, NetworkError, bitswap,
+    Audience, BlocksReply, Event, NetworkError, bitswap,
     fetch::{NEWS_MAX, News, Started},
 };
 
@@ -26,6 +26,7 @@ pub(super) type LookingUp = Pin<Box<dyn Future<Output = LookedUp> + Send>>;
 /// What the shell found.
 pub(super) struct LookedUp {
     batch: BatchId,
+    audience: Audience,
     found: Vec<Found>,
 }
 
@@ -56,14 +57,16 @@ impl Actor {
         }
     }
 
-    /// Has the shell look up what a peer wants, when the gate lets it have private segments: all that is
-    /// in the archive counts as such. Nobody else learns whether a block is here.
+    /// Has the shell look up what a peer wants: all that is in the archive, when the gate lets it have private
+    /// segments, and otherwise what is public. Nobody learns whether another block is here.
     fn look_up(&mut self, batch: BatchId, peer: PeerId, queries: Vec<Query>) {
-        if let Err(refusal) = self.trust.may(unix_now(), &peer, Operation::ServePrivateSegments) {
+        let audience = self.audience_of(&peer);
+        if audience == Audience::Stranger
+            && let Err(refusal) = self.trust.may(unix_now(), &peer, Operation::ServePublicBlocks)
+        {
             tracing::debug!(%refusal, "wants refused");
-            self.counters.requests_denied += 1;
-            return self
-                .on_looked_up(LookedUp { batch, found: vec![Found::Absent; queries.len()] });
+            let found = vec![Found::Absent; queries.len()];
+            return self.on_looked_up(LookedUp { batch, audience, found });
         }
         let (reply, found) = oneshot::channel();
         let events = self.events.clone();
@@ -71,17 +74,20 @@ impl Actor {
         self.looking_up.push(Box::pin(async move {
             let count = queries.len();
             let reply = BlocksReply(reply);
-            let asked = events.send(Event::BlocksWanted { peer, queries, reply }).await;
+            let asked = events.send(Event::BlocksWanted { peer, audience, queries, reply }).await;
             let found = match asked {
                 Ok(()) => found.await.ok(),
                 Err(_) => None,
             };
-            LookedUp { batch, found: found.unwrap_or_else(|| vec![Found::Absent; count]) }
+            let found = found.unwrap_or_else(|| vec![Found::Absent; count]);
+            LookedUp { batch, audience, found }
         }));
     }
 
     pub(super) fn on_looked_up(&mut self, looked_up: LookedUp) {
-        let LookedUp { batch, found } = looked_up;
+        let LookedUp { batch, audience, found } = looked_up;
+        let is_nothing = found.iter().all(|found| matches!(found, Found::Absent));
+        self.counters.requests_denied += u64::from(audience == Audience::Stranger && is_nothing);
         let bytes = found.iter().map(|found| match found {
             Found::Block(block) => block.bytes().len() as u64,
             Found::Here | Found::Absent | Found::Later => 0,

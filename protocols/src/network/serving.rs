@@ -11,7 +11,7 @@ use tokio::sync::{mpsc::OwnedPermit, oneshot};
 
 use super::{Actor, unix_now};
 use crate::{
-    Event, ReplicasReply, SegmentsReply, TemplatesReply,
+    Audience, Event, ReplicasReply, SegmentsReply, TemplatesReply,
     codec::Received,
     messages::{
         RefusalReason, ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse,
@@ -157,14 +157,24 @@ impl Actor {
         channel: ResponseChannel<SegmentsResponse>,
     ) {
         let Received::Message(request) = request else { return self.on_damaged(peer) };
-        let room = match self.take_on(peer, Operation::ServePrivateSegments) {
+        let audience = match &request {
+            SegmentsRequest::Blocks { .. } => self.audience_of(&peer),
+            // What there is, is for own peers alone.
+            SegmentsRequest::List { .. } => Audience::OwnPeer,
+        };
+        let operation = match audience {
+            Audience::OwnPeer => Operation::ServePrivateSegments,
+            Audience::Stranger => Operation::ServePublicBlocks,
+        };
+        let room = match self.take_on(peer, operation) {
             Ok(room) => room,
             Err(reason) => {
                 return self.send_segments(channel, SegmentsResponse::Refused { reason });
             }
         };
         let (reply, answer) = oneshot::channel();
-        room.send(Event::SegmentsRequested { peer, request, reply: SegmentsReply(reply) });
+        let reply = SegmentsReply(reply);
+        room.send(Event::SegmentsRequested { peer, audience, request, reply });
         let slot = (Exchange::Segments, id);
         self.held.take_on(slot, peer);
         self.serving.push(Box::pin(async move {
@@ -228,6 +238,14 @@ impl Actor {
         may(Operation::ReplicatePrivate).or_else(|_| may(Operation::ReplicatePublic))
     }
 
+    /// Returns whether a peer may have private segments, or only what everybody may have.
+    pub(super) fn audience_of(&self, peer: &PeerId) -> Audience {
+        match self.trust.may(unix_now(), peer, Operation::ServePrivateSegments) {
+            Ok(()) => Audience::OwnPeer,
+            Err(_) => Audience::Stranger,
+        }
+    }
+
     /// Decides whether a peer's request is taken on, and counts why it is not. When it is, there is room
     /// to put it before the shell.
     fn take_on(
@@ -279,7 +297,11 @@ impl Actor {
         }
         match answer {
             Answer::Segments(channel, response) => {
-                self.count_answer(matches!(response, SegmentsResponse::Refused { .. }));
+                let refused = match &response {
+                    SegmentsResponse::Refused { reason } => Some(*reason),
+                    _ => None,
+                };
+                self.count_answer(refused);
                 if let SegmentsResponse::Blocks { blocks, .. } = &response {
                     let bytes: usize = blocks.iter().map(|block| block.bytes.len()).sum();
                     self.counters.block_bytes_served += bytes as u64;
@@ -287,7 +309,11 @@ impl Actor {
                 self.send_segments(channel, response);
             }
             Answer::Templates(channel, response) => {
-                self.count_answer(matches!(response, TemplatesResponse::Refused { .. }));
+                let refused = match &response {
+                    TemplatesResponse::Refused { reason } => Some(*reason),
+                    TemplatesResponse::Envelopes { .. } => None,
+                };
+                self.count_answer(refused);
                 self.send_templates(channel, response);
             }
             Answer::Replicas(channel, response) => {
@@ -297,12 +323,13 @@ impl Actor {
         }
     }
 
-    fn count_answer(&mut self, is_refusal: bool) {
-        if is_refusal {
-            self.counters.requests_failed += 1;
-        } else {
-            self.counters.requests_served += 1;
-        }
+    fn count_answer(&mut self, refused: Option<RefusalReason>) {
+        let counter = match refused {
+            None => &mut self.counters.requests_served,
+            Some(RefusalReason::Denied) => &mut self.counters.requests_denied,
+            Some(_) => &mut self.counters.requests_failed,
+        };
+        *counter += 1;
     }
 
     fn send_segments(

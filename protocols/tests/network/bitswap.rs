@@ -14,7 +14,7 @@ use libp2p::StreamProtocol;
 use tokio::time::sleep;
 
 use super::common::{
-    Blocks, Mute, Node,
+    Blocks, Mute, Node, Public,
     foreigner::{Foreigner, NEWEST, Reader, frame, frame_bytes},
     key, local, peer, within,
 };
@@ -245,6 +245,24 @@ async fn a_stranger_learns_nothing() {
     assert_eq!(alice.handle.counters().await.requests_served, 0);
     // Nor does it count as one of us.
     assert_eq!(alice.opinion_of(KUBO).await.standing, Standing::Probation);
+}
+
+#[tokio::test]
+async fn a_stranger_gets_what_is_public_and_learns_of_nothing_else() {
+    let (public, private) = (blocks(0..3), blocks(3..6));
+    let shell = Public { public: Blocks(public.clone()), private: Blocks(private.clone()) };
+    let alice = Node::start(ALICE, local(), &[], shell).await;
+    let mut kubo = Foreigner::start(key(KUBO), NEWEST, Reader::Loops);
+    kubo.meet(alice.peer(), &alice.address).await;
+    let both = [public.clone(), private.clone()].concat();
+    kubo.send(&[asking_for(&both)]).await;
+    let answer = kubo.next().await;
+    assert_eq!(answer.blocks.len(), public.len());
+    assert!(answer.blocks.iter().all(|claim| public.iter().any(|b| b.bytes() == claim.bytes)));
+    let absent: BTreeSet<_> = answer.presences.iter().map(|presence| presence.cid).collect();
+    assert_eq!(absent, cids(&private).into_iter().collect());
+    assert!(answer.presences.iter().all(|presence| !presence.is_here));
+    assert_eq!(alice.handle.counters().await.requests_served, 1);
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use dunlin_archive::bitswap::BATCH_BYTES_MAX;
 use dunlin_protocols::{
-    Config, Event, Found, Handle, Keypair, Multiaddr, Network, PeerId, Query,
+    Audience, Config, Event, Found, Handle, Keypair, Multiaddr, Network, PeerId, Query,
     messages::{
-        ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse, TemplatesRequest,
-        TemplatesResponse,
+        RefusalReason, ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse,
+        TemplatesRequest, TemplatesResponse,
     },
 };
 use dunlin_trust::{Explanation, Trust};
@@ -41,6 +41,11 @@ pub(crate) trait Shell: Send + 'static {
 
     fn replicas(&mut self, _: ReplicasRequest) -> Option<ReplicasResponse> {
         None
+    }
+
+    /// What strangers may have.
+    fn public_blocks(&mut self, queries: Vec<Query>) -> Vec<Found> {
+        vec![Found::Absent; queries.len()]
     }
 }
 
@@ -81,6 +86,28 @@ pub(crate) struct Blocks(pub(crate) Vec<Block>);
 
 impl Shell for Blocks {
     fn blocks(&mut self, queries: Vec<Query>) -> Option<Vec<Found>> {
+        Some(self.find(queries))
+    }
+}
+
+/// A shell that has blocks for everybody, and others.
+pub(crate) struct Public {
+    pub(crate) public: Blocks,
+    pub(crate) private: Blocks,
+}
+
+impl Shell for Public {
+    fn blocks(&mut self, queries: Vec<Query>) -> Option<Vec<Found>> {
+        Some(Blocks([&self.public.0[..], &self.private.0].concat()).find(queries))
+    }
+
+    fn public_blocks(&mut self, queries: Vec<Query>) -> Vec<Found> {
+        self.public.find(queries)
+    }
+}
+
+impl Blocks {
+    fn find(&self, queries: Vec<Query>) -> Vec<Found> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         for query in queries {
             if bytes > BATCH_BYTES_MAX {
@@ -95,7 +122,7 @@ impl Shell for Blocks {
                 None => Found::Absent,
             });
         }
-        Some(found)
+        found
     }
 }
 
@@ -144,11 +171,17 @@ impl Node {
         let shell = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 match event {
+                    Event::SegmentsRequested { audience: Audience::Stranger, reply, .. } => {
+                        reply.refuse(RefusalReason::Denied);
+                    }
                     Event::SegmentsRequested { request, reply, .. } => {
                         if let Some(answer) = shell.segments(request) {
                             reply.send(answer);
                         }
                     }
+                    Event::BlocksWanted {
+                        audience: Audience::Stranger, queries, reply, ..
+                    } => reply.send(shell.public_blocks(queries)),
                     Event::BlocksWanted { queries, reply, .. } => {
                         if let Some(found) = shell.blocks(queries) {
                             reply.send(found);
