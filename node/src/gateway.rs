@@ -44,7 +44,7 @@ use self::{
     answer::Refusal,
     listener::Bounded,
     request::{CarWish, Format, Wish},
-    source::Stores,
+    source::{Denied, DenyList, Stores},
 };
 use crate::{
     config::{GatewayConfig, Serve},
@@ -74,6 +74,7 @@ pub(crate) struct Counters {
 struct Gateway {
     shared: Arc<Shared>,
     config: GatewayConfig,
+    denied: DenyList,
     places: Arc<Semaphore>,
 }
 
@@ -94,7 +95,8 @@ pub(crate) async fn serve(
     }
     tracing::info!(%address, serve = config.serve.name(), "gateway is open");
     let places = Arc::new(Semaphore::new(config.requests_max.get()));
-    let gateway = Arc::new(Gateway { shared, config, places });
+    let denied = DenyList::new(&config.denied);
+    let gateway = Arc::new(Gateway { shared, config, denied, places });
     let router = Router::new().fallback(handle).with_state(gateway);
     axum::serve(Bounded::new(listener), router)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -212,7 +214,7 @@ impl Gateway {
     }
 
     fn stores(&self) -> Stores {
-        Stores::new(Arc::clone(&self.shared), self.config.serve)
+        Stores::new(Arc::clone(&self.shared), self.config.serve, self.denied.clone())
     }
 }
 
@@ -279,7 +281,11 @@ impl CarStream {
     }
 }
 
+/// Returns what an error of the stores means to a client.
 fn failed(cause: &anyhow::Error) -> Refusal {
+    if let Some(denied) = cause.downcast_ref::<Denied>() {
+        return Refusal::Gone(denied.to_string());
+    }
     tracing::error!(cause = format!("{cause:#}"), "the gateway cannot read a store");
     Refusal::Failed
 }
