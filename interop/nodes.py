@@ -342,15 +342,14 @@ class Kubo:
         return self.ask("block/get", arg=cid, timeout=f"{CELL_S - 5}s")
 
     def put(self, cid, data):
-        self.put_as("dag-cbor", data)
+        self.put_all("dag-cbor", [data])
 
-    def put_raw(self, data):
-        self.put_as("raw", data)
-
-    def put_as(self, codec, data):
+    def put_all(self, codec, blocks):
+        """Puts blocks with one request."""
         boundary = "dunlin-interop"
-        body = (f"--{boundary}\r\ncontent-disposition: form-data; name=\"data\"; filename=\"x\"\r\n"
-                "content-type: application/octet-stream\r\n\r\n").encode() + data + f"\r\n--{boundary}--\r\n".encode()
+        head = (f"--{boundary}\r\ncontent-disposition: form-data; name=\"data\"; filename=\"x\"\r\n"
+                "content-type: application/octet-stream\r\n\r\n").encode()
+        body = b"".join(head + block + b"\r\n" for block in blocks) + f"--{boundary}--\r\n".encode()
         headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
         self.ask("block/put", body, headers, cid_codec=codec, mhtype="sha2-256")
 
