@@ -243,6 +243,7 @@ fn heads_tags_and_ranges_are_those_of_http() {
     let car = format!("/ipfs/{}?format=car", block.0);
     let head = fixture.send("HEAD", &car, &[]);
     assert_eq!((head.status, head.header("accept-ranges")), (200, "none"));
+    assert_eq!(head.header("content-length"), "", "nobody has counted");
     assert_eq!(fixture.send("OPTIONS", &car, &[]).status, 204);
     let answer = fixture.send("DELETE", &car, &[]);
     assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, OPTIONS"));
