@@ -158,7 +158,7 @@ fn band(channels: &[(f32, f32)], frame: &Frame) -> String {
 /// Returns a number in few digits, large or small.
 fn short(value: f32) -> String {
     let digits = match value.abs() {
-        size if size == 0.0 || size >= 100.0 && size < 1e6 => 0,
+        size if size == 0.0 || (100.0..1e6).contains(&size) => 0,
         size if !(1e-3..1e6).contains(&size) => return format!("{value:.2e}"),
         size if size < 1.0 => 3,
         size if size < 10.0 => 2,
