@@ -20,6 +20,7 @@ use dunlin_archive::{
     replication::REPLICAS_MAX,
 };
 use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
+use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
 
 pub(crate) use self::reader::ConfigError;
@@ -167,6 +168,8 @@ pub(crate) struct GatewayConfig {
     pub(crate) listen: ListenOn,
     /// What it serves.
     pub(crate) serve: Serve,
+    /// What it does not serve whatever `serve` says, by the bytes that these CIDs name.
+    pub(crate) denied: Vec<Cid>,
     /// Requests under way at once.
     pub(crate) requests_max: NonZeroUsize,
     /// How long one request may take.
@@ -422,6 +425,7 @@ impl GatewayConfig {
         Self {
             listen: section.parsed("listen", "off", "\"off\" or an address like 127.0.0.1:4610"),
             serve: section.choice("serve", &[("public", Serve::Public), ("all", Serve::All)]),
+            denied: section.parsed_list("denied", &[], "a CID like bafkrei…"),
             requests_max: requests_max.unwrap_or(NonZeroUsize::MIN),
             request_timeout: Duration::from_secs(seconds),
             car_bytes_max: section.integer("car_mib_max", 1024, 1..=1 << 20) * MIB,

@@ -44,7 +44,7 @@ use self::{
     answer::Refusal,
     listener::Bounded,
     request::{CarWish, Format, Wish},
-    source::Stores,
+    source::{Denied, DenyList, Stores},
 };
 use crate::{
     config::{GatewayConfig, Serve},
@@ -74,6 +74,7 @@ pub(crate) struct Counters {
 struct Gateway {
     shared: Arc<Shared>,
     config: GatewayConfig,
+    denied: DenyList,
     places: Arc<Semaphore>,
 }
 
@@ -94,7 +95,8 @@ pub(crate) async fn serve(
     }
     tracing::info!(%address, serve = config.serve.name(), "gateway is open");
     let places = Arc::new(Semaphore::new(config.requests_max.get()));
-    let gateway = Arc::new(Gateway { shared, config, places });
+    let denied = DenyList::new(&config.denied);
+    let gateway = Arc::new(Gateway { shared, config, denied, places });
     let router = Router::new().fallback(handle).with_state(gateway);
     axum::serve(Bounded::new(listener), router)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -185,7 +187,9 @@ impl Gateway {
     ) -> Response {
         let head = answer::car(wish, car, &resolved, tag);
         if wish.is_head {
-            return head;
+            // A body of unknown length: nobody counts the blocks of a graph, and an empty one would say 0.
+            let nothing = futures::stream::empty::<Result<Bytes, Cut>>();
+            return head.map(|_| Body::from_stream(nothing));
         }
         let plan = Plan {
             trail: resolved.trail,
@@ -212,7 +216,7 @@ impl Gateway {
     }
 
     fn stores(&self) -> Stores {
-        Stores::new(Arc::clone(&self.shared), self.config.serve)
+        Stores::new(Arc::clone(&self.shared), self.config.serve, self.denied.clone())
     }
 }
 
@@ -279,7 +283,11 @@ impl CarStream {
     }
 }
 
+/// Returns what an error of the stores means to a client.
 fn failed(cause: &anyhow::Error) -> Refusal {
+    if let Some(denied) = cause.downcast_ref::<Denied>() {
+        return Refusal::Gone(denied.to_string());
+    }
     tracing::error!(cause = format!("{cause:#}"), "the gateway cannot read a store");
     Refusal::Failed
 }

@@ -204,6 +204,27 @@ fn a_gateway_for_everything_shows_segments_to_its_own_machine() {
 }
 
 #[test]
+fn what_the_operator_denies_is_gone_in_every_form() {
+    let (open, denied) = (raw(b"open"), raw(b"denied"));
+    let root = object(&[open.clone(), denied.clone()]);
+    let fixture = Fixture::start(&format!("denied = ['{}']", denied.0));
+    fixture.import(&[root.clone(), open.clone(), denied.clone()], &["--public"]);
+    let other_codec = Cid::new_v1(0x70, *denied.0.hash());
+    for cid in [denied.0, other_codec] {
+        for form in ["raw", "car", "dag-json", "html"] {
+            let answer = fixture.get(&format!("/ipfs/{cid}?format={form}"));
+            assert_eq!(answer.status, 410, "{cid} as {form}: {answer:?}");
+        }
+    }
+    assert_eq!(fixture.get(&format!("/ipfs/{}/1?format=raw", root.0)).status, 410);
+    assert_eq!(fixture.get(&format!("/ipfs/{}/0?format=raw", root.0)).status, 200);
+    // A graph around it ends where it would come.
+    assert_eq!(fixture.get(&format!("/ipfs/{}?format=car", root.0)).body, None);
+    // For whoever runs the node it is still there.
+    assert_eq!(fixture.node.client().block(&denied.0.to_string()).unwrap(), denied.1);
+}
+
+#[test]
 fn heads_tags_and_ranges_are_those_of_http() {
     let fixture = Fixture::start("");
     let block = raw(b"0123456789");
@@ -222,6 +243,7 @@ fn heads_tags_and_ranges_are_those_of_http() {
     let car = format!("/ipfs/{}?format=car", block.0);
     let head = fixture.send("HEAD", &car, &[]);
     assert_eq!((head.status, head.header("accept-ranges")), (200, "none"));
+    assert_eq!(head.header("content-length"), "", "nobody has counted");
     assert_eq!(fixture.send("OPTIONS", &car, &[]).status, 204);
     let answer = fixture.send("DELETE", &car, &[]);
     assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, OPTIONS"));

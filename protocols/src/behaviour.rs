@@ -13,7 +13,7 @@ use libp2p::{
     kad, mdns, memory_connection_limits, noise, ping,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle},
-    tcp, yamux,
+    tcp,
 };
 
 use crate::{
@@ -22,13 +22,13 @@ use crate::{
     config::{
         Config, IDLE_TIMEOUT, MEMORY_BYTES_MAX, NEGOTIATING_MAX, QUIC_CONNECTION_BYTES_MAX,
         QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX, REQUEST_STREAMS_MAX, REQUEST_TIMEOUT, Reach,
-        STREAMS_MAX,
     },
     connection_limits,
     messages::{
         REPLICAS_PROTOCOL, ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest,
         SegmentsResponse, TEMPLATES_PROTOCOL, TemplatesRequest, TemplatesResponse,
     },
+    multiplexer,
     network::StartError,
     provider_store::ProviderStore,
 };
@@ -198,11 +198,7 @@ pub(crate) async fn swarm(
 ) -> Result<Swarm<Behaviour>, StartError> {
     let transport =
         |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
-    let multiplexer = || {
-        let mut settings = yamux::Config::default();
-        settings.set_max_num_streams(STREAMS_MAX);
-        settings
-    };
+    let multiplexer = || multiplexer::Upgrade;
     let behaviour = Behaviour::new(&keypair, config)?;
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()

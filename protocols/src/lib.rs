@@ -26,6 +26,7 @@ mod event;
 mod fetch;
 mod handle;
 pub mod messages;
+mod multiplexer;
 mod network;
 mod peers;
 mod provider_store;

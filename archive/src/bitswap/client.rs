@@ -334,6 +334,9 @@ impl Client {
         for (fetch, blocks) in deliveries {
             self.actions.push_back(Action::Deliver { fetch, from, blocks });
         }
+        if let Some(known) = self.peers.get_mut(&from) {
+            known.served(served);
+        }
         if served > 0 {
             let conduct = Conduct::Served { blocks: served, bytes };
             self.actions.push_back(Action::Report { peer: from, conduct });
@@ -400,11 +403,14 @@ impl Client {
         touched: &mut BTreeSet<FetchId>,
     ) {
         let cid = *block.cid();
-        let fetches = self.wanted.remove(&cid).unwrap_or_default();
-        for id in fetches {
+        let mut fetches = self.wanted.remove(&cid).unwrap_or_default().into_iter().peekable();
+        let mut block = Some(block);
+        while let Some(id) = fetches.next() {
+            // The last one gets the block itself.
+            let own = if fetches.peek().is_some() { block.clone() } else { block.take() };
             let Some(fetch) = self.fetches.get_mut(&id) else { continue };
             let other = fetch.found(&cid, from);
-            deliveries.entry(id).or_default().push(block.clone());
+            deliveries.entry(id).or_default().extend(own);
             touched.insert(id);
             if let Some(other) = other.filter(|other| *other != from) {
                 self.withdraw(id, &cid, &other);
@@ -498,7 +504,7 @@ impl Client {
         if let Some(root) = fetch.probe(&peer) {
             known.ask(now, id, root, Ask::Have);
         }
-        for cid in fetch.assign(&peer, known.room()) {
+        for cid in fetch.assign(&peer, known.room(), known.batches()) {
             known.ask(now, id, cid, Ask::Block);
         }
     }

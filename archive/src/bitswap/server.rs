@@ -138,10 +138,11 @@ enum State {
 }
 
 impl Server {
-    /// Takes a peer's wants: changes to its list, or with `is_full` the whole list.
-    pub fn on_wants(&mut self, peer: PeerId, mut wants: Vec<Want>, is_full: bool) {
+    /// Takes a peer's wants: changes to its list, or with `is_full` the whole list. Returns how many found no
+    /// room.
+    pub fn on_wants(&mut self, peer: PeerId, mut wants: Vec<Want>, is_full: bool) -> usize {
         if wants.is_empty() && !is_full {
-            return;
+            return 0;
         }
         let ledger = self.peers.entry(peer).or_default();
         let before = ledger.wants.len();
@@ -150,16 +151,17 @@ impl Server {
         }
         wants.sort_by_key(|want| std::cmp::Reverse(want.priority));
         let others = self.totals.wants - before;
+        let mut refused = 0;
         for want in wants {
             let has_room = others + ledger.wants.len() < WANTS_IN_ALL_MAX;
-            if !ledger.apply(&want, has_room) {
-                self.totals.wants_refused += 1;
-            }
+            refused += usize::from(!ledger.apply(&want, has_room));
         }
         ledger.forget_cancelled();
         self.totals.wants = others + ledger.wants.len();
+        self.totals.wants_refused += refused as u64;
         self.queue_up(peer);
         self.take_turns();
+        refused
     }
 
     /// Takes what was found for a batch, in the order of its queries. What is missing at the end is

@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     BadRequest(String),
     /// It is not here, or not for everybody.
     NotFound(String),
+    /// The operator has decided not to serve it.
+    Gone(String),
     /// It is not here, and the client wants no one else to be asked.
     NotCached(String),
     /// It is not served in that form.
@@ -62,6 +64,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Gone(_) => StatusCode::GONE,
             Self::NotCached(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -78,6 +81,7 @@ impl Refusal {
         match self {
             Self::BadRequest(problem)
             | Self::NotFound(problem)
+            | Self::Gone(problem)
             | Self::NotCached(problem)
             | Self::NotAcceptable(problem) => problem.clone(),
             Self::NoSuchRange(length) => format!("the block has {length} bytes"),
@@ -366,6 +370,31 @@ mod tests {
         let tag = |query| etag(&wish(&format!("/ipfs/{cid}?{query}"), None), &cid);
         let tags: std::collections::BTreeSet<_> = queries.into_iter().map(tag).collect();
         assert_eq!(tags.len(), queries.len());
+    }
+
+    #[test]
+    fn refusals_have_the_status_that_clients_know() {
+        let why = || "why".to_owned();
+        let known = [
+            (Refusal::BadRequest(why()), 400),
+            (Refusal::ForeignHost, 403),
+            (Refusal::NotFound(why()), 404),
+            (Refusal::Method, 405),
+            (Refusal::NotAcceptable(why()), 406),
+            (Refusal::Gone(why()), 410),
+            (Refusal::NotCached(why()), 412),
+            (Refusal::NoSuchRange(10), 416),
+            (Refusal::Busy, 429),
+            (Refusal::Failed, 500),
+            (Refusal::NoNames, 501),
+            (Refusal::Timeout, 504),
+        ];
+        for (problem, status) in known {
+            let response = finish(refusal(&problem), true);
+            assert_eq!(response.status().as_u16(), status, "{problem:?}");
+            // What failed now may be here in a minute.
+            assert_eq!(header(&response, "cache-control"), "no-store");
+        }
     }
 
     #[test]

@@ -36,6 +36,14 @@ use super::{
 /// How often in a row our wants may fail to leave before the peer counts as one that does not take them.
 const FAILURES_MAX: u32 = 3;
 
+/// Wants and presences of one peer that may be passed over within [`FLOOD_TIME`] before it counts as a broken
+/// protocol: nearly 200 times what anyone keeps. One that wants a whole archive says what it still wants
+/// every half minute, and is far below that.
+const PASSED_OVER_MAX: usize = 200_000;
+
+/// How long what was passed over counts.
+const FLOOD_TIME: Duration = Duration::from_secs(60);
+
 /// What the network's task has to see to.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -73,6 +81,31 @@ struct Connected {
     /// What was given to which connection and has not left.
     on_the_way: BTreeMap<BatchId, ConnectionId>,
     failures: u32,
+    flood: Flood,
+    /// Whether what its connections still report is passed over: they had read it before they heard of it.
+    is_muted: bool,
+}
+
+/// What of a peer was passed over lately.
+#[derive(Debug, Default)]
+struct Flood {
+    since: Instant,
+    passed_over: usize,
+}
+
+impl Flood {
+    /// Counts what was passed over; returns whether that is more than anybody means. Then it begins again.
+    fn is_over(&mut self, now: Instant, passed_over: usize) -> bool {
+        if now > self.since + FLOOD_TIME {
+            *self = Self { since: now, passed_over: 0 };
+        }
+        self.passed_over += passed_over;
+        let is_over = self.passed_over > PASSED_OVER_MAX;
+        if is_over {
+            *self = Self { since: now, passed_over: 0 };
+        }
+        is_over
+    }
 }
 
 impl Default for Behaviour {
@@ -142,14 +175,25 @@ impl Behaviour {
     pub(crate) fn mute(&mut self, peer: PeerId) {
         self.server.on_gone(&peer);
         self.client.on_refused(self.now(), &peer);
-        let connections = self.peers.get(&peer).into_iter().flat_map(|peer| &peer.connections);
-        for connection in connections {
+        let Some(connected) = self.peers.get_mut(&peer) else { return };
+        connected.is_muted = true;
+        for connection in &connected.connections {
             let handler = NotifyHandler::One(*connection);
             self.events.push_back(ToSwarm::NotifyHandler {
                 peer_id: peer,
                 handler,
                 event: Order::Mute,
             });
+        }
+    }
+
+    /// A peer said that it is a node of ours: it reads message after message of a stream.
+    pub(crate) fn on_kin(&mut self, peer: PeerId) {
+        let connections = self.peers.get(&peer).into_iter().flat_map(|peer| &peer.connections);
+        for connection in connections {
+            let handler = NotifyHandler::One(*connection);
+            let event = Order::KeepStreams;
+            self.events.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event });
         }
     }
 
@@ -192,12 +236,20 @@ impl Behaviour {
     }
 
     fn on_received(&mut self, peer: PeerId, message: Incoming) {
+        if self.peers.get(&peer).is_none_or(|connected| connected.is_muted) {
+            return;
+        }
         let Incoming { wants, is_full, blocks, presences, passed_over, .. } = message;
         self.passed_over += passed_over as u64;
         if !blocks.is_empty() || !presences.is_empty() {
             self.client.on_message(self.now(), peer, blocks, &presences);
         }
-        self.server.on_wants(peer, wants, is_full);
+        let unheard = passed_over + self.server.on_wants(peer, wants, is_full);
+        let now = self.now();
+        let flood = self.peers.get_mut(&peer).map(|connected| &mut connected.flood);
+        if flood.is_some_and(|flood| flood.is_over(now, unheard)) {
+            self.tell(Event::Violation { peer });
+        }
     }
 
     fn on_parcel_gone(&mut self, peer: PeerId, parcel: Parcel, has_left: bool) {

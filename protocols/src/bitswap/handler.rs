@@ -3,8 +3,8 @@
 //! Others open as many streams as they like, up to [`INBOUND_MAX`], and send one message on each or many.
 //! We send one message after the other. Whether a peer reads more than one message of a stream cannot be
 //! asked, so the first stream is left open, and taken up again only when the peer has left it open for
-//! [`PROOF`]; until then every message has a stream of its own. A kept stream that ends, or breaks while a
-//! message is written, costs nothing: the message goes out on a new one.
+//! [`PROOF`]; until then every message has a stream of its own. Of nodes of ours it is known. A kept stream
+//! that ends, or breaks while a message is written, costs nothing: the message goes out on a new one.
 
 use std::{
     collections::VecDeque,
@@ -59,6 +59,8 @@ const TRIES_MAX: u32 = 3;
 pub(crate) enum Order {
     /// Send this.
     Send(Parcel, Message),
+    /// The peer reads more than one message of a stream.
+    KeepStreams,
     /// Hear this peer no more.
     Mute,
 }
@@ -94,6 +96,8 @@ pub(crate) struct Handler {
     /// Whether the peer was asked for something: then it has a reason to send long messages.
     is_asked: Arc<AtomicBool>,
     is_muted: bool,
+    /// Whether a stream needs no proof before it is taken up again.
+    keeps_streams: bool,
     /// What to send, our wants first: at most one of them, and as many answers as the server allows.
     queue: VecDeque<(Parcel, Message)>,
     outbound: Outbound,
@@ -148,6 +152,7 @@ impl Handler {
             inbound: FuturesUnordered::new(),
             is_asked: Arc::default(),
             is_muted: false,
+            keeps_streams: false,
             queue: VecDeque::new(),
             outbound: Outbound::Idle,
             kept: None,
@@ -260,7 +265,8 @@ impl Handler {
 
     /// Sends a message on the kept stream; returns whether it needs a new one instead.
     fn send(&mut self, letter: Letter) -> bool {
-        match self.kept.take_if(|kept| kept.since.elapsed() >= PROOF) {
+        let keeps_streams = self.keeps_streams;
+        match self.kept.take_if(|kept| keeps_streams || kept.since.elapsed() >= PROOF) {
             Some(Kept { stream, since }) => {
                 self.write(letter, stream, Some(since));
                 false
@@ -382,6 +388,7 @@ impl ConnectionHandler for Handler {
                 self.queue.push_front((Parcel::Wants, message));
             }
             Order::Send(parcel, message) => self.queue.push_back((parcel, message)),
+            Order::KeepStreams => self.keeps_streams = true,
             Order::Mute => self.mute(),
         }
     }

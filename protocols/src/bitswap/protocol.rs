@@ -39,6 +39,10 @@ const MESSAGE: Duration = Duration::from_secs(60);
 /// streams a connection holds 2 MiB of them.
 const SMALL_BYTES: usize = 64 * 1024;
 
+/// Messages of this size and more are read into blocks, and hashed, on a thread of their own: meanwhile the
+/// connection goes on. For less, a thread costs more time than it saves.
+const THREADED_BYTES_MIN: usize = 256 * 1024;
+
 /// Room for longer messages of peers that were asked for something: 16 of the longest at a time.
 const ASKED_BYTES_MAX: usize = 64 << 20;
 
@@ -138,6 +142,21 @@ pub(crate) struct Incoming {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+impl Incoming {
+    fn decode(bytes: Vec<u8>, room: Option<OwnedSemaphorePermit>) -> Result<Self, ReadError> {
+        let message = Message::decode(&bytes).map_err(ReadError::Violation)?;
+        drop(bytes);
+        Ok(Self {
+            wants: message.wants,
+            is_full: message.is_full,
+            blocks: message.blocks.into_iter().map(|claim| claim.name()).collect(),
+            presences: message.presences,
+            passed_over: message.passed_over,
+            _room: room,
+        })
+    }
+}
+
 /// Why a stream brings nothing more.
 #[derive(Debug)]
 pub(super) enum ReadError {
@@ -160,22 +179,15 @@ pub(super) async fn read(
     let rest = async {
         let length = read_length(stream, first).await?;
         let room = room.take(length, is_asked()).await;
-        let mut bytes = Vec::new();
-        // Memory grows with what arrives, not with what is announced.
-        let taken = stream.take(length as u64).read_to_end(&mut bytes).await;
-        if taken.map_err(|_| ReadError::Cut)? < length {
-            return Err(ReadError::Cut);
+        // There is room for all of it. Zeroes of the system take no memory before something is written.
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).await.map_err(|_| ReadError::Cut)?;
+        if length < THREADED_BYTES_MIN {
+            return Incoming::decode(bytes, room);
         }
-        let message = Message::decode(&bytes).map_err(ReadError::Violation)?;
-        drop(bytes);
-        Ok(Incoming {
-            wants: message.wants,
-            is_full: message.is_full,
-            blocks: message.blocks.into_iter().map(|claim| claim.name()).collect(),
-            presences: message.presences,
-            passed_over: message.passed_over,
-            _room: room,
-        })
+        let decoding = tokio::task::spawn_blocking(move || Incoming::decode(bytes, room));
+        // It fails only when the runtime ends.
+        decoding.await.unwrap_or(Err(ReadError::Cut))
     };
     timeout(MESSAGE, rest).await.unwrap_or(Err(ReadError::Cut))
 }

@@ -106,6 +106,9 @@ impl Actor {
             return;
         }
         self.keep_addresses(peer, addresses, info);
+        if is_ours {
+            self.swarm.behaviour_mut().bitswap.on_kin(peer);
+        }
         if is_new && is_ours {
             self.discovery.on_new_contact(Instant::now(), self.peers.ids().count());
             self.tell(Event::PeerConnected(peer));

@@ -24,11 +24,11 @@ const BOB: u8 = 2;
 const KUBO: u8 = 50;
 const OTHER: u8 = 51;
 
-fn block(number: u32) -> Block {
+pub(super) fn block(number: u32) -> Block {
     Block::new(Codec::Raw, number.to_be_bytes().to_vec())
 }
 
-fn blocks(numbers: std::ops::Range<u32>) -> Vec<Block> {
+pub(super) fn blocks(numbers: std::ops::Range<u32>) -> Vec<Block> {
     numbers.map(block).collect()
 }
 
@@ -40,7 +40,7 @@ fn want(cid: Cid, ask: Ask) -> Want {
     Want { cid, ask, priority: 1, send_dont_have: true }
 }
 
-fn asking_for(blocks: &[Block]) -> Message {
+pub(super) fn asking_for(blocks: &[Block]) -> Message {
     let wants = blocks.iter().map(|block| want(*block.cid(), Ask::Block)).collect();
     Message { wants, ..Message::default() }
 }
@@ -55,7 +55,7 @@ async fn take(fetch: &mut Fetch) -> Vec<Block> {
 }
 
 /// Fetches blocks, and compares them with what they should be.
-async fn fetch_all(node: &Node, from: &[u8], wanted: &[Block]) {
+pub(super) async fn fetch_all(node: &Node, from: &[u8], wanted: &[Block]) {
     let from = from.iter().map(|number| peer(*number)).collect();
     let mut fetch = node.handle.fetch(cids(wanted), from, Search::Never).await.unwrap();
     let mut got = take(&mut fetch).await;
@@ -79,7 +79,7 @@ async fn receives(foreigner: &mut Foreigner, wanted: &[Block]) {
 }
 
 /// A node with blocks, and a foreigner that is one of its operator's own peers.
-async fn alice_and_kubo(
+pub(super) async fn alice_and_kubo(
     shelf: Vec<Block>,
     protocol: StreamProtocol,
     reader: Reader,
@@ -178,7 +178,7 @@ async fn after_ten_seconds_of_idleness_both_sides_go_on() {
 }
 
 #[tokio::test]
-async fn presences_are_answered_and_a_cancel_is_heard() {
+async fn what_is_here_and_what_is_not_is_said() {
     let shelf = blocks(0..2);
     let (_alice, mut kubo) = alice_and_kubo(shelf.clone(), NEWEST, Reader::Loops).await;
     let (here, absent) = (*shelf[0].cid(), *block(9).cid());
@@ -187,6 +187,41 @@ async fn presences_are_answered_and_a_cancel_is_heard() {
     let presences = kubo.next().await.presences;
     let expected = |presence: &Presence| presence.is_here == (presence.cid == here);
     assert!(presences.len() == 2 && presences.iter().all(expected), "{presences:?}");
+}
+
+#[tokio::test]
+async fn a_cancel_is_heard() {
+    let (mut alice, mut kubo) = alice_and_kubo(Vec::new(), NEWEST, Reader::Loops).await;
+    let wanted = blocks(0..3);
+    kubo.send(&[asking_for(&wanted)]).await;
+    assert_eq!(kubo.next().await.presences.len(), 3);
+    stand(&mut alice, 3).await;
+    let cancelled = wanted[..2].iter().map(|block| want(*block.cid(), Ask::Cancel)).collect();
+    kubo.send(&[Message { wants: cancelled, ..Message::default() }]).await;
+    stand(&mut alice, 1).await;
+    // All three arrive; only the one that is still wanted is looked up again.
+    alice.handle.stored(cids(&wanted)).await;
+    let presences = kubo.next().await.presences;
+    assert_eq!(presences, [Presence { cid: *wanted[2].cid(), is_here: false }]);
+}
+
+#[tokio::test]
+async fn a_full_wantlist_takes_the_place_of_the_one_before() {
+    let (mut alice, mut kubo) = alice_and_kubo(Vec::new(), NEWEST, Reader::Loops).await;
+    kubo.send(&[asking_for(&blocks(0..40))]).await;
+    stand(&mut alice, 40).await;
+    kubo.send(&[Message { is_full: true, ..asking_for(&blocks(38..43)) }]).await;
+    stand(&mut alice, 5).await;
+    kubo.send(&[Message { is_full: true, ..Message::default() }]).await;
+    stand(&mut alice, 0).await;
+}
+
+/// Waits until so many wants stand.
+async fn stand(node: &mut Node, wants: usize) {
+    let stand = async |handle: &dunlin_protocols::Handle| {
+        (handle.counters().await.wants_standing == wants as u64).then_some(())
+    };
+    node.settles(stand).await;
 }
 
 #[tokio::test]
@@ -217,7 +252,7 @@ async fn older_versions_are_spoken_both_ways() {
 }
 
 /// Has a foreigner serve blocks.
-fn serve(foreigner: Foreigner, shelf: Vec<Block>) -> tokio::task::JoinHandle<()> {
+pub(super) fn serve(foreigner: Foreigner, shelf: Vec<Block>) -> tokio::task::JoinHandle<()> {
     foreigner.answer(move |message| {
         let wanted = |want: &Want| shelf.iter().find(|block| *block.cid() == want.cid).cloned();
         let asked = message.wants.iter().filter(|want| want.ask != Ask::Cancel);
@@ -384,38 +419,6 @@ async fn a_fetch_that_is_dropped_takes_its_wants_back() {
     let cancelled = kubo.next().await.wants;
     assert!(cancelled.iter().all(|want| want.ask == Ask::Cancel && wanted.contains(&want.cid)));
     assert_eq!(cancelled.len(), 5);
-}
-
-#[tokio::test]
-async fn eight_hundred_thousand_wants_cost_little_memory() {
-    // Its own peer, so that all of them are looked up; a shell that finds nothing.
-    let (mut alice, mut kubo) = alice_and_kubo(Vec::new(), NEWEST, Reader::Loops).await;
-    let before = resident_mib();
-    let (messages, wants) = (16, 50_000);
-    for message in 0..messages {
-        let cid = |number: u32| Block::new(Codec::Raw, number.to_be_bytes().to_vec());
-        let wants = (message * wants..(message + 1) * wants).map(cid);
-        kubo.send(&[asking_for(&wants.collect::<Vec<_>>())]).await;
-    }
-    let all = u64::from(messages * wants);
-    // What is kept was looked up; the rest was passed over.
-    let counters = alice
-        .settles(async |handle| {
-            let counters = handle.counters().await;
-            let read = counters.wants_refused >= all - u64::from(messages) * 1_024;
-            (read && counters.wants_standing <= 1_024).then_some(counters)
-        })
-        .await;
-    assert_eq!(counters.violations, 0, "to want a lot is no misconduct");
-    // Other tests in this process take memory, too; keeping it all would take 450 MiB.
-    let grown = resident_mib().saturating_sub(before);
-    println!("resident memory grew by {grown} MiB");
-    assert!(grown < 100, "{grown} MiB");
-}
-
-fn resident_mib() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1_024
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod common;
 mod bitswap;
 mod discovery;
 mod exchange;
+mod flood;
 mod gossip;
 mod hostile;
 mod limits;

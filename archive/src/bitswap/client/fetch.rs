@@ -9,11 +9,12 @@ use super::{Action, FetchId, Search};
 use crate::{Attempt, AttemptOutcome, Outcome};
 
 /// Wants of one fetch that one peer is asked for at a time. Helia queues ten messages a peer and others
-/// keep 1,024 wants; more than 32 gain nothing where the line is as slow as a disk.
+/// keep 1,024 wants; more than 32 gain nothing where the line is as slow as a disk. Half of it must be free
+/// before it is filled again: few messages with many wants.
 const WINDOW: usize = 32;
 
-/// How many of a peer's window must be free before it is filled again: few messages with many wants.
-const REFILL: usize = WINDOW / 2;
+/// The same for a peer that sends many blocks in one message: they are small, or it has them at hand.
+const WINDOW_OF_BATCHES: usize = ROOM;
 
 /// Candidates that are connected to and asked at the same time.
 const ACTIVE_MAX: usize = 8;
@@ -195,14 +196,15 @@ impl Fetch {
     }
 
     /// Returns what to ask a peer for: as much as its window, `peer_room` and the caller allow.
-    pub(super) fn assign(&mut self, peer: &PeerId, peer_room: usize) -> Vec<Cid> {
+    pub(super) fn assign(&mut self, peer: &PeerId, peer_room: usize, batches: bool) -> Vec<Cid> {
+        let window = if batches { WINDOW_OF_BATCHES } else { WINDOW };
         let in_flight = self.in_flight.get(peer).copied().unwrap_or_default();
         let room = ROOM.saturating_sub(self.in_flight_all + self.untaken);
-        let room = room.min(peer_room).min(WINDOW.saturating_sub(in_flight));
+        let room = room.min(peer_room).min(window.saturating_sub(in_flight));
         // Few at a time would be many messages; but the last ones do not wait.
         if room == 0
             || self.open.is_empty()
-            || (in_flight > 0 && room < REFILL.min(self.open.len()))
+            || (in_flight > 0 && room < (window / 2).min(self.open.len()))
         {
             return Vec::new();
         }

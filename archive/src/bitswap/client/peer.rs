@@ -18,6 +18,9 @@ const ASKED_MAX: usize = 256;
 /// had them under way. They are remembered, so that it is not blamed.
 const PAST_MAX: usize = 2_048;
 
+/// Blocks in one message of a peer that gathers what it sends.
+const GATHERED_MIN: u32 = 8;
+
 /// How a peer can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Link {
@@ -52,6 +55,8 @@ pub(super) struct Peer {
     is_fresh: bool,
     /// When it last gave something, or began to owe it.
     progress: Instant,
+    /// Whether it sent many blocks in one message.
+    batches: bool,
     /// How often it was asked. Priorities fall with it, so that what was wanted first comes first.
     asked_ever: i32,
 }
@@ -98,6 +103,17 @@ impl Peer {
     /// Returns how many more wants it may be asked for.
     pub(super) fn room(&self) -> usize {
         ASKED_MAX.saturating_sub(self.asked.len())
+    }
+
+    /// Returns whether it gathers many blocks in one message. One that does not may have a short queue of
+    /// messages, as Helia does, and forgets what finds no room there.
+    pub(super) fn batches(&self) -> bool {
+        self.batches
+    }
+
+    /// Notes how many blocks of ours were in one message of it.
+    pub(super) fn served(&mut self, blocks: u32) {
+        self.batches |= blocks >= GATHERED_MIN;
     }
 
     /// Returns when something has to be done about it.
