@@ -31,6 +31,7 @@ pub mod catalog;
 pub mod dag;
 mod error;
 mod import;
+pub mod ipns;
 mod names;
 mod pin;
 mod retrieval;
