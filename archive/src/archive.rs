@@ -3,6 +3,9 @@
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
 
+mod publishing;
+mod tables;
+
 use std::{collections::BTreeMap, path::Path};
 
 use dunlin_wire::{
@@ -16,6 +19,8 @@ use redb::{
 };
 use sha2::{Digest as _, Sha256};
 
+pub use self::publishing::Publication;
+use self::tables::{count_down, count_up, stored_cid, stored_links};
 use crate::{
     OpenError, Pin, PutError, ReadError,
     catalog::{self, CatalogError, Entry, Root},
@@ -36,9 +41,6 @@ const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> = TableDefinition::new("
 
 /// How many public pins reach each block; none of the others are here.
 const PUBLIC: TableDefinition<'_, &[u8], u64> = TableDefinition::new("public");
-
-/// Most links of one object: payload blocks of the largest segment, with room.
-const LINKS_BYTES_MAX: usize = 1024 * 1024;
 
 /// What an archive may use.
 #[derive(Clone, Debug)]
@@ -510,17 +512,6 @@ fn read_stats(meta: &impl ReadableTable<&'static str, u64>) -> Result<Stats, Sto
     Ok(Stats { blocks: read("blocks")?, bytes: read("bytes")? })
 }
 
-/// Keys of our own tables are CIDs that we wrote, unless the disk changed them.
-fn stored_cid(bytes: &[u8]) -> Result<Cid, StorageError> {
-    Cid::try_from(bytes).map_err(|_| StorageError::Corrupted("a key is no CID".to_owned()))
-}
-
-/// Values of our own tables are lists of CIDs that we wrote, unless the disk changed them.
-fn stored_links(bytes: &[u8]) -> Result<Vec<Cid>, StorageError> {
-    cbor::decode(bytes, LINKS_BYTES_MAX)
-        .map_err(|_| StorageError::Corrupted("links are no list of CIDs".to_owned()))
-}
-
 /// The tables of one write transaction.
 struct Writer<'a> {
     meta: Table<'a, &'static str, u64>,
@@ -596,12 +587,13 @@ impl<'a> Writer<'a> {
         for block in update.added {
             self.put(&Object::leaf(nodes.clone(), block))?;
         }
+        self.retire(pin, &update.removed)?;
         for cid in &update.removed {
             self.unpin(&nodes, cid)?;
         }
         let root = (update.root.cid.to_bytes(), update.root.count);
         self.catalogs.insert(pin.as_str(), (root.0.as_slice(), root.1))?;
-        Ok(())
+        self.put_own_root(pin)
     }
 
     /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
@@ -672,24 +664,4 @@ impl<'a> Writer<'a> {
         self.meta.insert("bytes", self.now.bytes)?;
         Ok((self.before, self.now))
     }
-}
-
-fn count_up(counts: &mut Table<'_, &'static [u8], u64>, key: &[u8]) -> Result<(), StorageError> {
-    let count = counts.get(key)?.map_or(0, |count| count.value());
-    counts.insert(key, count + 1)?;
-    Ok(())
-}
-
-/// Returns whether that was the last one.
-fn count_down(
-    counts: &mut Table<'_, &'static [u8], u64>,
-    key: &[u8],
-) -> Result<bool, StorageError> {
-    let count = counts.get(key)?.map_or(0, |count| count.value());
-    if count > 1 {
-        counts.insert(key, count - 1)?;
-    } else {
-        counts.remove(key)?;
-    }
-    Ok(count <= 1)
 }

@@ -33,10 +33,13 @@ mod error;
 mod import;
 pub mod ipns;
 mod names;
+pub mod naming;
 mod pin;
+pub mod providing;
 mod retrieval;
+pub mod roots;
 
-pub use archive::{Archive, Config, Digest, Object, Stats};
+pub use archive::{Archive, Config, Digest, Object, Publication, Stats};
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};
 pub use names::{stored_block, stored_names};

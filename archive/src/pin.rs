@@ -13,6 +13,12 @@ impl Pin {
     /// What the pins of a node's own segments begin with.
     pub const OWN: &str = "own/";
 
+    /// What the pins begin with of what strangers may have.
+    pub const PUBLIC: &str = PUBLIC;
+
+    /// What the pins begin with of what was published and is kept for those who still have its root.
+    pub(crate) const RETIRED: &str = "public/retired/";
+
     /// Segments of `collection` that this node sealed.
     #[must_use]
     pub fn own(collection: &str) -> Self {
@@ -31,10 +37,30 @@ impl Pin {
         Self(format!("templates/{collection}/{signer}"))
     }
 
-    /// The nodes of the catalog of what another pin holds.
+    /// The nodes of the catalog of what another pin holds. Strangers may have it where they may have that.
     #[must_use]
     pub fn catalog(of: &Self) -> Self {
-        Self(format!("catalog/{}", of.0))
+        match of.0.strip_prefix(PUBLIC) {
+            Some(name) => Self::public(&format!("catalog/{name}")),
+            None => Self(format!("catalog/{}", of.0)),
+        }
+    }
+
+    /// The root over the catalogs of own segments.
+    #[must_use]
+    pub fn own_root() -> Self {
+        Self("root/own".to_owned())
+    }
+
+    /// The root over everything public, as it was published last.
+    #[must_use]
+    pub fn published() -> Self {
+        Self::public("root")
+    }
+
+    /// What left the public root with this publication: strangers may be about to fetch it.
+    pub(crate) fn retired(publication: u64) -> Self {
+        Self(format!("{}{publication}", Self::RETIRED))
     }
 
     /// Blocks that were imported under `name` and are the operator's own business.
