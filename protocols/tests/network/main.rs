@@ -11,4 +11,5 @@ mod exchange;
 mod gossip;
 mod hostile;
 mod limits;
+mod naming;
 mod transports;
