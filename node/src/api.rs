@@ -5,6 +5,7 @@ mod collections;
 mod convert;
 mod error;
 mod metrics;
+mod publishing;
 mod query;
 mod segments;
 mod status;
@@ -72,6 +73,8 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/blocks/{cid}", get(segments::block))
         .route("/v1/archive", get(segments::archive))
         .route("/v1/archive/import", post(upload::import))
+        .route("/v1/archive/publish", post(publishing::publish))
+        .route("/v1/archive/resolve", post(publishing::resolve))
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/publish", post(templates::publish))
         .route("/v1/templates/adopt", post(templates::adopt))

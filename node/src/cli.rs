@@ -336,8 +336,8 @@ pub(crate) enum SegmentsCommand {
         #[arg(long)]
         dht: bool,
     },
-    /// Tell the DHT that this node has segments. Whoever keeps its records learns their CIDs; the blocks
-    /// themselves are served as before, to your own peers.
+    /// Have the DHT told that this node has public objects, now and again. Whoever keeps its records learns
+    /// their CIDs, so what is not public is refused: make it so with `dunlin archive import --public`.
     Provide {
         /// Their CIDs.
         #[arg(required = true)]

@@ -92,6 +92,14 @@ pub(crate) struct EngineConfig {
 pub(crate) struct ArchiveConfig {
     /// Largest size of all blocks.
     pub(crate) bytes_max: u64,
+    /// Whether what is public is published under the node's name and told to the DHT.
+    pub(crate) publish: bool,
+    /// How long a record of the name is valid.
+    pub(crate) ipns_lifetime: Duration,
+    /// How often the DHT is told again.
+    pub(crate) provide_every: Duration,
+    /// Objects that the operator may name to be told of.
+    pub(crate) provide_max: usize,
 }
 
 /// The trustless gateway.
@@ -252,7 +260,10 @@ impl ApiConfig {
 }
 
 /// Seconds.
-const DAY: u64 = 24 * 60 * 60;
+const HOUR: u64 = 60 * 60;
+
+/// Seconds.
+const DAY: u64 = 24 * HOUR;
 
 impl EngineConfig {
     fn read(section: &mut Section<'_>) -> Self {
@@ -276,7 +287,18 @@ impl EngineConfig {
 impl ArchiveConfig {
     fn read(section: &mut Section<'_>) -> Self {
         const MIB: u64 = 1 << 20;
-        Self { bytes_max: section.integer("mib_max", 10_240, 1..=1 << 30) * MIB }
+        let mut hours =
+            |key, default, range| Duration::from_secs(section.integer(key, default, range) * HOUR);
+        let ipns_lifetime = hours("ipns_hours", 48, 1..=720);
+        let provide_every = hours("provide_hours", 22, 1..=47);
+        let provide_max = section.integer("provide_max", 1000, 0..=8000);
+        Self {
+            bytes_max: section.integer("mib_max", 10_240, 1..=1 << 30) * MIB,
+            publish: section.boolean("publish", true),
+            ipns_lifetime,
+            provide_every,
+            provide_max: usize::try_from(provide_max).unwrap_or(usize::MAX),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod fetch;
 mod gateways;
 mod logging;
 mod node;
+mod publisher;
 mod responder;
 mod shared;
 mod sharing;
@@ -26,6 +27,7 @@ pub(crate) use self::{
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
+    publisher::{Progress as PublishProgress, PublishError, Published},
     shared::{Observed, Shared},
     sharing::{Held, Judged, SharingError},
 };

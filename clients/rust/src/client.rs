@@ -13,9 +13,10 @@ use crate::{
     ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
     ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck,
     IngestRequest, KnnAnswer, KnnQuery, LedgerView, NodeStatus, Peers, ProvideRequest,
-    ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest, RemoveResponse,
-    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
-    Templates, TrajectoryAnswer, TrajectoryQuery,
+    ProvideResponse, PublishRequest, PublishResponse, PublishedName, Quality, RemoveRequest,
+    RemoveResponse, ResolveRequest, ResolvedName, ScoresAnswer, ScoresQuery, SealRequest,
+    SealResponse, Segment, SegmentPage, SegmentsQuery, Templates, TrajectoryAnswer,
+    TrajectoryQuery,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -219,11 +220,11 @@ impl Client {
         self.post("/v1/segments/fetch", request)
     }
 
-    /// Tells the DHT that the node has segments.
+    /// Has the DHT told that the node has public objects, now and again.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`]; one that is not archived here is an error, and none is provided then.
+    /// See [`ClientError`]; one that is not public here is an error, and none is provided then.
     pub fn provide(&self, request: &ProvideRequest) -> Result<ProvideResponse, ClientError> {
         self.post("/v1/segments/provide", request)
     }
@@ -235,6 +236,24 @@ impl Client {
     /// See [`ClientError`].
     pub fn archive(&self) -> Result<ArchiveStatus, ClientError> {
         self.get("/v1/archive")
+    }
+
+    /// Publishes everything public under the node's name, now.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn publish_name(&self) -> Result<PublishedName, ClientError> {
+        self.post("/v1/archive/publish", &())
+    }
+
+    /// Asks the DHT what a name stands for.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn resolve(&self, name: &str) -> Result<ResolvedName, ClientError> {
+        self.post("/v1/archive/resolve", &ResolveRequest { name: name.to_owned() })
     }
 
     /// Returns the regimes nearest to a vector.

@@ -24,7 +24,8 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
-    FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse,
+    FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse, Providing, PublishedName,
+    ResolveRequest, ResolvedName,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

@@ -44,7 +44,10 @@ pub(super) async fn import(
     let imported = read(&shared, body, move |shared, input| {
         dunlin_archive::import(&shared.archive, input, visibility)
     });
-    let imported = imported.await?;
+    let imported = imported.await;
+    // Also what came before a damage stays.
+    shared.publisher.look();
+    let imported = imported?;
     Ok(Json(json::ImportResponse {
         roots: imported.roots.iter().map(ToString::to_string).collect(),
         blocks: imported.blocks,

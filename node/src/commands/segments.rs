@@ -53,7 +53,7 @@ pub(super) fn segments(
         SegmentsCommand::Provide { cids } => {
             let answer = client.provide(&ProvideRequest { cids })?;
             out.show(&answer, |ProvideResponse { provided }| {
-                format!("{provided} segments are provided on the DHT")
+                format!("{provided} objects are provided on the DHT, now and again")
             })?;
         }
         SegmentsCommand::Fetch { cids, peers, gateways, payload, dht } => {

@@ -34,6 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
                 shared.network.stored(cids).await;
                 shared.archived();
                 shared.news.notify_one();
+                shared.publisher.look();
                 Duration::ZERO
             }
             Err(cause) => {

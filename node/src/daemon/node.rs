@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announcer, archiver, network_config,
+    publisher::{self, Publisher},
     responder::Responder,
     shared::{Parts, Shared},
     sharing::Sharing,
@@ -68,9 +69,19 @@ impl Node {
         };
         let trust = Trust::new(trust, trust_file.records());
         let (network, events, running) =
-            Network::start(network_config(&config.network), identity, trust).await?;
-        let shared =
-            Shared::new(Parts { config, dir, engine, archive, network, sharing, api_address });
+            Network::start(network_config(&config.network), identity.clone(), trust).await?;
+        let (publisher, wishes) = publisher::Handle::new();
+        let shared = Shared::new(Parts {
+            config,
+            dir,
+            engine,
+            archive,
+            network,
+            sharing,
+            publisher,
+            api_address,
+        });
+        let publisher = Publisher::open(Arc::clone(&shared), identity)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
@@ -82,6 +93,7 @@ impl Node {
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(publisher.run(wishes, stop.clone()));
         let mut responder = JoinSet::new();
         let (idle, responder_idle) = oneshot::channel();
         responder.spawn(Responder::new(Arc::clone(&shared), trust_file).run(

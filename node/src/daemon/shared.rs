@@ -13,7 +13,7 @@ use dunlin_protocols::{Handle, PeerId};
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{clock, sharing::Sharing};
+use super::{clock, publisher, sharing::Sharing};
 use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) archive: Archive,
     pub(crate) network: Handle,
     pub(crate) sharing: Sharing,
+    /// Publishes what is public.
+    pub(crate) publisher: publisher::Handle,
     /// Wakes the archiver: segments were sealed.
     pub(crate) sealed: Notify,
     /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
@@ -75,12 +77,14 @@ pub(super) struct Parts {
     pub(super) archive: Archive,
     pub(super) network: Handle,
     pub(super) sharing: Sharing,
+    pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, dir, engine, archive, network, sharing, api_address } = parts;
+        let Parts { config, dir, engine, archive, network, sharing, publisher, api_address } =
+            parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
             config,
@@ -89,6 +93,7 @@ impl Shared {
             archive,
             network,
             sharing,
+            publisher,
             sealed: Notify::new(),
             arrived: Notify::new(),
             news: Notify::new(),
