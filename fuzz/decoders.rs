@@ -16,6 +16,8 @@ use dunlin_archive::{
     bitswap::{self, Version, WANTS_MAX},
     car,
     dag::{self, Source},
+    ipns::{Name, Record as NameRecord},
+    roots::Roots,
     sealing::{KEY_BYTES, SealedRoot, SealingKey, Zeroizing},
 };
 use dunlin_engine::{
@@ -47,7 +49,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 24] = [
+pub(crate) const TARGETS: [(&str, Decoder); 26] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -72,6 +74,8 @@ pub(crate) const TARGETS: [(&str, Decoder); 24] = [
     ("car", car),
     ("unixfs", unixfs),
     ("dag_cbor", dag_cbor),
+    ("ipns_record", ipns_record),
+    ("roots", roots),
 ];
 
 /// A lossless segment, whose link is replaced by one to the bytes that are its payload.
@@ -115,6 +119,22 @@ impl Payload for Sample {
 /// The key with which samples are signed.
 pub(crate) fn keypair() -> Keypair {
     Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes are a key")
+}
+
+/// A record of the samples' key, whenever it ends.
+fn ipns_record(data: &[u8]) -> bool {
+    let name = Name::of(&keypair().public().to_peer_id()).expect("an Ed25519 key");
+    let Ok(record) = NameRecord::read(&name, data) else { return false };
+    assert_eq!(record.bytes(), data);
+    assert!(record.compare(&record).is_eq());
+    assert!(record.cid().is_none() || record.value().starts_with(b"/ipfs/"));
+    true
+}
+
+fn roots(data: &[u8]) -> bool {
+    let Ok(roots) = Roots::decode(data) else { return false };
+    assert_eq!(roots.to_block().bytes(), data);
+    true
 }
 
 fn canonical<T: Serialize + DeserializeOwned>(data: &[u8]) -> bool {

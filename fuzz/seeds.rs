@@ -6,11 +6,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use dunlin_archive::{
     bitswap::{Ask, Claim, Kind as BlockKind, Message as Bitswap, Presence, Version, Want},
     car, dag,
+    ipns::{Record as NameRecord, Terms},
+    roots::{Listed, Roots},
 };
 use dunlin_engine::{
     Budget, CollectionName, CollectionSpec, Compaction, Config, Dim, Engine, EntityId, ErrorBound,
@@ -56,6 +59,21 @@ fn main() {
     trust(&corpus);
     templates(&corpus);
     graphs(&corpus);
+    names(&corpus);
+}
+
+fn names(corpus: &Corpus) {
+    let cid = *Block::new(Codec::DagCbor, vec![0x80]).cid();
+    let terms = Terms {
+        value: format!("/ipfs/{cid}"),
+        sequence: 3,
+        eol: SystemTime::UNIX_EPOCH + Duration::from_millis(NOW_MS),
+        ttl: Duration::from_secs(60),
+    };
+    let record = NameRecord::sign(&keypair(), &terms).expect("an Ed25519 key");
+    corpus.add("ipns_record", "both-versions", record.bytes());
+    let roots = Roots::new(vec![Listed("servers".to_owned(), cid, 300)], vec![cid]);
+    corpus.add("roots", "one-each", roots.to_block().bytes());
 }
 
 /// The folder of all corpora.

@@ -31,6 +31,15 @@ KUBO = "v0.41.0"
 stopping = threading.Event()
 
 
+def varint(number):
+    """Seven bits a byte, the lowest first."""
+    head = bytearray()
+    while number >= 0x80:
+        head.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(head) + bytes([number])
+
+
 class Failed(Exception):
     """Why something failed, in one line."""
 
@@ -59,6 +68,16 @@ def end_on_signals(seconds):
     for kind in kinds:
         signal.signal(kind, end)
     signal.alarm(seconds)
+
+
+def dunlin_program(named):
+    """Returns the program to test, built when none is named."""
+    if named:
+        return pathlib.Path(named).resolve()
+    root = HERE.parent
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
+    subprocess.run(["cargo", "build", "--package", "dunlin", "--locked"], cwd=root, check=True)
+    return target / "debug" / "dunlin"
 
 
 def free_port():
@@ -196,9 +215,11 @@ class Dunlin:
         self.start(**self.settings)
 
     def ask(self, method, path, body=None):
+        return self.ask_raw(method, path, None if body is None else json.dumps(body).encode())
+
+    def ask_raw(self, method, path, data):
         address = (self.folder / "api.address").read_text().strip()
         token = (self.folder / "api.token").read_text().strip()
-        data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"http://{address}{path}", data, method=method,
             headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
@@ -256,7 +277,19 @@ class Dunlin:
         return served
 
     def provide(self, cids):
-        self.ask("POST", "/v1/segments/provide", {"cids": cids, "private": True})
+        """Makes blocks public and has them found: what is private is never told to a DHT."""
+        self.import_public(cids)
+        self.ask("POST", "/v1/segments/provide", {"cids": cids})
+
+    def import_public(self, cids):
+        """Takes blocks of this node in again as a CAR file that strangers may have."""
+        binary = {cid: base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8)) for cid in cids}
+        # {"roots": [the first one], "version": 1} as DAG-CBOR.
+        root = b"\xd8\x2a\x58\x25\x00" + binary[cids[0]]
+        sections = [b"\xa2\x65roots\x81" + root + b"\x67version\x01"]
+        sections += [binary[cid] + self.block(cid) for cid in cids]
+        self.ask_raw("POST", "/v1/archive/import?public=true", b"".join(
+            varint(len(section)) + section for section in sections))
 
     def end(self):
         if self.process:

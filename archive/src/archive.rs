@@ -8,6 +8,7 @@ mod digest;
 mod named;
 mod pins;
 mod placements;
+mod publishing;
 mod put;
 mod read;
 mod retain;
@@ -25,6 +26,7 @@ pub use self::{
     digest::Digest,
     named::{Depth, NamedPin, PinError},
     pins::{Held, Usage},
+    publishing::Publication,
     retain::{RetainError, Retained, Retention},
 };
 use crate::{OpenError, Pin, PutError, files};

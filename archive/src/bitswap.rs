@@ -8,7 +8,7 @@
 
 mod client;
 mod message;
-mod protobuf;
+pub(crate) mod protobuf;
 mod server;
 
 use std::time::Duration;

@@ -8,7 +8,7 @@
 //! Blocks are verified by whoever hands them in, and may still have been made to harm: every loop here has
 //! a limit, and no decoder is recursive.
 
-mod cbor;
+pub(crate) mod cbor;
 mod hamt;
 mod json;
 mod path;

@@ -35,16 +35,20 @@ pub mod dag;
 mod error;
 mod files;
 mod import;
+pub mod ipns;
 mod names;
+pub mod naming;
 mod pin;
 mod places;
+pub mod providing;
 pub mod replication;
 mod retrieval;
+pub mod roots;
 pub mod sealing;
 
 pub use archive::{
-    Archive, Config, Depth, Digest, Held, NamedPin, Object, PinError, RetainError, Retained,
-    Retention, SealedCopy, Stats, Usage,
+    Archive, Config, Depth, Digest, Held, NamedPin, Object, PinError, Publication, RetainError,
+    Retained, Retention, SealedCopy, Stats, Usage,
 };
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};

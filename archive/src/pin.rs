@@ -27,6 +27,9 @@ impl Pin {
     /// What the pins of sealed copies begin with. They are public ones.
     pub const SEALED: &str = "public/sealed/";
 
+    /// What the pins begin with of what was published and is kept for those who still have its root.
+    pub(crate) const RETIRED: &str = "public/retired/";
+
     /// Segments of `collection` that this node sealed.
     #[must_use]
     pub fn own(collection: &str) -> Self {
@@ -52,6 +55,23 @@ impl Pin {
             Some(name) => Self::public(&format!("catalog/{name}")),
             None => Self(format!("catalog/{}", of.0)),
         }
+    }
+
+    /// The root over the catalogs of own segments.
+    #[must_use]
+    pub fn own_root() -> Self {
+        Self("root/own".to_owned())
+    }
+
+    /// The root over everything public, as it was published last.
+    #[must_use]
+    pub fn published() -> Self {
+        Self::public("root")
+    }
+
+    /// What left the public root with this publication: strangers may be about to fetch it.
+    pub(crate) fn retired(publication: u64) -> Self {
+        Self(format!("{}{publication}", Self::RETIRED))
     }
 
     /// Blocks that were imported under `name` and are the operator's own business.
@@ -100,10 +120,14 @@ impl Pin {
         self.0.starts_with(PUBLIC)
     }
 
-    /// Returns whether the pin holds nodes of a catalog: they change with every batch, and can be made again.
+    /// Returns whether the pin holds nodes of a catalog, or a root over catalogs: they change with every batch,
+    /// and can be made again.
     #[must_use]
     pub(crate) fn is_catalog(&self) -> bool {
-        self.0.strip_prefix(PUBLIC).unwrap_or(&self.0).starts_with("catalog/")
+        let is_node = self.0.strip_prefix(PUBLIC).unwrap_or(&self.0).starts_with("catalog/");
+        is_node
+            || [Self::own_root(), Self::published()].contains(self)
+            || self.0.starts_with(Self::RETIRED)
     }
 
     /// Returns the root of the file whose blocks this pin holds, each by itself, if it is such a pin.

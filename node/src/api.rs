@@ -6,6 +6,7 @@ mod convert;
 mod error;
 mod metrics;
 mod pins;
+mod publishing;
 mod query;
 mod replicas;
 mod segments;
@@ -79,6 +80,8 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/archive/pins", get(pins::list).post(pins::add))
         .route("/v1/archive/pins/remove", post(pins::remove))
         .route("/v1/archive/replicas", get(replicas::replicas))
+        .route("/v1/archive/publish", post(publishing::publish))
+        .route("/v1/archive/resolve", post(publishing::resolve))
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/publish", post(templates::publish))
         .route("/v1/templates/adopt", post(templates::adopt))

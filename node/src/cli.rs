@@ -352,16 +352,13 @@ pub(crate) enum SegmentsCommand {
         #[arg(long)]
         dht: bool,
     },
-    /// Tell the DHT that this node has sealed copies, the catalog of them, or other public blocks, so that anybody
-    /// finds them.
+    /// Have the DHT told that this node has public objects, now and again. Whoever keeps its records learns
+    /// their CIDs, so what is not public is refused: share its collection sealed, or make it public with
+    /// `dunlin archive import --public`.
     Provide {
         /// Their CIDs.
         #[arg(required = true)]
         cids: Vec<String>,
-        /// Private segments, too: whoever keeps the DHT's records learns their CIDs, which confirm a guess of their
-        /// content. The blocks are still served to your own peers alone.
-        #[arg(long)]
-        private: bool,
     },
 }
 

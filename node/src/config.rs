@@ -159,6 +159,14 @@ impl FromStr for ServiceAt {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         if text == "off" { Ok(Self(None)) } else { text.parse().map(|url| Self(Some(url))) }
     }
+    /// Whether what is public is published under the node's name and told to the DHT.
+    pub(crate) publish: bool,
+    /// How long a record of the name is valid.
+    pub(crate) ipns_lifetime: Duration,
+    /// How often the DHT is told again.
+    pub(crate) provide_every: Duration,
+    /// Objects that the operator may name to be told of.
+    pub(crate) provide_max: usize,
 }
 
 /// The trustless gateway.
@@ -323,7 +331,10 @@ impl ApiConfig {
 }
 
 /// Seconds.
-const DAY: u64 = 24 * 60 * 60;
+const HOUR: u64 = 60 * 60;
+
+/// Seconds.
+const DAY: u64 = 24 * HOUR;
 
 impl EngineConfig {
     fn read(section: &mut Section<'_>) -> Self {
@@ -347,6 +358,11 @@ impl EngineConfig {
 impl ArchiveConfig {
     fn read(section: &mut Section<'_>) -> Self {
         const MIB: u64 = 1 << 20;
+        let mut hours =
+            |key, default, range| Duration::from_secs(section.integer(key, default, range) * HOUR);
+        let ipns_lifetime = hours("ipns_hours", 48, 1..=720);
+        let provide_every = hours("provide_hours", 22, 1..=47);
+        let provide_max = section.integer("provide_max", 1000, 0..=8000);
         let backends = [("embedded", BackendKind::Embedded), ("kubo", BackendKind::Kubo)];
         let keep_days = section.integer("keep_days", 0, 0..=36_500);
         let replicas = section.integer("replicas", 0, 0..=REPLICAS_MAX as u64);
@@ -368,6 +384,10 @@ impl ArchiveConfig {
                 * MIB,
             replicate_for_bytes: section.integer("replicate_for_mib", 0, 0..=1 << 30) * MIB,
             backend: section.choice("backend", &backends),
+            publish: section.boolean("publish", true),
+            ipns_lifetime,
+            provide_every,
+            provide_max: usize::try_from(provide_max).unwrap_or(usize::MAX),
         }
     }
 }

@@ -12,6 +12,7 @@ mod node;
 mod opening;
 mod outside;
 mod placing;
+mod publisher;
 mod replication;
 mod responder;
 mod retention;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
     opening::{FromSealed, Unopened},
+    publisher::{Progress as PublishProgress, PublishError, Published},
     replication::Kept,
     shared::{Observed, Shared},
     shares::Share,

@@ -111,10 +111,11 @@ fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<ProviderStore> {
     let mut settings = kad::Config::new(config.kad_protocol());
     settings
         .set_record_filtering(kad::StoreInserts::FilterBoth)
-        // There are no values to republish, and the job for it would remember every key that anybody
-        // ever tried to put here.
+        // The shell decides when something is told again. The jobs of the crate would do it all at once,
+        // forget it with every restart, and remember every key that anybody ever tried to put here.
         .set_replication_interval(None)
         .set_publication_interval(None)
+        .set_provider_publication_interval(None)
         .set_query_timeout(Duration::from_secs(20))
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
     let store = ProviderStore::new(me, Instant::now());

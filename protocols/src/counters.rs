@@ -48,6 +48,8 @@ pub struct Counters {
     pub connections_refused_by_address: u64,
     /// Connections closed because the peer is revoked, or of another network.
     pub connections_closed: u64,
+    /// Records of others that were taken into the DHT store.
+    pub records_stored: u64,
     /// Records that peers wanted to put into the DHT store and that were not taken.
     pub records_refused: u64,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use dunlin_archive::{
     Outcome,
     bitswap::{self, FetchId, Search},
+    ipns::{Name, Record},
 };
 use dunlin_trust::{Evidence, Operation, Refusal};
 use dunlin_wire::{Cid, block::Block};
@@ -49,7 +50,12 @@ pub(crate) enum Command {
     AnnounceSegments(SegmentAnnouncement),
     AnnounceTemplates(TemplateAnnouncement),
     Dial { address: Multiaddr, reply: Reply<()> },
-    Provide { cid: Cid, reply: Reply<()> },
+    Provide { cid: Cid, reply: Reply<bool> },
+    Hold(Vec<Cid>),
+    Withdraw(Cid),
+    PutName { name: Name, record: Record, reply: Reply<usize> },
+    ResolveName { name: Name, reply: Reply<Option<Record>> },
+    Records { reply: oneshot::Sender<Records> },
     Providers { cid: Cid, reply: Reply<Vec<PeerId>> },
     Judge { peer: PeerId, evidence: Evidence, times: usize },
     May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
@@ -71,6 +77,15 @@ pub struct BlocksAnswer {
     pub missing: Vec<Cid>,
     /// CIDs for which it sent other bytes. The bytes are gone, the peer's standing has fallen.
     pub wrong: Vec<Cid>,
+}
+
+/// What a node keeps of the DHT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Keys, multihashes as a rule, with a peer who says to have what they name.
+    pub providers: Vec<(Vec<u8>, PeerId)>,
+    /// Names of which a record is here.
+    pub names: Vec<Name>,
 }
 
 /// One page of a peer's segments.
@@ -236,13 +251,51 @@ impl Handle {
         self.ask(|reply| Command::Dial { address, reply }).await
     }
 
-    /// Tells the DHT that this node has `cid`.
+    /// Tells the DHT that this node has `cid`, and whoever asks from now on. Returns whether there was a peer to
+    /// hear it. It is not told again by itself.
     ///
     /// # Errors
     ///
-    /// Fails when this node provides as many as it may.
-    pub async fn provide(&self, cid: Cid) -> Result<(), NetworkError> {
+    /// Fails when this node provides as many as it may, or too many questions are under way.
+    pub async fn provide(&self, cid: Cid) -> Result<bool, NetworkError> {
         self.ask(|reply| Command::Provide { cid, reply }).await
+    }
+
+    /// Says to whoever asks from now on that these are here, as the DHT was told before.
+    pub async fn hold(&self, cids: Vec<Cid>) {
+        self.tell(Command::Hold(cids)).await;
+    }
+
+    /// Stops to say that `cid` is here. What others were told fades away.
+    pub async fn withdraw(&self, cid: Cid) {
+        self.tell(Command::Withdraw(cid)).await;
+    }
+
+    /// Gives a record of this node's name to the DHT; returns how many peers keep it, at most 20.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the record is of another name, or too many questions are under way.
+    pub async fn put_name(&self, record: Record) -> Result<usize, NetworkError> {
+        let impossible = || NetworkError::Impossible { cause: "this node has no name".to_owned() };
+        let name = Name::of(&self.me).ok_or_else(impossible)?;
+        self.ask(|reply| Command::PutName { name, record, reply }).await
+    }
+
+    /// Asks the DHT for the newest record of a name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when too many such questions are under way.
+    pub async fn resolve_name(&self, name: Name) -> Result<Option<Record>, NetworkError> {
+        self.ask(|reply| Command::ResolveName { name, reply }).await
+    }
+
+    /// Returns what this node keeps of the DHT, for itself and for others.
+    pub async fn records(&self) -> Records {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Records { reply }).await;
+        answer.await.unwrap_or_default()
     }
 
     /// Returns the peers who told the DHT that they have `cid`.

@@ -2,6 +2,7 @@
 
 mod announcements;
 mod blocks;
+mod records;
 mod serving;
 mod swarm_events;
 
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     announcements::Heard,
     blocks::{Fetches, LookingUp},
+    records::Telling,
     serving::{Held, Serving},
 };
 use crate::{
@@ -110,6 +112,7 @@ impl Network {
             ticks: 0,
             round: Round::default(),
             queries: HashMap::new(),
+            telling: Telling::default(),
             segments_asked: Asked::default(),
             templates_asked: Asked::default(),
             replicas_asked: Asked::default(),
@@ -191,6 +194,7 @@ struct Actor {
     ticks: u64,
     round: Round,
     queries: HashMap<QueryId, Providers>,
+    telling: Telling,
     segments_asked: Asked<SegmentsResponse>,
     templates_asked: Asked<TemplatesResponse>,
     replicas_asked: Asked<ReplicasResponse>,
@@ -415,13 +419,12 @@ impl Actor {
                     dialled.map_err(|cause| NetworkError::Impossible { cause: cause.to_string() });
                 reply.send(dialled).ok();
             }
-            Command::Provide { cid, reply } => {
-                let key = record_key(&cid);
-                let provided = self.swarm.behaviour_mut().kad.start_providing(key).map(drop);
-                let provided =
-                    provided.map_err(|cause| NetworkError::Impossible { cause: cause.to_string() });
-                reply.send(provided).ok();
-            }
+            Command::Provide { cid, reply } => self.provide(&cid, reply),
+            Command::Hold(cids) => self.hold(&cids),
+            Command::Withdraw(cid) => self.withdraw(&cid),
+            Command::PutName { name, record, reply } => self.put_name(&name, &record, reply),
+            Command::ResolveName { name, reply } => self.resolve_name(name, reply),
+            Command::Records { reply } => drop(reply.send(self.records())),
             Command::Providers { cid, reply } => self.find_providers(cid, reply),
             Command::Judge { peer, evidence, times } => {
                 if evidence == Evidence::WrongCid {

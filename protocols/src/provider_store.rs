@@ -1,4 +1,5 @@
-//! Who provides what, as far as the DHT trusts this node to remember: records of providers, no values.
+//! Who provides what, as far as the DHT trusts this node to remember: records of providers, and in
+//! [`NameStore`] the only values there are, those of names.
 //!
 //! libp2p's own store keeps one limit for this node's keys and everybody's, so that a stranger who fills
 //! it keeps the node from announcing itself, and it drops expired records only when somebody asks for
@@ -19,8 +20,11 @@ use libp2p::{
     },
 };
 
-/// Keys that this node provides: the rendezvous and roots, never single segments.
-const OWN_MAX: usize = 1024;
+use crate::name_store::NameStore;
+
+/// Keys that this node provides: the rendezvous, roots and what the operator named; the schedule in
+/// `dunlin_archive::providing` has lower limits.
+const OWN_MAX: usize = 20_000;
 
 /// Records of others, at most about 2 KiB each. When the store is full, new ones are refused.
 const OTHERS_MAX: usize = 8192;
@@ -37,6 +41,8 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 /// The records.
 #[derive(Debug)]
 pub(crate) struct ProviderStore {
+    /// The records of names.
+    pub(crate) names: NameStore,
     me: PeerId,
     own: HashMap<RecordKey, ProviderRecord>,
     others: HashMap<RecordKey, Vec<ProviderRecord>>,
@@ -49,6 +55,7 @@ impl ProviderStore {
     /// Returns the empty store of `me`.
     pub(crate) fn new(me: PeerId, now: Instant) -> Self {
         Self {
+            names: NameStore::new(me, now),
             me,
             own: HashMap::new(),
             others: HashMap::new(),
@@ -56,6 +63,12 @@ impl ProviderStore {
             count: 0,
             next_sweep: now,
         }
+    }
+
+    /// Returns all records of providers: the key, and who says to have what it names.
+    pub(crate) fn all_providers(&self) -> impl Iterator<Item = (Vec<u8>, PeerId)> {
+        let all = self.own.values().chain(self.others.values().flatten());
+        all.map(|record| (record.key.to_vec(), record.provider))
     }
 
     fn add_own(&mut self, record: ProviderRecord) -> Result<()> {
@@ -119,15 +132,18 @@ impl RecordStore for ProviderStore {
         fn(&'a ProviderRecord) -> Cow<'a, ProviderRecord>,
     >;
 
-    fn get(&self, _: &RecordKey) -> Option<Cow<'_, Record>> {
-        None
+    fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
+        self.names.get(key).map(Cow::Borrowed)
     }
 
-    fn put(&mut self, _: Record) -> Result<()> {
-        Err(Error::MaxRecords)
+    /// Keeps what this node itself puts: its name's record. What others put is checked before.
+    fn put(&mut self, record: Record) -> Result<()> {
+        if self.names.put_own(record) { Ok(()) } else { Err(Error::MaxRecords) }
     }
 
-    fn remove(&mut self, _: &RecordKey) {}
+    fn remove(&mut self, key: &RecordKey) {
+        self.names.remove(key);
+    }
 
     fn records(&self) -> Self::RecordsIter<'_> {
         iter::empty()

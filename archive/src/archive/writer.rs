@@ -100,12 +100,13 @@ impl<'a> Writer<'a> {
         for block in update.added {
             self.put(&Object::leaf(nodes.clone(), block))?;
         }
+        self.retire(pin, &update.removed)?;
         for cid in &update.removed {
             self.unpin(&nodes, cid)?;
         }
         let root = (update.root.cid.to_bytes(), update.root.count);
         self.catalogs.insert(pin.as_str(), (root.0.as_slice(), root.1))?;
-        Ok(())
+        self.put_own_root(pin)
     }
 
     /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.

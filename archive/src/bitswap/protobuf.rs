@@ -1,11 +1,11 @@
-//! The part of protobuf that bitswap needs: varints, length-delimited fields, skipping what is unknown.
+//! The part of protobuf that bitswap and IPNS need: varints, length-delimited fields, skipping what is unknown.
 //!
 //! Written by hand, because a reader that hands out slices of the message allocates nothing for what the
 //! message claims, and can stop at a limit in the middle of a list.
 
 /// A field of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// An integer, a boolean or an enum.
     Varint(u64),
     /// Bytes, text or a message.
@@ -16,19 +16,19 @@ pub(super) enum Value<'a> {
 
 /// Why bytes are no protobuf. It does not matter to anyone more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// Reads the fields of a message in their order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// Returns the number and the value of the next field.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Returns a varint of at most 64 bits and what is behind it.
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0_u64;
     for (index, byte) in bytes.iter().take(10).enumerate() {
         let part = u64::from(byte & 0x7f);
@@ -81,7 +81,7 @@ pub(super) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-pub(super) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;
@@ -90,7 +90,7 @@ pub(super) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends an integer field; zero is the default and is left out.
-pub(super) fn put_integer(bytes: &mut Vec<u8>, number: u64, value: u64) {
+pub(crate) fn put_integer(bytes: &mut Vec<u8>, number: u64, value: u64) {
     if value != 0 {
         put_varint(bytes, number << 3);
         put_varint(bytes, value);
@@ -98,13 +98,13 @@ pub(super) fn put_integer(bytes: &mut Vec<u8>, number: u64, value: u64) {
 }
 
 /// Appends a field of bytes, also when there are none.
-pub(super) fn put_bytes(bytes: &mut Vec<u8>, number: u64, value: &[u8]) {
+pub(crate) fn put_bytes(bytes: &mut Vec<u8>, number: u64, value: &[u8]) {
     put_length(bytes, number, value.len());
     bytes.extend_from_slice(value);
 }
 
 /// Appends what is before the `length` bytes of a field.
-pub(super) fn put_length(bytes: &mut Vec<u8>, number: u64, length: usize) {
+pub(crate) fn put_length(bytes: &mut Vec<u8>, number: u64, length: usize) {
     put_varint(bytes, number << 3 | 2);
     put_varint(bytes, length as u64);
 }

@@ -13,7 +13,7 @@ const TAG_LINK: u64 = 42;
 
 /// One item without its children.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Item<'a> {
+pub(crate) enum Item<'a> {
     Unsigned(u64),
     /// `-1 - n`.
     Negative(u64),
@@ -31,7 +31,7 @@ pub(super) enum Item<'a> {
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Follow {
+pub(crate) enum Follow {
     /// To another block, after this many segments.
     Link { cid: Cid, used: usize },
     /// To a value in this block.
@@ -41,7 +41,7 @@ pub(super) enum Follow {
 }
 
 /// Returns all links, in order.
-pub(super) fn links(bytes: &[u8]) -> Result<Vec<Cid>, NodeError> {
+pub(crate) fn links(bytes: &[u8]) -> Result<Vec<Cid>, NodeError> {
     let mut cursor = Cursor(bytes);
     let mut links = Vec::new();
     cursor.skip(|item| {
@@ -53,7 +53,7 @@ pub(super) fn links(bytes: &[u8]) -> Result<Vec<Cid>, NodeError> {
 }
 
 /// Follows a path as far as this block goes.
-pub(super) fn follow(bytes: &[u8], path: &[String]) -> Result<Follow, NodeError> {
+pub(crate) fn follow(bytes: &[u8], path: &[String]) -> Result<Follow, NodeError> {
     let mut cursor = Cursor(bytes);
     for (used, segment) in path.iter().enumerate() {
         match cursor.next()? {
@@ -82,11 +82,11 @@ pub(super) fn follow(bytes: &[u8], path: &[String]) -> Result<Follow, NodeError>
 
 /// A place in a block.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// Takes the next item, without its children.
-    pub(super) fn next(&mut self) -> Result<Item<'a>, NodeError> {
+    pub(crate) fn next(&mut self) -> Result<Item<'a>, NodeError> {
         let (&first, rest) = self.0.split_first().ok_or(NodeError::Malformed)?;
         self.0 = rest;
         let low = first & 0x1f;
@@ -133,7 +133,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes one value with all its children; shows every item to `visit`.
-    pub(super) fn skip(&mut self, mut visit: impl FnMut(Item<'a>)) -> Result<(), NodeError> {
+    pub(crate) fn skip(&mut self, mut visit: impl FnMut(Item<'a>)) -> Result<(), NodeError> {
         // Counts are bounded by the bytes left, which shrink with every item: no sum overflows.
         let mut expected = 1_u64;
         while expected > 0 {

@@ -39,6 +39,15 @@ pub struct ArchiveStatus {
     /// The collections of which there are sealed copies.
     #[serde(default)]
     pub sealed: Vec<SealedCopies>,
+    /// One CID that names all of these catalogs, and so everything that was archived.
+    #[serde(default)]
+    pub root: Option<String>,
+    /// What the node's name stands for, once something was published.
+    #[serde(default)]
+    pub published: Option<PublishedName>,
+    /// What the DHT is told.
+    #[serde(default)]
+    pub providing: Providing,
 }
 
 /// Copies of this node's objects at peers, and of peers' objects here, as they stood a few seconds ago.
@@ -232,6 +241,65 @@ pub struct SealedCopies {
     pub root: Option<String>,
 }
 
+/// What the DHT is told of roots and objects. Each is told again in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Providing {
+    /// Told, and not yet to be told again.
+    pub provided: u64,
+    /// To be told as soon as it is their turn, or there is somebody to hear it.
+    pub due: u64,
+    /// Told to nobody when it was tried last; it is tried again.
+    pub failed: u64,
+    /// Left out, because there are too many.
+    pub left_out: u64,
+}
+
+/// The node's name, and the newest record of what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedName {
+    /// The IPNS name: the node's key.
+    pub name: String,
+    /// The root over everything public; absent when the newest record is known by its number alone.
+    pub root: Option<String>,
+    /// The record's number, which only rises.
+    pub sequence: u64,
+    /// When it ends, in milliseconds since the epoch.
+    pub eol_ms: u64,
+    /// When the DHT last took it, in milliseconds since the epoch.
+    pub told_ms: Option<u64>,
+    /// How many peers took it then, at most 20.
+    pub peers: u64,
+    /// How often that failed since.
+    pub failures: u32,
+    /// Whether a newer root waits to be published.
+    pub due: bool,
+}
+
+/// A name to look up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// An IPNS name like `k51…`, or a peer id.
+    pub name: String,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedName {
+    /// The name.
+    pub name: String,
+    /// The peer whose name it is.
+    pub peer: String,
+    /// What it stands for, as the record says it.
+    pub value: String,
+    /// The same as a CID, when it is one.
+    pub root: Option<String>,
+    /// The record's number.
+    pub sequence: u64,
+    /// When the record ends, in milliseconds since the epoch.
+    pub eol_ms: u64,
+}
+
 /// The root of the catalog of a collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogRoot {
@@ -263,22 +331,18 @@ pub struct FetchRequest {
     pub dht: bool,
 }
 
-/// Segments to announce on the DHT.
+/// Public objects to announce on the DHT.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvideRequest {
-    /// Up to 1,000 CIDs of what is archived: sealed copies, their catalogs, or what was imported as public.
+    /// Up to 1,000 CIDs of blocks that are public here.
     pub cids: Vec<String>,
-    /// Announce private segments, too. Strangers learn their CIDs, which confirm a guess of their content; only
-    /// own peers can fetch them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub private: bool,
 }
 
-/// What was announced.
+/// What is announced, now and again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvideResponse {
-    /// How many segments.
+    /// How many objects.
     pub provided: u64,
 }
 

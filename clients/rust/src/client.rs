@@ -13,10 +13,11 @@ use crate::{
     ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
     ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck,
     IngestRequest, KnnAnswer, KnnQuery, LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins,
-    ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, Quality, RemoveRequest,
-    RemoveResponse, Replicas, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment,
-    SegmentPage, SegmentsQuery, Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer,
-    TrajectoryQuery, UnpinRequest, UnpinResponse,
+    ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, PublishedName, Quality,
+    RemoveRequest, RemoveResponse, Replicas, ResolveRequest, ResolvedName, ScoresAnswer,
+    ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
+    ShareRequest, ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery, UnpinRequest,
+    UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -229,11 +230,11 @@ impl Client {
         self.post("/v1/segments/fetch", request)
     }
 
-    /// Tells the DHT that the node has segments.
+    /// Has the DHT told that the node has public objects, now and again.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`]; one that is not archived here is an error, and none is provided then.
+    /// See [`ClientError`]; one that is not public here is an error, and none is provided then.
     pub fn provide(&self, request: &ProvideRequest) -> Result<ProvideResponse, ClientError> {
         self.post("/v1/segments/provide", request)
     }
@@ -245,6 +246,24 @@ impl Client {
     /// See [`ClientError`].
     pub fn archive(&self) -> Result<ArchiveStatus, ClientError> {
         self.get("/v1/archive")
+    }
+
+    /// Publishes everything public under the node's name, now.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn publish_name(&self) -> Result<PublishedName, ClientError> {
+        self.post("/v1/archive/publish", &())
+    }
+
+    /// Asks the DHT what a name stands for.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn resolve(&self, name: &str) -> Result<ResolvedName, ClientError> {
+        self.post("/v1/archive/resolve", &ResolveRequest { name: name.to_owned() })
     }
 
     /// Returns where the node's objects have copies, and what it holds for others.

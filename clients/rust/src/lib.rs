@@ -25,8 +25,9 @@ mod templates;
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
     FetchResponse, FetchedSealed, FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest,
-    PinUsage, PinningStatus, Pins, ProvideRequest, ProvideResponse, ReplicaPeer, Replicas,
-    SealedCopies, SealedOutcome, UnpinRequest, UnpinResponse,
+    PinUsage, PinningStatus, Pins, ProvideRequest, ProvideResponse, Providing, PublishedName,
+    ReplicaPeer, Replicas, ResolveRequest, ResolvedName, SealedCopies, SealedOutcome, UnpinRequest,
+    UnpinResponse,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

@@ -60,7 +60,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 22] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 23] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -124,6 +124,7 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 22] = [
         "Connections closed: revoked, or of another network",
         |network| network.connections_closed,
     ),
+    ("protocols_records_stored", "DHT records of others taken", |network| network.records_stored),
     ("protocols_records_refused", "DHT records refused", |network| network.records_refused),
 ];
 
@@ -265,6 +266,31 @@ impl Sample {
                     "archive_backend_due_roots",
                     "Roots that wait for that backend",
                     gauge(archive.backend.due),
+                ),
+                (
+                    "archive_roots_provided",
+                    "Roots and objects that the DHT was told of",
+                    gauge(archive.providing.provided),
+                ),
+                (
+                    "archive_roots_due",
+                    "Roots and objects that the DHT is to be told of",
+                    gauge(archive.providing.due),
+                ),
+                (
+                    "archive_roots_failed",
+                    "Roots and objects of which nobody heard when that was last tried",
+                    gauge(archive.providing.failed),
+                ),
+                (
+                    "archive_name_sequence",
+                    "Number of the newest record of the node's name",
+                    gauge(archive.published.as_ref().map_or(0, |published| published.sequence)),
+                ),
+                (
+                    "archive_name_failures",
+                    "How often that record was put on the DHT in vain since it last was not",
+                    gauge(archive.published.map_or(0, |published| published.failures.into())),
                 ),
                 ("protocols_peers_connected", "Connected peers", gauge(connected as u64)),
                 (

@@ -13,7 +13,7 @@ use dunlin_protocols::Search;
 use dunlin_wire::Cid;
 use tokio::time::Instant;
 
-use super::{Body, Path, convert, error::ApiError, shares};
+use super::{Body, Path, convert, error::ApiError, publishing::progress_json, shares};
 use crate::{
     config::BackendKind,
     daemon::{FetchWish, Fetched, FromSealed, GatewayUrl, Shared, Unopened},
@@ -141,7 +141,7 @@ pub(super) async fn fetch(
     }))
 }
 
-/// Announces archived blocks on the DHT, because the operator wishes so: it tells strangers their CIDs.
+/// Has public objects found on the DHT, because the operator wishes so: strangers learn their CIDs.
 pub(super) async fn provide(
     State(shared): State<Arc<Shared>>,
     Body(request): Body<json::ProvideRequest>,
@@ -151,33 +151,9 @@ pub(super) async fn provide(
         return Err(ApiError::bad_request("bad_query", problem));
     }
     let cids = request.cids.iter().map(|text| parse_cid(text)).collect::<Result<Vec<_>, _>>()?;
-    let archived = shared.blocking({
-        let cids = cids.clone();
-        move |shared| -> Result<(), ApiError> {
-            for cid in cids {
-                if !shared.archive.has(&cid)? {
-                    return Err(ApiError::not_found(format!("{cid} is not archived here")));
-                }
-                if !request.private && !shared.archive.is_public(&cid)? {
-                    return Err(ApiError::conflict(
-                        "private",
-                        format!(
-                            "{cid} is private, and its CID confirms a guess of its content; \
-                             share its collection sealed, or provide it with --private"
-                        ),
-                    ));
-                }
-            }
-            Ok(())
-        }
-    });
-    archived.await?;
-    for cid in &cids {
-        shared.network.provide(*cid).await.map_err(|cause| {
-            ApiError::unavailable("full", anyhow::anyhow!("{cid} cannot be provided: {cause}"))
-        })?;
-    }
-    Ok(Json(json::ProvideResponse { provided: cids.len() as u64 }))
+    let provided = cids.len() as u64;
+    shared.publisher.provide(cids).await?;
+    Ok(Json(json::ProvideResponse { provided }))
 }
 
 fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
@@ -245,6 +221,7 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
     let corrupt_refused = shared.network.counters().await.wrong_cids;
     let last_archive_ms = shared.observed().last_archive_ms;
     let replication = shared.replicas.status().summary;
+    let (published, providing) = progress_json(&shared.publisher.progress());
     let count =
         |shared: &Shared, prefix| Ok::<u64, ApiError>(shared.archive.pins(prefix)?.values().sum());
     shared
@@ -267,6 +244,9 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 backend: backend(shared)?,
                 catalogs: catalogs(shared, own.keys())?,
                 sealed: shares::copies(shared, &own)?,
+                root: shared.archive.own_root()?.map(|root| root.to_string()),
+                published,
+                providing,
             })
         })
         .await

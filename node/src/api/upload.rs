@@ -47,6 +47,7 @@ pub(super) async fn import(
     let imported = imported.await;
     // What came before a damage stays, too.
     shared.replicas.pins_changed();
+    shared.publisher.look();
     let imported = imported?;
     Ok(Json(json::ImportResponse {
         roots: imported.roots.iter().map(ToString::to_string).collect(),

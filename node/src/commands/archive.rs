@@ -1,4 +1,4 @@
-//! `archive status`, `replicas`, `pins`, `compact` and `import`.
+//! `archive status`, `publish`, `resolve`, `replicas`, `pins`, `compact` and `import`.
 
 use std::{fs::File, io, path::Path};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use dunlin_archive::Archive;
 use dunlin_client::{
     ArchiveStatus, BackendStatus, Client, ClientError, ImportResponse, NamedPin, PinRequest, Pins,
-    Replicas, UnpinResponse,
+    Providing, PublishedName, Replicas, ResolvedName, UnpinResponse,
 };
 use serde::Serialize;
 
@@ -27,6 +27,8 @@ pub(super) fn archive(
         ArchiveCommand::Replicas => return out.show(&client()?.replicas()?, replicas),
         ArchiveCommand::Pins(command) => return pins(&client()?, command, out),
         ArchiveCommand::Compact => return out.show(&compact(dir)?, Compacted::text),
+        ArchiveCommand::Publish => return out.show(&client()?.publish_name()?, published),
+        ArchiveCommand::Resolve { name } => return out.show(&client()?.resolve(name)?, resolved),
         ArchiveCommand::Import { file, public } => (file, public),
     };
     let client = client()?;
@@ -64,8 +66,16 @@ fn status(status: &ArchiveStatus) -> String {
         }
         sealed = format!("\n{table}");
     }
+    let root = status.root.as_deref().unwrap_or("nothing is archived");
+    let name = status
+        .published
+        .as_ref()
+        .map_or_else(|| "nothing is published".to_owned(), |name| published(name));
+    let Providing { provided, due, failed, left_out } = status.providing;
+    let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
     format!(
-        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}{sealed}",
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}{sealed}\n\
+         all of it {root}\n{name}\non the DHT {provided} provided, {due} due, {failed} failed{left_out}",
         status.archived,
         status.due,
         status.fetched,
@@ -215,6 +225,28 @@ fn backend(backend: &BackendStatus) -> String {
         lines += &format!("  {}: {}\n", complaint.root, complaint.problem);
     }
     lines
+}
+
+fn published(name: &PublishedName) -> String {
+    let root = name.root.as_deref().unwrap_or("nothing");
+    let moment = |ms: u64| time(i64::try_from(ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    let told = match name.told_ms {
+        Some(ms) => format!("told to {} peers at {}", name.peers, moment(ms)),
+        None if name.failures > 0 => format!("told to nobody, tried {} times", name.failures),
+        None => "not told yet".to_owned(),
+    };
+    let due = if name.due { "; a newer root waits" } else { "" };
+    format!(
+        "/ipns/{} stands for {root} (number {}, until {}; {told}{due})",
+        name.name,
+        name.sequence,
+        moment(name.eol_ms),
+    )
+}
+
+fn resolved(resolved: &ResolvedName) -> String {
+    let until = time(i64::try_from(resolved.eol_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    format!("{} (number {}, until {until})", resolved.value, resolved.sequence)
 }
 
 fn text(imported: &ImportResponse) -> String {

@@ -50,10 +50,10 @@ pub(super) fn segments(
                 None => "no regime is open".to_owned(),
             })?;
         }
-        SegmentsCommand::Provide { cids, private } => {
-            let answer = client.provide(&ProvideRequest { cids, private })?;
+        SegmentsCommand::Provide { cids } => {
+            let answer = client.provide(&ProvideRequest { cids })?;
             out.show(&answer, |ProvideResponse { provided }| {
-                format!("{provided} segments are provided on the DHT")
+                format!("{provided} objects are provided on the DHT, now and again")
             })?;
         }
         SegmentsCommand::Fetch { cids, peers, gateways, payload, dht } => {

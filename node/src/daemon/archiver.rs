@@ -52,6 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
             }
         };
         pause = pause.min(seal_step(&shared, &mut sealer, fresh).await);
+        shared.publisher.look();
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),

@@ -16,6 +16,7 @@ use super::{
     outside::Outside,
     placing,
     replication::{self, Replicas},
+    publisher::{self, Publisher},
     responder::Responder,
     retention,
     shared::{Parts, Shared},
@@ -77,7 +78,8 @@ impl Node {
         };
         let trust = Trust::new(trust, trust_file.records());
         let (network, events, running) =
-            Network::start(network_config(&config.network), identity, trust).await?;
+            Network::start(network_config(&config.network), identity.clone(), trust).await?;
+        let (publisher, wishes) = publisher::Handle::new();
         let shared = Shared::new(Parts {
             config,
             dir,
@@ -88,8 +90,10 @@ impl Node {
             sharing,
             replicas,
             shares,
+            publisher,
             api_address,
         });
+        let publisher = Publisher::open(Arc::clone(&shared), identity)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
@@ -105,6 +109,7 @@ impl Node {
         tasks.spawn(retention::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(replication::place(Arc::clone(&shared), stop.clone()));
         tasks.spawn(replication::keep(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(publisher.run(wishes, stop.clone()));
         let mut responder = JoinSet::new();
         let (idle, responder_idle) = oneshot::channel();
         responder.spawn(Responder::new(Arc::clone(&shared), trust_file).run(

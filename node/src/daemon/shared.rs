@@ -13,7 +13,9 @@ use dunlin_protocols::{Handle, PeerId};
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{clock, outside::Outside, replication::Replicas, shares::Shares, sharing::Sharing};
+use super::{
+    clock, outside::Outside, publisher, replication::Replicas, shares::Shares, sharing::Sharing,
+};
 use crate::{config::Config, data_dir::DataDir, gateway};
 
 /// Peers whose announcements and gifts are remembered; those of others are heard but not kept.
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) crowded: Notify,
     /// In what form segments may leave.
     pub(crate) shares: Shares,
+    /// Publishes what is public.
+    pub(crate) publisher: publisher::Handle,
     /// Wakes the archiver: segments were sealed, or are to be shared in another form.
     pub(crate) sealed: Notify,
     /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
@@ -86,6 +90,7 @@ pub(super) struct Parts {
     pub(super) sharing: Sharing,
     pub(super) replicas: Replicas,
     pub(super) shares: Shares,
+    pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
 }
 
@@ -101,6 +106,7 @@ impl Shared {
             sharing,
             replicas,
             shares,
+            publisher,
             api_address,
         } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
@@ -115,6 +121,7 @@ impl Shared {
             replicas,
             crowded: Notify::new(),
             shares,
+            publisher,
             sealed: Notify::new(),
             arrived: Notify::new(),
             news: Notify::new(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use dunlin_trust::Operation;
 use libp2p::{
     Multiaddr, PeerId, identify,
-    kad::{self, GetProvidersOk, InboundRequest, QueryResult, store::RecordStore},
+    kad::{self, GetProvidersOk, InboundRequest, QueryResult},
     mdns,
     multiaddr::Protocol,
     swarm::SwarmEvent,
@@ -19,9 +19,6 @@ use crate::{
     peers::Kinship,
     provider_store::ProviderStore,
 };
-
-/// Longest DHT key that is kept for others: a CID has 36 bytes, a multihash 34.
-const KEY_BYTES_MAX: usize = 64;
 
 impl Actor {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -144,38 +141,25 @@ impl Actor {
             } => {
                 self.on_provider_record(record);
             }
-            kad::Event::InboundRequest { request: InboundRequest::PutRecord { .. } } => {
-                // Dunlin keeps no values on the DHT, so nobody needs to put one here.
-                self.counters.records_refused += 1;
+            kad::Event::InboundRequest {
+                request: InboundRequest::PutRecord { source, record: Some(record), .. },
+            } => {
+                self.on_value_record(source, record);
             }
-            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
-                if let QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders {
-                    providers,
-                    ..
-                })) = result
-                {
-                    self.on_providers(id, providers);
+            kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
+                match result {
+                    QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders {
+                        providers,
+                        ..
+                    })) => self.on_providers(id, providers),
+                    result => self.on_record_result(id, result, &stats),
                 }
                 if step.last {
+                    self.on_name_asked(id);
                     self.on_query_done(id);
                 }
             }
             _ => {}
-        }
-    }
-
-    fn on_provider_record(&mut self, mut record: kad::ProviderRecord) {
-        let reach = self.config.reach;
-        record.addresses.retain(|address| is_dialable(address, reach));
-        record.addresses.truncate(ADDRESSES_PER_PEER_MAX);
-        let provider = record.provider;
-        let is_fit = record.key.as_ref().len() <= KEY_BYTES_MAX
-            && self.peers.is_identified(&provider)
-            && self.trust.may(unix_now(), &provider, Operation::AcceptAnnouncement).is_ok();
-        let stored =
-            is_fit && self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_ok();
-        if !stored {
-            self.counters.records_refused += 1;
         }
     }
 
@@ -215,7 +199,7 @@ fn addresses_of(kad: &mut kad::Behaviour<ProviderStore>, peer: &PeerId) -> Vec<M
 }
 
 /// Returns whether an address that somebody told may be kept and dialled.
-fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
+pub(super) fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
     if address.len() > ADDRESS_BYTES_MAX {
         return false;
     }

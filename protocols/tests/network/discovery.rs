@@ -49,7 +49,7 @@ async fn providers_of_a_cid_are_found_through_the_dht() {
     bob.until(|event| connected_to(event, boot)).await;
     let cid = cid_of(Codec::Raw, b"a root");
 
-    alice.handle.provide(cid).await.unwrap();
+    assert!(within(alice.handle.provide(cid)).await.unwrap(), "there is somebody to hear it");
 
     let alice = alice.peer();
     bob.settles(async |bob| {
@@ -66,7 +66,7 @@ async fn nobody_is_sent_to_a_peer_that_is_quarantined() {
     alice.handle.judge(bob.peer(), Evidence::WrongCid, 1).await;
     let cid = cid_of(Codec::Raw, b"a root");
 
-    bob.handle.provide(cid).await.unwrap();
+    within(bob.handle.provide(cid)).await.unwrap();
 
     alice.settles(async |alice| (alice.counters().await.records_refused > 0).then_some(())).await;
     assert_eq!(within(alice.handle.providers(cid)).await.unwrap(), []);

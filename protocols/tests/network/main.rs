@@ -12,5 +12,6 @@ mod flood;
 mod gossip;
 mod hostile;
 mod limits;
+mod naming;
 mod replicas;
 mod transports;

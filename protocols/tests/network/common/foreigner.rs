@@ -101,8 +101,13 @@ impl Foreigner {
 
     /// Opens a stream to the node.
     pub(crate) async fn open(&mut self) -> Stream {
+        self.open_for(self.protocol.clone()).await
+    }
+
+    /// Opens a stream of any protocol to the node.
+    pub(crate) async fn open_for(&mut self, protocol: StreamProtocol) -> Stream {
         let node = self.node.expect("it met one");
-        within(self.control.open_stream(node, self.protocol.clone())).await.unwrap()
+        within(self.control.open_stream(node, protocol)).await.unwrap()
     }
 
     /// Sends messages on one stream, and closes it.
