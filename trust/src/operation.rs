@@ -25,11 +25,13 @@ pub enum Operation {
     AcceptAnnouncement,
     /// Hear what it reports about third peers.
     AcceptEvidence,
+    /// Take in a bundle that it signed.
+    ImportBundle,
 }
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServeTemplates,
@@ -38,6 +40,7 @@ impl Operation {
         Self::AdoptTemplates,
         Self::AcceptAnnouncement,
         Self::AcceptEvidence,
+        Self::ImportBundle,
     ];
 
     /// Returns whether a peer of this standing passes. An operation that
@@ -54,7 +57,8 @@ impl Operation {
             | Self::FetchSegments
             | Self::FetchTemplates
             | Self::AdoptTemplates
-            | Self::AcceptAnnouncement => Standing::Probation,
+            | Self::AcceptAnnouncement
+            | Self::ImportBundle => Standing::Probation,
             Self::AcceptEvidence => Standing::Trusted,
         };
         standing >= least
@@ -78,6 +82,7 @@ impl Operation {
             Self::AdoptTemplates => "adopt_templates",
             Self::AcceptAnnouncement => "accept_announcement",
             Self::AcceptEvidence => "accept_evidence",
+            Self::ImportBundle => "import_bundle",
         }
     }
 }
