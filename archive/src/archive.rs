@@ -3,6 +3,9 @@
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
 
+mod bundles;
+mod create;
+
 use std::{collections::BTreeMap, path::Path};
 
 use dunlin_wire::{
@@ -16,6 +19,7 @@ use redb::{
 };
 use sha2::{Digest as _, Sha256};
 
+pub use self::bundles::{LandError, Landing, Sent};
 use crate::{
     OpenError, Pin, PutError, ReadError,
     catalog::{self, CatalogError, Entry, Root},
@@ -121,7 +125,7 @@ impl Archive {
     /// Fails when the file is no archive, is of a newer format, or is open elsewhere.
     pub fn open(path: &Path, config: Config) -> Result<Self, OpenError> {
         if !path.exists() {
-            create_whole(path)?;
+            create::create_whole(path)?;
         }
         let mut builder = Database::builder();
         let database = builder.set_cache_size(config.cache_bytes).open(path);
@@ -268,12 +272,7 @@ impl Archive {
         let transaction = self.database.begin_write()?;
         let (before, now) = {
             let mut writer = Writer::open(&transaction)?;
-            for root in writer.roots(&object.pin)? {
-                if root != *object.root.cid() {
-                    writer.unpin(&object.pin, &root)?;
-                }
-            }
-            writer.put(object)?;
+            writer.replace(object)?;
             writer.finish()?
         };
         self.commit(transaction, before, now)
@@ -333,8 +332,13 @@ impl Archive {
     ///
     /// Fails when the stored bytes no longer hash to `cid`; they are not returned.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
-        let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
-        let Some(stored) = blocks.get(cid.to_bytes().as_slice())? else { return Ok(None) };
+        let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
+        let Some(stored) = transaction.open_table(BLOCKS)?.get(key.as_slice())? else {
+            return Ok(None);
+        };
+        if bundles::is_hidden(&transaction, &key)? {
+            return Ok(None);
+        }
         let block = Block::verified(*cid, stored.value().to_vec());
         block.map(Some).map_err(|_| ReadError::Damaged { cid: *cid })
     }
@@ -354,8 +358,9 @@ impl Archive {
     ///
     /// Fails when the store cannot be read.
     pub fn has(&self, cid: &Cid) -> Result<bool, ReadError> {
-        let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
-        Ok(blocks.get(cid.to_bytes().as_slice())?.is_some())
+        let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
+        let is_here = transaction.open_table(BLOCKS)?.get(key.as_slice())?.is_some();
+        Ok(is_here && !bundles::is_hidden(&transaction, &key)?)
     }
 
     /// Returns whether a public pin reaches a block: whether strangers may have it.
@@ -465,24 +470,6 @@ impl Archive {
     }
 }
 
-/// Makes an empty archive at `path` all at once: a crash while redb lays out a new file would leave one
-/// that it cannot open, so the file gets its name when it is complete.
-fn create_whole(path: &Path) -> Result<(), OpenError> {
-    let fail =
-        |cause: redb::Error| OpenError::Database { path: path.into(), cause: Box::new(cause) };
-    let unnamed = path.with_extension("new");
-    let make = || -> Result<(), redb::Error> {
-        if unnamed.exists() {
-            std::fs::remove_file(&unnamed)?;
-        }
-        prepare(&Database::create(&unnamed)?)?;
-        std::fs::rename(&unnamed, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Ok(std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
-    };
-    make().map_err(fail)
-}
-
 /// Makes the tables of a new file, and returns the format of the file.
 fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
@@ -497,6 +484,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;
         transaction.open_table(CATALOGS)?;
+        bundles::prepare(&transaction)?;
         format.unwrap_or(FORMAT)
     };
     if format == FORMAT {

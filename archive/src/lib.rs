@@ -6,7 +6,7 @@
 //! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
 //! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
 //! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
-//! of a collection by one CID.
+//! of a collection by one CID, and a [`bundle`] carries segments and templates where no network goes.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -26,6 +26,7 @@
 
 mod archive;
 pub mod bitswap;
+pub mod bundle;
 pub mod car;
 pub mod catalog;
 pub mod dag;
@@ -35,7 +36,7 @@ mod names;
 mod pin;
 mod retrieval;
 
-pub use archive::{Archive, Config, Digest, Object, Stats};
+pub use archive::{Archive, Config, Digest, LandError, Landing, Object, Sent, Stats};
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};
 pub use names::{stored_block, stored_names};

@@ -1,5 +1,6 @@
 //! Pins: why an object is kept.
 
+use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
 
 /// How public pins begin.
@@ -12,6 +13,9 @@ pub struct Pin(String);
 impl Pin {
     /// What the pins of a node's own segments begin with.
     pub const OWN: &str = "own/";
+
+    /// What the pins of bundles begin with that are not visible yet.
+    pub(crate) const STAGED: &str = "staged/";
 
     /// Segments of `collection` that this node sealed.
     #[must_use]
@@ -47,6 +51,18 @@ impl Pin {
     #[must_use]
     pub fn public(name: &str) -> Self {
         Self(format!("{PUBLIC}{name}"))
+    }
+
+    /// Blocks of a bundle that is not here as a whole: this pin hides what it alone holds.
+    #[must_use]
+    pub fn staged(bundle: &Cid) -> Self {
+        Self(format!("{}{bundle}", Self::STAGED))
+    }
+
+    /// The index of the own bundle of this number, its manifest and its template sets.
+    #[must_use]
+    pub fn sent(sequence: u64) -> Self {
+        Self(format!("sent/{sequence}"))
     }
 
     /// Returns whether strangers may have what this pin holds.
