@@ -1,6 +1,7 @@
 //! The command line: what `dunlin --help` teaches.
 
 mod archive;
+mod bundle;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,7 +11,10 @@ use dunlin_client::{Fidelity, Metric, Scope, ScoreUnits, TemplateUse};
 use dunlin_protocols::{Multiaddr, NetworkName};
 use libp2p_identity::PeerId;
 
-pub(crate) use self::archive::ArchiveCommand;
+pub(crate) use self::{
+    archive::ArchiveCommand,
+    bundle::{BundleCommand, ExportArgs, Since},
+};
 use crate::{
     config::{ListenOn, Serve},
     data_dir::DataDir,
@@ -64,6 +68,9 @@ pub(crate) enum Command {
     /// Bring blocks of other IPFS nodes into the archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// Carry segments and templates where no network goes, in signed files.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.

@@ -1,6 +1,7 @@
 //! One function for each command: ask the running node, print its answer.
 
 mod archive;
+mod bundle;
 mod ingest;
 mod local;
 mod query;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Collections(command) => local::collections(&client()?, command, out)?,
         Command::Segments(command) => return segments::segments(&client()?, command, out),
         Command::Archive(command) => archive::archive(&client()?, &command, out)?,
+        Command::Bundle(command) => return bundle::bundle(client, &command, out),
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod bundle;
 mod client;
 mod engine;
 mod peers;
@@ -25,6 +26,9 @@ mod templates;
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, CatalogRoot, FetchRequest, FetchResponse,
     FetchedSegment, ImportResponse, ProvideRequest, ProvideResponse,
+};
+pub use bundle::{
+    Bundle, BundleImported, BundleLink, BundleMade, BundleRequest, Bundles, UnfinishedBundle,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{
