@@ -1,0 +1,94 @@
+//! A large bundle is made, written and taken in with little memory.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::{fs, path::Path, time::Instant};
+
+use common::{Node, peers::init, stdout};
+use dunlin_archive::{Archive, Config, Object, Pin};
+use dunlin_client::{BundleImported, BundleMade};
+use dunlin_engine::Segment;
+use dunlin_wire::block::{Block, Codec};
+
+/// Payload of the bundle, in MiB; 1 GiB with `DUNLIN_SLOW_TESTS` set.
+const MIB: u64 = 160;
+
+/// What a node may need beside what it needs to do nothing, in KiB: less than half of the bundle.
+const GROWTH_KIB_MAX: u64 = 72 * 1024;
+
+/// A segment, whose one link is replaced.
+const SEGMENT: &[u8] = include_bytes!("../../fuzz/corpus/segment/valid-lossless");
+
+#[test]
+fn a_bundle_larger_than_all_that_a_node_needs_to_carry_it() {
+    let mib = if std::env::var_os("DUNLIN_SLOW_TESTS").is_some() { 1_024 } else { MIB };
+    let temp = tempfile::tempdir().unwrap();
+    let dirs = ["sender", "receiver"].map(|name| temp.path().join(name));
+    let sender_id = init(&dirs[0], "island-0");
+    init(&dirs[1], "island-1");
+    archive(&dirs[0], mib);
+    let [sender, receiver] = dirs.map(|dir| Node::start(&dir));
+    let before = [&sender, &receiver].map(peak_kib);
+    let file = temp.path().join("large.car");
+    let started = Instant::now();
+    let made = stdout(sender.command(&["bundle", "export", "--json", "-o"]).arg(&file));
+    let (exported, length) = (started.elapsed(), fs::metadata(&file).unwrap().len());
+    let made: BundleMade = serde_json::from_str(&made).unwrap();
+    assert_eq!((made.bundle.segments, made.bundle.blocks), (mib, 2 * mib));
+    assert!(length > mib << 20);
+    let started = Instant::now();
+    let mut import = receiver.command(&["bundle", "import", "--json", "--from", &sender_id]);
+    let imported: BundleImported = serde_json::from_str(&stdout(import.arg(&file))).unwrap();
+    assert_eq!(imported.bundle, made.bundle);
+    assert_eq!(receiver.client().archive().unwrap().fetched, mib);
+    let after = [&sender, &receiver].map(peak_kib);
+    // Shown with `--nocapture`.
+    eprintln!(
+        "{} MiB: exported in {exported:.1?}, imported in {:.1?}; peak resident memory of the sender {} -> {} MiB, \
+         of the receiver {} -> {} MiB",
+        length >> 20,
+        started.elapsed(),
+        before[0] >> 10,
+        after[0] >> 10,
+        before[1] >> 10,
+        after[1] >> 10,
+    );
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after - before < GROWTH_KIB_MAX, "from {before} to {after} KiB");
+    }
+}
+
+/// Archives segments with a MiB of payload each, as if the node in this folder had sealed them.
+fn archive(dir: &Path, mib: u64) {
+    let folder = dir.join("archive");
+    fs::create_dir(&folder).unwrap();
+    let archive = Archive::open(&folder.join("blocks.redb"), Config::default()).unwrap();
+    let segment = Segment::decode(SEGMENT).unwrap();
+    let pin = Pin::own(segment.collection().as_str());
+    let link = segment.payload()[0].to_bytes();
+    let at = SEGMENT.windows(link.len()).position(|window| window == link).unwrap();
+    let mut state = 1_u64;
+    for _ in 0..mib {
+        let mut noise = Vec::with_capacity(1 << 20);
+        while noise.len() < 1 << 20 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            noise.extend(state.to_le_bytes());
+        }
+        let payload = Block::new(Codec::Raw, noise);
+        let mut root = SEGMENT.to_vec();
+        root[at..at + link.len()].copy_from_slice(&payload.cid().to_bytes());
+        let root = Block::new(Codec::DagCbor, root);
+        archive.put(&[Object { pin: pin.clone(), root, links: vec![payload] }], None).unwrap();
+    }
+}
+
+/// Returns the most memory that a node has had so far.
+fn peak_kib(node: &Node) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
