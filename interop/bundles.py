@@ -54,6 +54,22 @@ def root_of(car):
     return "b" + base64.b32encode(car[14:50]).decode().lower().rstrip("=")
 
 
+def make_lossless_segments(node):
+    """Seals segments that have payload blocks, and returns their CIDs when they are archived."""
+    node.ask("POST", "/v1/collections", {"name": "pairs", "dim": 2, "fidelity": "lossless"})
+    names = [f"entity-{number}" for number in range(SEGMENTS)]
+    observations = [
+        {"entity": name, "timestamp_us": step * 1_000_000, "vector": [number / SEGMENTS, step / 8]}
+        for number, name in enumerate(names) for step in range(4)
+    ]
+    node.ask("POST", "/v1/collections/pairs/observations", {"observations": observations})
+    for name in names:
+        node.ask("POST", "/v1/collections/pairs/seal", {"entity": name})
+    run.until("archiving", lambda: node.ask("GET", "/v1/archive")["archived"] >= SEGMENTS)
+    query = {"collection": "pairs", "limit": 1000}
+    return [segment["cid"] for segment in node.ask("POST", "/v1/query/segments", query)["segments"]]
+
+
 def carry(program, folder, nodes, report):
     def node(name):
         path = folder / name
@@ -67,9 +83,7 @@ def carry(program, folder, nodes, report):
     kubo = run.Kubo(folder / "kubo")
     nodes.append(kubo)
     kubo.start()
-    # Lossless, so that segments have payload blocks.
-    sender.ask("POST", "/v1/collections", {"name": "interop", "dim": 2, "fidelity": "lossless"})
-    cids = sender.make_segments(SEGMENTS)
+    cids = make_lossless_segments(sender)
     ours, theirs = folder / "ours.car", folder / "theirs.car"
     made = dunlin(sender, "bundle", "export", "-o", ours)["bundle"]
     if made["segments"] != SEGMENTS or made["blocks"] <= SEGMENTS:

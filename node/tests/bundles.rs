@@ -240,12 +240,12 @@ fn own_peers_need_no_naming_and_quarantined_and_revoked_ones_are_refused() {
         .unwrap();
     };
     let import = |node: &Node| node.command(&["bundle", "import", "--from", &sender_id]);
-    remember(&|trust| drop(trust.observe(now, id, Evidence::WrongCid)));
+    remember(&|trust| assert!(trust.observe(now, id, Evidence::WrongCid).is_some()));
     let node = Node::start(&dir);
     let refused = complaint(import(&node).arg(&file));
     assert!(refused.contains("quarantined"), "{refused}");
     node.stop();
-    remember(&|trust| drop(trust.revoke(now, id)));
+    remember(&|trust| assert!(trust.revoke(now, id).is_some()));
     let node = Node::start(&dir);
     let refused = complaint(import(&node).arg(&file));
     assert!(refused.contains("revoked"), "{refused}");
