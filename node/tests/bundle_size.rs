@@ -33,7 +33,7 @@ fn a_bundle_larger_than_all_that_a_node_needs_to_carry_it() {
     let before = [&sender, &receiver].map(peak_kib);
     let file = temp.path().join("large.car");
     let started = Instant::now();
-    let made = stdout(sender.command(&["bundle", "export", "--json", "-o"]).arg(&file));
+    let made = stdout(sender.command(&["bundle", "export", "--json"]).arg("-o").arg(&file));
     let (exported, length) = (started.elapsed(), fs::metadata(&file).unwrap().len());
     let made: BundleMade = serde_json::from_str(&made).unwrap();
     assert_eq!((made.bundle.segments, made.bundle.blocks), (mib, 2 * mib));

