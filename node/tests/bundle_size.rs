@@ -1,12 +1,12 @@
-//! A large bundle is made, written and taken in with little memory.
+//! Large bundles: made, written and taken in with little memory, and broken off on the way.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod common;
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, io::Read, path::Path, process::Stdio, time::Instant};
 
-use common::{Node, peers::init, stdout};
+use common::{Node, complaint, peers::init, stdout};
 use dunlin_archive::{Archive, Config, Object, Pin};
 use dunlin_client::{BundleImported, BundleMade};
 use dunlin_engine::Segment;
@@ -58,6 +58,36 @@ fn a_bundle_larger_than_all_that_a_node_needs_to_carry_it() {
     for (before, after) in before.into_iter().zip(after) {
         assert!(after - before < GROWTH_KIB_MAX, "from {before} to {after} KiB");
     }
+}
+
+#[test]
+fn an_export_that_ends_early_leaves_no_file_and_loses_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("sender");
+    init(&dir, "island-0");
+    // Far more than what waits between the node and the reader of standard output.
+    archive(&dir, 24);
+    let sender = Node::start(&dir);
+    // It cannot be written where there is no folder, and that costs no number.
+    let nowhere = temp.path().join("no/f.car");
+    complaint(sender.command(&["bundle", "export"]).arg("-o").arg(nowhere));
+    assert_eq!(sender.client().bundles().unwrap().sent, None);
+    // The reader of standard output takes a little and leaves.
+    let mut command = sender.command(&["bundle", "export", "-o", "-"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut little = vec![0; 100_000];
+    child.stdout.take().unwrap().read_exact(&mut little).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(!ended.status.success());
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(told.contains("--again 1"), "{told}");
+    let folder = temp.path().join("stick");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("f.car");
+    stdout(sender.command(&["bundle", "export", "--again", "1"]).arg("-o").arg(&file));
+    assert!(fs::read(&file).unwrap().starts_with(&little));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no unfinished file is left");
+    assert_eq!(sender.client().bundles().unwrap().sent.unwrap().sequence, 1);
 }
 
 /// Archives segments with a MiB of payload each, as if the node in this folder had sealed them.

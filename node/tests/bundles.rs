@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -19,8 +19,8 @@ use common::{
     stdout, two_channels, with_input,
 };
 use dunlin_client::{
-    Bundle, BundleImported, BundleMade, Client, CollectionSpec, FetchRequest, Fidelity,
-    IngestRequest, KnnQuery, PublishRequest, Scope, TemplateSource,
+    Bundle, BundleImported, BundleMade, Client, FetchRequest, IngestRequest, KnnQuery,
+    PublishRequest, Scope, TemplateSource,
 };
 use dunlin_trust::{Evidence, Record, Trust, UnixMillis};
 use dunlin_wire::cbor;
@@ -368,57 +368,4 @@ fn send_half_open(node: &Node, from: &str, bytes: &[u8]) -> std::net::TcpStream 
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(bytes).unwrap();
     stream
-}
-
-#[test]
-fn an_export_that_ends_early_leaves_no_file_and_loses_nothing() {
-    let islands = Islands::start();
-    let client = islands.sender.client();
-    // Observations that no codec makes small, so that the file is larger than what waits in between.
-    let spec = CollectionSpec { dim: 64, fidelity: Fidelity::Lossless, ..wide("wide") };
-    client.create_collection(&spec).unwrap();
-    let mut seed = 1_u32;
-    let mut noise = || {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from_bits(0x3f00_0000 | seed >> 9)
-    };
-    for first in (0..30_000).step_by(3_000) {
-        let observations = (first..first + 3_000)
-            .map(|index| dunlin_client::Observation {
-                entity: "e".into(),
-                timestamp_us: i64::from(index) * 1_000,
-                vector: (0..64).map(|_| noise()).collect(),
-                metadata: None,
-            })
-            .collect();
-        client.ingest("wide", &IngestRequest { observations }).unwrap();
-    }
-    islands.sender.archive_all("wide", "e");
-    let folder = islands.file("stick");
-    fs::create_dir(&folder).unwrap();
-    let file = folder.join("f.car");
-    // The reader of standard output takes a little and leaves.
-    let mut command = islands.sender.command(&["bundle", "export", "-o", "-"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut little = [0; 100_000];
-    child.stdout.take().unwrap().read_exact(&mut little).unwrap();
-    let ended = child.wait_with_output().unwrap();
-    assert!(!ended.status.success());
-    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(told.contains("--again 1"), "{told}");
-    // Nor can it be written where there is no folder; that costs no number.
-    complaint(
-        islands.sender.command(&["bundle", "export"]).arg("-o").arg(islands.file("no/f.car")),
-    );
-    // A stopped node cannot send on: the client is told to end.
-    let mut again = islands.sender.command(&["bundle", "export", "--again", "1"]);
-    stdout(again.arg("-o").arg(&file));
-    assert!(fs::read(&file).unwrap().starts_with(&little));
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no unfinished file is left");
-    islands.import(&file);
-}
-
-fn wide(name: &str) -> CollectionSpec {
-    let units = dunlin_client::Units::Range { lower: vec![0.0; 64], upper: vec![1.0; 64] };
-    CollectionSpec { units, threshold: Some(10.0), ..two_channels(name) }
 }
