@@ -14,6 +14,7 @@ use std::{
 
 use dunlin_archive::{
     bitswap::{self, Version, WANTS_MAX},
+    bundle::{self, Manifest, Reader},
     car,
     dag::{self, Source},
     ipns::{Name, Record as NameRecord},
@@ -49,7 +50,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 26] = [
+pub(crate) const TARGETS: [(&str, Decoder); 28] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -72,6 +73,8 @@ pub(crate) const TARGETS: [(&str, Decoder); 26] = [
     ("engine_operations", engine_operations),
     ("privacy_ledger", privacy_ledger),
     ("car", car),
+    ("bundle", bundle),
+    ("bundle_manifest", signed::<Manifest>),
     ("unixfs", unixfs),
     ("dag_cbor", dag_cbor),
     ("ipns_record", ipns_record),
@@ -376,6 +379,30 @@ fn car(data: &[u8]) -> bool {
             Err(_) => return false,
         }
     }
+    assert_eq!(again, data);
+    true
+}
+
+/// A bundle: what is whole is the file that its own blocks make again.
+fn bundle(data: &[u8]) -> bool {
+    let Ok(mut reader) = Reader::open(data) else { return false };
+    loop {
+        match reader.next_entry() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(_) => return false,
+        }
+    }
+    assert_eq!(reader.read(), reader.signed().value.counts);
+    let mut blocks = BTreeMap::new();
+    let mut file = car::Reader::open(data).expect("it was read");
+    let root = file.roots()[0];
+    while let Some(section) = file.next_section().expect("it was read") {
+        blocks.insert(section.cid, section.bytes);
+    }
+    let get = |cid: &Cid| Ok::<_, std::convert::Infallible>(blocks.get(cid).cloned());
+    let mut again = Vec::new();
+    bundle::write(&mut again, &root, get).expect("all of it is there");
     assert_eq!(again, data);
     true
 }

@@ -10,7 +10,9 @@ use std::{
 };
 
 use dunlin_archive::{
+    Archive, Config as ArchiveConfig,
     bitswap::{Ask, Claim, Kind as BlockKind, Message as Bitswap, Presence, Version, Want},
+    bundle::{Export, Form, Policy, Span, write},
     car, dag,
     ipns::{Record as NameRecord, Terms},
     roots::{Listed, Roots},
@@ -60,6 +62,7 @@ fn main() {
     templates(&corpus);
     graphs(&corpus);
     names(&corpus);
+    bundles(&corpus);
 }
 
 fn names(corpus: &Corpus) {
@@ -366,6 +369,37 @@ fn graphs(corpus: &Corpus) {
     corpus.add("unixfs", "directory", &node(&[b"a", b"b"], &[8, 1]));
     corpus.add("unixfs", "hamt", &node(&[b"0", b"3a", b"Fb"], &[8, 5, 0x28, 0x22, 0x30, 16]));
     assert!(dag::Node::decode(&node(&[b"a"], &[8, 1])).is_ok());
+}
+
+/// A bundle of one segment with payload and one template set, and its manifest.
+fn bundles(corpus: &Corpus) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let archive = Archive::open(&folder.path().join("blocks.redb"), ArchiveConfig::default());
+    let archive = archive.expect("a new archive");
+    let payload = block();
+    let links = cbor::encode(&[*payload.cid()]).expect("an encoding");
+    let segment = Block::new(Codec::DagCbor, links);
+    let template = Block::new(Codec::DagCbor, vec![0x80]);
+    let mut export = Export::begin(&archive).expect("a new archive");
+    export.template(&template).expect("room for one");
+    let size = (*payload.cid(), payload.bytes().len());
+    let span = Span { from_us: 1, to_us: 2 };
+    export.segment("servers", &segment, &[size], span).expect("room for two");
+    let policy =
+        Policy { form: Form::Private, since_us: Some(-1), collections: vec!["servers".into()] };
+    let exported = export.finish(&keypair(), NOW_MS, policy).expect("a store that works");
+    let mut file = Vec::new();
+    let written = write(&mut file, &exported.sent.root, |cid| match archive.get(cid) {
+        Ok(None) => {
+            let blocks = [&payload, &segment, &template];
+            let found = blocks.into_iter().find(|block| block.cid() == cid);
+            Ok(found.map(|block| block.bytes().to_vec()))
+        }
+        found => found,
+    });
+    written.expect("all of it is there");
+    corpus.add("bundle", "one-of-each", &file);
+    corpus.add_signed("bundle_manifest", exported.signed.value);
 }
 
 fn length(bytes: &[u8]) -> u8 {

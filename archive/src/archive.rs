@@ -3,6 +3,7 @@
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
 
+mod bundles;
 mod copies;
 mod digest;
 mod named;
@@ -22,6 +23,7 @@ use redb::{Database, StorageBackend};
 
 use self::tables::{FORMAT, prepare};
 pub use self::{
+    bundles::{LandError, Landing, Sent},
     copies::SealedCopy,
     digest::Digest,
     named::{Depth, NamedPin, PinError},

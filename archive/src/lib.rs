@@ -6,9 +6,9 @@
 //! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
 //! protocol of IPFS: its messages, what to ask of whom, and what to answer. [`dag`] reads graphs of blocks,
 //! those of other IPFS nodes too, and [`car`] the files in which blocks travel; [`catalog`] names all segments
-//! of a collection by one CID. [`replication`] decides which peers hold copies, and finds out whether they do;
-//! [`backend`] is about other places for blocks: a Kubo node, and pinning services. [`sealing`] encrypts segments,
-//! so that copies of them may leave.
+//! of a collection by one CID, and a [`bundle`] carries segments and templates where no network goes.
+//! [`replication`] decides which peers hold copies, and finds out whether they do; [`backend`] is about other places
+//! for blocks: a Kubo node, and pinning services. [`sealing`] encrypts segments, so that copies of them may leave.
 //!
 //! ```
 //! use dunlin_archive::{Archive, Config, Object, Pin};
@@ -29,6 +29,7 @@
 mod archive;
 pub mod backend;
 pub mod bitswap;
+pub mod bundle;
 pub mod car;
 pub mod catalog;
 pub mod dag;
@@ -47,8 +48,8 @@ pub mod roots;
 pub mod sealing;
 
 pub use archive::{
-    Archive, Config, Depth, Digest, Held, NamedPin, Object, PinError, Publication, RetainError,
-    Retained, Retention, SealedCopy, Stats, Usage,
+    Archive, Config, Depth, Digest, Held, LandError, Landing, NamedPin, Object, PinError,
+    Publication, RetainError, Retained, Retention, SealedCopy, Sent, Stats, Usage,
 };
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};

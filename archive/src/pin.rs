@@ -30,6 +30,9 @@ impl Pin {
     /// What the pins begin with of what was published and is kept for those who still have its root.
     pub(crate) const RETIRED: &str = "public/retired/";
 
+    /// What the pins of bundles begin with that are not visible yet.
+    pub(crate) const STAGED: &str = "staged/";
+
     /// Segments of `collection` that this node sealed.
     #[must_use]
     pub fn own(collection: &str) -> Self {
@@ -112,6 +115,18 @@ impl Pin {
         let is_one =
             prefixes.iter().any(|prefix| path.len() > prefix.len() && path.starts_with(prefix));
         is_one.then(|| Self(path.to_owned()))
+    }
+
+    /// Blocks of a bundle that is not here as a whole: this pin hides what it alone holds.
+    #[must_use]
+    pub fn staged(bundle: &Cid) -> Self {
+        Self(format!("{}{bundle}", Self::STAGED))
+    }
+
+    /// The index of the own bundle of this number, its manifest and its template sets.
+    #[must_use]
+    pub fn sent(sequence: u64) -> Self {
+        Self(format!("sent/{sequence}"))
     }
 
     /// Returns whether strangers may have what this pin holds.

@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[expect(dead_code, reason = "bundles are made here, and little else is done with them")]
+mod sender;
+
 use std::sync::{Arc, Mutex};
 
-use dunlin_archive::{Archive, Config, Object, Pin};
+use dunlin_archive::{
+    Archive, Config, LandError, Object, Pin,
+    bundle::{ChainError, Gaps},
+};
 use dunlin_wire::block::{Block, Codec};
+use sender::{Sender, import};
 
 /// Storage that remembers what a crash would leave at each sync: only what was synced.
 #[derive(Debug, Default)]
@@ -92,4 +99,44 @@ fn reopened_after_every_sync_it_holds_whole_batches() {
             }
         }
     }
+}
+
+#[test]
+fn a_crash_at_any_sync_of_an_import_leaves_the_bundle_or_nothing_and_the_next_run_finishes_it() {
+    let mut sender = Sender::new(1);
+    let segments = sender.fill("servers", 600, 1);
+    let bytes = sender.export();
+    let storage = Storage::default();
+    let archive = Archive::open_on(storage.clone(), Config::default()).unwrap();
+    let opened = storage.0.lock().unwrap().synced.len();
+    import(&archive, &bytes[..], Gaps::Refused).unwrap();
+    drop(archive);
+    let images = std::mem::take(&mut storage.0.lock().unwrap().synced);
+    let (mut before, mut after, mut resumed) = (0, 0, 0);
+    for (index, image) in images.into_iter().enumerate().skip(opened) {
+        let disk = Storage(Arc::new(Mutex::new(Disk { now: image, synced: Vec::new() })));
+        let archive = Archive::open_on(disk, Config::default()).unwrap();
+        let is_here = archive.last_received(&sender.peer()).unwrap().is_some();
+        let visible = |block: &Block| archive.has(block.cid()).unwrap();
+        for (root, links) in &segments {
+            for block in links.iter().chain([root]) {
+                assert_eq!(visible(block), is_here, "sync {index}: {block:?}");
+            }
+        }
+        resumed += usize::from(!archive.staged().unwrap().is_empty());
+        match import(&archive, &bytes[..], Gaps::Refused) {
+            Ok(()) => {
+                assert!(!is_here, "sync {index}");
+                before += 1;
+            }
+            Err(LandError::Chain(ChainError::Replayed { .. })) => {
+                assert!(is_here, "sync {index}");
+                after += 1;
+            }
+            Err(other) => panic!("sync {index}: {other:?}"),
+        }
+        assert_eq!(archive.roots(&Pin::fetched("servers"), None, 1_000).unwrap().len(), 600);
+        assert_eq!((archive.stats().unwrap().blocks, archive.staged().unwrap().len()), (1_200, 0));
+    }
+    assert!(before >= 5 && after >= 1 && resumed >= 4, "{before}, {after}, {resumed}");
 }

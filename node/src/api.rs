@@ -1,6 +1,7 @@
 //! The local HTTP API: `docs/api.md` lists the calls, `dunlin-client` has the shapes.
 
 mod auth;
+mod bundles;
 mod collections;
 mod convert;
 mod error;
@@ -31,6 +32,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::bundles::bundle_json;
 use self::{auth::Token, error::ApiError};
 use crate::daemon::Shared;
 
@@ -82,6 +84,9 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/archive/replicas", get(replicas::replicas))
         .route("/v1/archive/publish", post(publishing::publish))
         .route("/v1/archive/resolve", post(publishing::resolve))
+        .route("/v1/bundles", get(bundles::list).post(bundles::make))
+        .route("/v1/bundles/{sequence}", get(bundles::write))
+        .route("/v1/bundles/import", post(bundles::import))
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/publish", post(templates::publish))
         .route("/v1/templates/adopt", post(templates::adopt))

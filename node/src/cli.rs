@@ -1,6 +1,7 @@
 //! The command line: what `dunlin --help` teaches.
 
 mod archive;
+mod bundle;
 mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -13,6 +14,7 @@ use libp2p_identity::PeerId;
 
 pub(crate) use self::{
     archive::{ArchiveCommand, PinsCommand},
+    bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
 };
 use crate::{
@@ -71,6 +73,9 @@ pub(crate) enum Command {
     /// List, export, import or rotate the keys of sealed segments.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Carry segments and templates where no network goes, in signed files.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.

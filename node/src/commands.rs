@@ -1,6 +1,7 @@
 //! One function for each command: ask the running node, print its answer.
 
 mod archive;
+mod bundle;
 mod ingest;
 mod keys;
 mod local;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Segments(command) => return segments::segments(&client()?, command, out),
         Command::Archive(command) => archive::archive(&dir, client, &command, out)?,
         Command::Keys(command) => keys::keys(&dir, &command, out)?,
+        Command::Bundle(command) => return bundle::bundle(client, &command, out),
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

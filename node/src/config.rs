@@ -116,6 +116,14 @@ pub(crate) struct ArchiveConfig {
     pub(crate) replicate_for_bytes: u64,
     /// Where blocks are kept.
     pub(crate) backend: BackendKind,
+    /// Whether what is public is published under the node's name and told to the DHT.
+    pub(crate) publish: bool,
+    /// How long a record of the name is valid.
+    pub(crate) ipns_lifetime: Duration,
+    /// How often the DHT is told again.
+    pub(crate) provide_every: Duration,
+    /// Objects that the operator may name to be told of.
+    pub(crate) provide_max: usize,
 }
 
 /// Where archived blocks are kept.
@@ -159,14 +167,6 @@ impl FromStr for ServiceAt {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         if text == "off" { Ok(Self(None)) } else { text.parse().map(|url| Self(Some(url))) }
     }
-    /// Whether what is public is published under the node's name and told to the DHT.
-    pub(crate) publish: bool,
-    /// How long a record of the name is valid.
-    pub(crate) ipns_lifetime: Duration,
-    /// How often the DHT is told again.
-    pub(crate) provide_every: Duration,
-    /// Objects that the operator may name to be told of.
-    pub(crate) provide_max: usize,
 }
 
 /// The trustless gateway.

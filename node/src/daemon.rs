@@ -2,6 +2,7 @@
 
 mod announcer;
 mod archiver;
+mod bundles;
 mod clock;
 mod compaction;
 mod exchanges;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
+    bundles::{BundleWish, ImportError, ImportWish, MakeError, Since},
     clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},

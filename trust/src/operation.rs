@@ -31,11 +31,13 @@ pub enum Operation {
     ReplicatePrivate,
     /// Have it hold our objects that strangers may have, and hold its own.
     ReplicatePublic,
+    /// Take in a bundle that it signed.
+    ImportBundle,
 }
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServePublicBlocks,
@@ -47,6 +49,7 @@ impl Operation {
         Self::AcceptEvidence,
         Self::ReplicatePrivate,
         Self::ReplicatePublic,
+        Self::ImportBundle,
     ];
 
     /// Returns whether a peer of this standing passes. An operation that
@@ -65,7 +68,8 @@ impl Operation {
             | Self::FetchTemplates
             | Self::AdoptTemplates
             | Self::AcceptAnnouncement
-            | Self::ReplicatePrivate => Standing::Probation,
+            | Self::ReplicatePrivate
+            | Self::ImportBundle => Standing::Probation,
             Self::AcceptEvidence | Self::ReplicatePublic => Standing::Trusted,
         };
         standing >= least
@@ -99,6 +103,7 @@ impl Operation {
             Self::AcceptEvidence => "accept_evidence",
             Self::ReplicatePrivate => "replicate_private",
             Self::ReplicatePublic => "replicate_public",
+            Self::ImportBundle => "import_bundle",
         }
     }
 }

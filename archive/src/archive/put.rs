@@ -112,12 +112,7 @@ impl Archive {
         let transaction = self.database.begin_write()?;
         let (before, now) = {
             let mut writer = Writer::open(&transaction)?;
-            for root in writer.roots(&object.pin)? {
-                if root != *object.root.cid() {
-                    writer.unpin(&object.pin, &root)?;
-                }
-            }
-            writer.put(object)?;
+            writer.replace(object)?;
             writer.finish()?
         };
         self.commit(transaction, before, now)

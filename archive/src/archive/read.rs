@@ -4,7 +4,7 @@ use dunlin_wire::{Cid, block::Block};
 use redb::ReadableDatabase;
 
 use super::{
-    Archive, Stats,
+    Archive, Stats, bundles,
     tables::{BLOCKS, CATALOGS, META, PUBLIC, read_stats, stored_cid},
 };
 use crate::{Pin, ReadError, catalog::Root};
@@ -16,8 +16,13 @@ impl Archive {
     ///
     /// Fails when the stored bytes no longer hash to `cid`; they are not returned.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
-        let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
-        let Some(stored) = blocks.get(cid.to_bytes().as_slice())? else { return Ok(None) };
+        let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
+        let Some(stored) = transaction.open_table(BLOCKS)?.get(key.as_slice())? else {
+            return Ok(None);
+        };
+        if bundles::is_hidden(&transaction, &key)? {
+            return Ok(None);
+        }
         let block = Block::verified(*cid, stored.value().to_vec());
         block.map(Some).map_err(|_| ReadError::Damaged { cid: *cid })
     }
@@ -37,8 +42,9 @@ impl Archive {
     ///
     /// Fails when the store cannot be read.
     pub fn has(&self, cid: &Cid) -> Result<bool, ReadError> {
-        let blocks = self.database.begin_read()?.open_table(BLOCKS)?;
-        Ok(blocks.get(cid.to_bytes().as_slice())?.is_some())
+        let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
+        let is_here = transaction.open_table(BLOCKS)?.get(key.as_slice())?.is_some();
+        Ok(is_here && !bundles::is_hidden(&transaction, &key)?)
     }
 
     /// Returns whether a public pin reaches a block: whether strangers may have it.

@@ -3,7 +3,7 @@
 use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
-use super::{Stats, copies};
+use super::{Stats, bundles, copies};
 use crate::places;
 
 /// Version of the table layout.
@@ -58,6 +58,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(TAKEN)?;
         transaction.open_table(PLACEMENTS)?;
         transaction.open_table(copies::COPIES)?;
+        bundles::prepare(&transaction)?;
         places::prepare(&transaction)?;
         format.unwrap_or(FORMAT)
     };

@@ -224,7 +224,7 @@ pub(crate) fn count_up(
 }
 
 /// Returns whether that was the last one.
-fn count_down(
+pub(crate) fn count_down(
     counts: &mut Table<'_, &'static [u8], u64>,
     key: &[u8],
 ) -> Result<bool, StorageError> {

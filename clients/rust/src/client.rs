@@ -9,15 +9,15 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, ChangesAnswer, ChangesQuery,
-    ClusterStatus, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities,
-    ErrorBody, FetchRequest, FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck,
-    IngestRequest, KnnAnswer, KnnQuery, LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins,
-    ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, PublishedName, Quality,
-    RemoveRequest, RemoveResponse, Replicas, ResolveRequest, ResolvedName, ScoresAnswer,
-    ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
-    ShareRequest, ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery, UnpinRequest,
-    UnpinResponse,
+    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, BundleImported, BundleMade,
+    BundleRequest, Bundles, ChangesAnswer, ChangesQuery, ClusterStatus, CollectionSpec,
+    Collections, CompactRequest, CompactResponse, Entities, ErrorBody, FetchRequest, FetchResponse,
+    HistoryAnswer, HistoryQuery, ImportResponse, IngestAck, IngestRequest, KnnAnswer, KnnQuery,
+    LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins, ProvideRequest, ProvideResponse,
+    PublishRequest, PublishResponse, PublishedName, Quality, RemoveRequest, RemoveResponse,
+    Replicas, ResolveRequest, ResolvedName, ScoresAnswer, ScoresQuery, SealRequest, SealResponse,
+    Segment, SegmentPage, SegmentsQuery, Share, ShareRequest, ShareResponse, Templates,
+    TrajectoryAnswer, TrajectoryQuery, UnpinRequest, UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -408,6 +408,58 @@ impl Client {
         self.upload(&format!("/v1/archive/import?public={is_public}"), car)
     }
 
+    /// Returns where the node stands in the chains of bundles.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn bundles(&self) -> Result<Bundles, ClientError> {
+        self.get("/v1/bundles")
+    }
+
+    /// Makes the node's next bundle, which [`Self::read_bundle`] reads.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `unchanged` when there is nothing new.
+    pub fn make_bundle(&self, request: &BundleRequest) -> Result<BundleMade, ClientError> {
+        let url = format!("{}/v1/bundles", self.base);
+        let call = self.agent.post(&url).config().timeout_global(Some(UPLOAD_TIMEOUT)).build();
+        self.read(call.header("Authorization", &self.authorization).send_json(request))
+    }
+
+    /// Returns the bytes of the node's bundle with this number, as they come.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when the node cannot write it. A bundle that is cut off ends with an
+    /// error of the reader.
+    pub fn read_bundle(&self, sequence: u64) -> Result<impl io::Read + use<>, ClientError> {
+        let url = format!("{}/v1/bundles/{sequence}", self.base);
+        let call = self.agent.get(&url).config().timeout_global(Some(UPLOAD_TIMEOUT)).build();
+        let answer = call.header("Authorization", &self.authorization).call();
+        match answer {
+            Ok(answer) if answer.status().is_success() => Ok(answer.into_body().into_reader()),
+            refused => Err(self.refusal(refused)),
+        }
+    }
+
+    /// Takes a bundle in, whole or not at all, that one of these peers has signed, or one of the own peers
+    /// when none is named.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `docs/api.md` lists the codes. After an interruption, the same call goes on.
+    pub fn import_bundle(
+        &self,
+        bundle: &mut dyn io::Read,
+        from: &[String],
+        accept_gap: bool,
+    ) -> Result<BundleImported, ClientError> {
+        let from = from.join(",");
+        self.upload(&format!("/v1/bundles/import?from={from}&accept_gap={accept_gap}"), bundle)
+    }
+
     /// Sends a file, however large.
     fn upload<T: DeserializeOwned>(
         &self,
@@ -438,6 +490,14 @@ impl Client {
 
     fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, ClientError> {
         serde_json::from_slice(&self.bytes(answer)?).map_err(|cause| ClientError::Answer { cause })
+    }
+
+    /// Returns the error that an answer stands for.
+    fn refusal(&self, answer: Answer) -> ClientError {
+        match self.bytes(answer) {
+            Err(cause) => cause,
+            Ok(_) => unreachable!("the caller takes successes"),
+        }
     }
 
     /// Returns the body of a success, and the error that any other answer stands for.

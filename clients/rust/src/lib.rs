@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod bundle;
 mod client;
 mod engine;
 mod peers;
@@ -28,6 +29,9 @@ pub use archive::{
     PinUsage, PinningStatus, Pins, ProvideRequest, ProvideResponse, Providing, PublishedName,
     ReplicaPeer, Replicas, ResolveRequest, ResolvedName, SealedCopies, SealedOutcome, UnpinRequest,
     UnpinResponse,
+};
+pub use bundle::{
+    Bundle, BundleImported, BundleLink, BundleMade, BundleRequest, Bundles, UnfinishedBundle,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{

@@ -37,6 +37,11 @@ impl ApiError {
         Self { status: StatusCode::CONFLICT, code, message: message.to_string() }
     }
 
+    /// Whoever is behind the request's content is not heard.
+    pub(crate) fn forbidden(code: &'static str, message: impl ToString) -> Self {
+        Self { status: StatusCode::FORBIDDEN, code, message: message.to_string() }
+    }
+
     /// A limit is reached or a store refuses: the request is right, but cannot be carried out now.
     pub(crate) fn unavailable(code: &'static str, message: impl ToString) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code, message: message.to_string() }
@@ -219,7 +224,7 @@ impl From<KeyRingError> for ApiError {
 }
 
 /// Returns an error with its causes on one line; a cause that its effect repeats is left out.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -59,7 +59,7 @@ pub(super) async fn import(
 }
 
 /// Runs `work` on a thread of its own, with the body as its input.
-async fn read<T: Send + 'static, E: Send + 'static>(
+pub(super) async fn read<T: Send + 'static, E: Send + 'static>(
     shared: &Arc<Shared>,
     body: Body,
     work: impl FnOnce(&Shared, Pieces) -> Result<T, E> + Send + 'static,
@@ -67,7 +67,7 @@ async fn read<T: Send + 'static, E: Send + 'static>(
     let (sender, receiver) = channel(PIECES_MAX);
     let input = Pieces { receiver, rest: Bytes::new(), is_over: false };
     let work = shared.blocking(move |shared| work(shared, input));
-    // When the work ends early, nobody takes further pieces and the pump ends, too.
+    // When the work ends early, what follows is read and thrown away.
     let (done, ()) = tokio::join!(work, pump(body, sender));
     done
 }
@@ -75,6 +75,7 @@ async fn read<T: Send + 'static, E: Send + 'static>(
 /// Hands on a body piece by piece; one that stands still or breaks ends with an error.
 async fn pump(body: Body, sender: Sender<io::Result<Bytes>>) {
     let mut pieces = body.into_data_stream();
+    let mut is_read = true;
     loop {
         let piece = match tokio::time::timeout(PIECE_TIMEOUT, pieces.next()).await {
             // An empty piece says that this was all; a sender that vanishes says nothing.
@@ -84,14 +85,17 @@ async fn pump(body: Body, sender: Sender<io::Result<Bytes>>) {
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
         let is_last = !piece.as_ref().is_ok_and(|piece| !piece.is_empty());
-        if sender.send(piece).await.is_err() || is_last {
+        // A sender hears why it was refused only when it has sent all: before, it may find the connection
+        // closed and look no further.
+        is_read = is_read && sender.send(piece).await.is_ok();
+        if is_last {
             return;
         }
     }
 }
 
 /// The pieces of a body, as a file is read.
-struct Pieces {
+pub(super) struct Pieces {
     receiver: Receiver<io::Result<Bytes>>,
     rest: Bytes,
     is_over: bool,

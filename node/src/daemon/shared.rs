@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) newcomer: Notify,
     /// Wakes the responder: there is a new collection that peers may have templates for.
     pub(crate) curious: Notify,
+    /// Held by who makes or takes in a bundle: one at a time.
+    pub(crate) bundles: Mutex<()>,
     pub(crate) api_address: SocketAddr,
     /// What the gateway did.
     pub(crate) gateway: gateway::Counters,
@@ -127,6 +129,7 @@ impl Shared {
             news: Notify::new(),
             newcomer: Notify::new(),
             curious: Notify::new(),
+            bundles: Mutex::new(()),
             api_address,
             gateway: gateway::Counters::default(),
             permits,

@@ -7,12 +7,12 @@ mod adoption;
 mod release;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Context;
-use dunlin_archive::{Archive, Object, Pin};
+use dunlin_archive::{Archive, Object, Pin, PutError};
 use dunlin_engine::{CollectionName, CollectionSpec, Metric, Reference, Units};
 use dunlin_privacy::{ChannelsDigest, Epsilon, Ledger, TemplateSet, adoption::permuted};
 use dunlin_protocols::{Keypair, NetworkError, PeerId};
@@ -161,7 +161,27 @@ impl Sharing {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self, held: Held) {
+    /// Returns the sets that a bundle may carry: all that count, of these collections, or of all when none
+    /// are named.
+    pub(super) fn bundled(&self, collections: &[String]) -> Vec<Held> {
+        let now = clock::now().0;
+        let is_wished = |held: &Held| {
+            let set = &held.signed.value;
+            let is_named = collections.iter().any(|name| name == set.collection());
+            (collections.is_empty() || is_named) && set.is_current(now)
+        };
+        self.held().into_iter().filter(is_wished).collect()
+    }
+
+    /// Returns whether a set is of another peer and newer than what is here of it.
+    pub(super) fn is_news(&self, signed: &Signed<TemplateSet>) -> bool {
+        let place = (signed.value.collection().to_owned(), signed.signer);
+        let issued = |held: &Held| held.signed.value.issued_unix_ms();
+        let here = self.sets().get(&place).map(issued);
+        signed.signer != self.me() && here.is_none_or(|here| here < signed.value.issued_unix_ms())
+    }
+
+    pub(super) fn hold(&self, held: Held) {
         self.sets().insert(held.place(), held);
     }
 
@@ -195,6 +215,18 @@ impl Sharing {
 }
 
 impl Held {
+    /// Returns a set that the gate has not judged.
+    pub(super) fn new(signed: Signed<TemplateSet>) -> Self {
+        Self { signed: Arc::new(signed), judged: None }
+    }
+
+    /// Returns the set as the archive keeps it.
+    pub(super) fn to_object(&self) -> Object {
+        let (collection, signer) = self.place();
+        let block = Block::new(Codec::DagCbor, self.signed.bytes.clone());
+        Object::leaf(Pin::templates(&collection, &signer), block)
+    }
+
     fn place(&self) -> Place {
         (self.signed.value.collection().to_owned(), self.signed.signer)
     }
@@ -317,6 +349,27 @@ impl Shared {
         true
     }
 
+    /// Makes room for the sets of a bundle, oldest first, as far as what is here is missed less; leaves out
+    /// those for which there is none.
+    pub(super) fn make_room_for_all(&self, sets: &mut Vec<Held>) -> Result<(), PutError> {
+        let places: BTreeSet<Place> = sets.iter().map(Held::place).collect();
+        let mut more =
+            places.iter().filter(|place| !self.sharing.sets().contains_key(place)).count();
+        while self.sharing.sets().len() + more > SETS_MAX {
+            match self.sharing.least_useful() {
+                Some(least) if !places.contains(&least) => {
+                    self.sharing.sets().remove(&least);
+                    self.archive.unpin(&Pin::templates(&least.0, &least.1))?;
+                }
+                _ => {
+                    sets.retain(|held| self.sharing.sets().contains_key(&held.place()));
+                    more = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn drop_set(self: &Arc<Self>, place: Place) {
         let pin = Pin::templates(&place.0, &place.1);
         self.sharing.sets().remove(&place);
@@ -328,10 +381,9 @@ impl Shared {
 
     /// Stores an envelope in place of the last one of its signer.
     fn keep(&self, signed: Signed<TemplateSet>) -> anyhow::Result<()> {
-        let pin = Pin::templates(signed.value.collection(), &signed.signer);
-        self.archive
-            .replace(&Object::leaf(pin, Block::new(Codec::DagCbor, signed.bytes.clone())))?;
-        self.sharing.hold(Held { signed: Arc::new(signed), judged: None });
+        let held = Held::new(signed);
+        self.archive.replace(&held.to_object())?;
+        self.sharing.hold(held);
         Ok(())
     }
 }
@@ -348,7 +400,7 @@ fn references(held: &Held) -> Vec<Reference> {
 }
 
 /// Returns why a set cannot be used for a collection, whatever it says.
-fn misfit(set: &TemplateSet, spec: &CollectionSpec) -> Option<&'static str> {
+pub(super) fn misfit(set: &TemplateSet, spec: &CollectionSpec) -> Option<&'static str> {
     let Units::Range { lower, upper } = &spec.units else {
         return Some("the collection has no declared ranges");
     };
