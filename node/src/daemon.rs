@@ -27,7 +27,7 @@ pub(crate) use self::{
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
     shared::{Observed, Shared},
-    sharing::{Held, Judged, SharingError},
+    sharing::{Held, Judged, ReleaseRequest, SharingError},
 };
 use crate::{
     cli::{NetworkArgs, RunArgs},
