@@ -27,7 +27,7 @@ use dunlin_engine::{
     storage::Simulated,
     storage::Storage,
 };
-use dunlin_privacy::{Epsilon, Ledger, TemplateSet};
+use dunlin_privacy::{Ceiling, Epsilon, Ledger, TemplateSet};
 use dunlin_protocols::{
     Keypair,
     messages::{
@@ -352,7 +352,7 @@ fn privacy_ledger(data: &[u8]) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("ledger");
     fs::write(&path, data).expect("a writable folder");
-    let ceiling = Epsilon::new(4.0).expect("a valid epsilon");
+    let ceiling = Ceiling { epsilon: Epsilon::new(4.0).expect("a valid epsilon"), delta: 1e-6 };
     let entries = |ledger: &Ledger| format!("{:?}", ledger.entries());
     let Ok(ledger) = Ledger::open(&path, ceiling) else {
         assert_eq!(fs::read(&path).expect("it is there"), data, "what is refused is left as it is");

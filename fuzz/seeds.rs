@@ -24,8 +24,8 @@ use dunlin_engine::{
     storage::{Simulated, Storage},
 };
 use dunlin_privacy::{
-    About, Bounds, ChannelsDigest, Dataset, Epsilon, Intent, Ledger, Metric, ReleaseConfig,
-    TemplateSet, Unit, release,
+    About, Bounds, Ceiling, ChannelsDigest, Dataset, Epsilon, Intent, Ledger, Metric, ReleaseConfig,
+    TemplateSet, Terms, release,
 };
 use dunlin_protocols::messages::{
     Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
@@ -314,7 +314,8 @@ fn templates(corpus: &Corpus) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("ledger");
     let epsilon = |value| Epsilon::new(value).expect("a valid epsilon");
-    let mut ledger = Ledger::open(&path, epsilon(4.0)).expect("a new ledger");
+    let mut ledger =
+        Ledger::open(&path, Ceiling::pure(epsilon(4.0))).expect("a new ledger");
     corpus.add("privacy_ledger", "empty", &fs::read(&path).expect("it was made"));
     let bounds = Bounds::uniform(3, 0.0, 1.0).expect("a range");
     let rows: Vec<f32> = (0..9_000_u16).map(|index| f32::from(index % 9 / 3) * 0.3).collect();
@@ -322,8 +323,7 @@ fn templates(corpus: &Corpus) {
     let intent = Intent {
         collection: "servers",
         data: &data,
-        unit: Unit::Observation,
-        epsilon: epsilon(1.0),
+        terms: Terms::observation(epsilon(1.0)).expect("valid terms"),
         now_unix_ms: NOW_MS,
         purpose: "templates",
     };

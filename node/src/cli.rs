@@ -517,6 +517,18 @@ pub(crate) enum TemplatesCommand {
         /// Privacy loss of this release; the configured one when absent.
         #[arg(long)]
         epsilon: Option<f64>,
+        /// What is protected: observation, entity-day or entity; the configured one when absent.
+        #[arg(long)]
+        unit: Option<String>,
+        /// By which noise: laplace, or gaussian, which needs a `delta` in the configuration.
+        #[arg(long)]
+        mechanism: Option<String>,
+        /// How many behaviours of an entity, or of its day, count at most, from 1 to 16.
+        #[arg(long, value_name = "COUNT")]
+        cells_max: Option<u8>,
+        /// Leave out data whose budget is spent, instead of refusing.
+        #[arg(long)]
+        fresh: bool,
     },
     /// Put the received sets of a collection before the adoption gate again.
     Adopt {
@@ -528,8 +540,12 @@ pub(crate) enum TemplatesCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PrivacyCommand {
-    /// Show every release and what it cost.
-    Ledger,
+    /// Show every release, what it cost, and what is left of the budget.
+    Ledger {
+        /// Show this collection alone, and what each of its entities has lost.
+        #[arg(long, short)]
+        collection: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -607,6 +623,23 @@ pub(crate) enum BenchCommand {
     /// of behaviour instead of when a segment is full; zstd, pcodec, a plain quantizer and fixed windows
     /// are measured beside them. Takes a minute or two.
     Compression(BenchArgs),
+    /// What templates of others are worth to a node that has just started.
+    ///
+    /// Each entity in turn is the newcomer and knows its last hours; the others release what they learned, at
+    /// several units of privacy and epsilons. Prints one row for each case and seed: the average precision of
+    /// scores alone, with the sets that the newcomer's gate let in, and with shuffled ones. Takes minutes;
+    /// one seed is enough for a look.
+    Templates {
+        /// A folder of VTS1 data with its manifest.json, instead of the built-in servers of the ASD set.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Such a folder whose entities share, instead of the newcomer's neighbours.
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// How often each case is repeated, with fresh noise and another shuffle.
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+        seeds: u64,
+    },
     /// How soon a folder with many segments answers after a start, and how much memory that takes.
     ///
     /// Makes the segments first, which takes minutes for a million, and opens them in a fresh process.

@@ -19,6 +19,7 @@ use dunlin_archive::{
     backend::{ServiceUrl, UrlError},
     replication::REPLICAS_MAX,
 };
+use dunlin_privacy::{CELLS_MAX, DELTA_MAX, Mechanism, Unit};
 use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
 use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
@@ -212,8 +213,16 @@ pub(crate) enum Serve {
 pub(crate) struct PrivacyConfig {
     /// Privacy loss of one release.
     pub(crate) epsilon: f64,
-    /// Ceiling of the privacy loss of one collection, for ever.
+    /// Ceiling of the privacy loss of each unit of a collection, for ever.
     pub(crate) epsilon_max: f64,
+    /// What is protected, unless a request says otherwise.
+    pub(crate) unit: Unit,
+    /// By which noise, unless a request says otherwise.
+    pub(crate) mechanism: Mechanism,
+    /// How probable a larger loss may be, over all releases.
+    pub(crate) delta: f64,
+    /// How many behaviours of an entity, or of its day, count at most.
+    pub(crate) cells_max: u8,
     /// Most templates in one release.
     pub(crate) templates_max: usize,
     /// How long a release counts.
@@ -459,6 +468,14 @@ impl PrivacyConfig {
         Self {
             epsilon: section.float("epsilon", 1.0, 0.01..=10.0),
             epsilon_max: section.float("epsilon_max", 4.0, 0.01..=100.0),
+            unit: section.choice("unit", &Unit::ALL.map(|unit| (unit.name(), unit))),
+            mechanism: section.choice(
+                "mechanism",
+                &[Mechanism::Laplace, Mechanism::Gaussian].map(|it| (it.name(), it)),
+            ),
+            delta: section.float("delta", 0.0, 0.0..=DELTA_MAX),
+            cells_max: u8::try_from(section.integer("cells_max", 4, 1..=u64::from(CELLS_MAX)))
+                .unwrap_or(CELLS_MAX),
             templates_max: usize::try_from(templates_max).unwrap_or(usize::MAX),
             expiry: Duration::from_secs(section.integer("expiry_days", 30, 1..=90) * DAY),
         }

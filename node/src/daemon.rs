@@ -42,7 +42,7 @@ pub(crate) use self::{
     replication::Kept,
     shared::{Observed, Shared},
     shares::Share,
-    sharing::{Held, Judged, SharingError},
+    sharing::{Held, Judged, ReleaseRequest, SharingError},
 };
 use crate::{
     cli::{NetworkArgs, RunArgs},

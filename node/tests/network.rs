@@ -35,7 +35,11 @@ fn fetch_request(cids: &[String], peers: &[&str], payload: bool) -> FetchRequest
 }
 
 fn publish_request(epsilon: f64) -> PublishRequest {
-    PublishRequest { collection: "pairs".into(), epsilon: Some(epsilon) }
+    PublishRequest {
+        collection: "pairs".into(),
+        epsilon: Some(epsilon),
+        ..PublishRequest::default()
+    }
 }
 
 #[test]
@@ -389,14 +393,14 @@ fn judged_set(node: &Node, signer: &str) -> TemplateSet {
 }
 
 #[test]
-fn the_ledger_refuses_what_is_unchanged_and_what_is_beyond_the_ceiling() {
+fn what_is_unchanged_costs_nothing_and_what_is_beyond_the_ceiling_is_refused() {
     let net = Net::start("ledger");
     net.init("a");
     set(&net.dir("a"), "epsilon_max = 4.0", "epsilon_max = 1.5");
     let a = net.node_with("a", &[]);
     a.fill(&two_channels("pairs"), life("web", LIFE));
     let released = a.client().publish_templates(&publish_request(1.0)).unwrap();
-    assert_eq!((released.epsilon_spent, released.epsilon_max), (1.0, 1.5));
+    assert_eq!((released.epsilon_spent, released.epsilon_max), (Some(1.0), 1.5));
     let refusal = |node: &Node, epsilon: f64, code: &str| {
         let error = node.client().publish_templates(&publish_request(epsilon)).unwrap_err();
         assert!(error.is_refusal(code), "{error:?}");
@@ -404,7 +408,9 @@ fn the_ledger_refuses_what_is_unchanged_and_what_is_beyond_the_ceiling() {
         assert_eq!((ledger.entries.len(), ledger.epsilon_spent), (1, 1.0));
         assert!(ledger.entries[0].released && ledger.entries[0].epsilon == 1.0);
     };
-    refusal(&a, 0.25, "unchanged");
+    let again = a.client().publish_templates(&publish_request(0.25)).unwrap();
+    assert!(again.unchanged && !released.unchanged);
+    assert_eq!(again.set, released.set, "the very set, in the same bytes");
     let new = |index| IngestRequest { observations: vec![observation("web", index)] };
     a.client().ingest("pairs", &new(LIFE)).unwrap();
     refusal(&a, 1.0, "budget_exhausted");
@@ -413,6 +419,56 @@ fn the_ledger_refuses_what_is_unchanged_and_what_is_beyond_the_ceiling() {
     let a = net.node_with("a", &[]);
     refusal(&a, 1.0, "budget_exhausted");
     let rest = a.client().publish_templates(&publish_request(0.5)).unwrap();
-    assert_eq!(rest.epsilon_spent, 1.5, "up to the ceiling it may go");
+    assert_eq!(rest.epsilon_spent, Some(1.5), "up to the ceiling it may go");
     assert_eq!(a.client().ledger().unwrap().entries.len(), 2);
+    // What was observed since has a budget of its own.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    let later = |index| Observation {
+        timestamp_us: i64::try_from(since).unwrap() + i64::from(index),
+        // Not the very values of before: those would be unchanged, whatever their time.
+        ..observation("web", index + 7)
+    };
+    let more: Vec<_> = (0..LIFE).map(later).collect();
+    for batch in more.chunks(5_000) {
+        let batch = IngestRequest { observations: batch.to_vec() };
+        a.client().ingest("pairs", &batch).unwrap();
+    }
+    let refused = a.client().publish_templates(&publish_request(1.0)).unwrap_err();
+    assert!(refused.is_refusal("budget_exhausted"), "{refused:?}");
+    let fresh = PublishRequest { fresh: true, ..publish_request(1.0) };
+    let released = a.client().publish_templates(&fresh).unwrap();
+    assert!(!released.unchanged && released.from_us.is_some());
+    // What was observed between the two releases was in the second of them, and in this one.
+    assert_eq!(released.epsilon_spent, Some(1.5), "by the worst off of what took part");
+}
+
+#[test]
+fn a_fleet_that_is_too_small_for_entities_is_told_how_many_it_takes() {
+    let net = Net::start("too-few");
+    net.init("a");
+    set(&net.dir("a"), "delta = 0.0", "delta = 1e-6");
+    let a = net.node_with("a", &[]);
+    a.fill(&two_channels("pairs"), life("web", 500));
+    let per_entity = PublishRequest {
+        unit: Some("entity".into()),
+        mechanism: Some("gaussian".into()),
+        ..publish_request(1.0)
+    };
+    let error = a.client().publish_templates(&per_entity).unwrap_err();
+    assert!(error.is_refusal("too_few") && error.to_string().contains("are needed"), "{error}");
+    let ledger = a.client().ledger_of("pairs").unwrap();
+    let [entry] = ledger.entries.as_slice() else { panic!("{ledger:?}") };
+    assert!(!entry.released && entry.units_needed > Some(50), "{entry:?}");
+    assert!(entry.epsilon < 0.3 && entry.rho > Some(0.0), "only the count was paid for: {entry:?}");
+    let spent = |name| {
+        let found = ledger.entities.iter().find(|entity| entity.entity == name);
+        found.and_then(|entity| entity.epsilon_spent)
+    };
+    assert_eq!(spent("web"), Some(entry.epsilon));
+    // The answer is remembered, and costs nothing more.
+    let error = a.client().publish_templates(&per_entity).unwrap_err();
+    assert!(error.is_refusal("too_few"), "{error}");
+    assert_eq!(a.client().ledger().unwrap().entries.len(), 1);
+    let nonsense = PublishRequest { unit: Some("fleet".into()), ..per_entity };
+    assert!(a.client().publish_templates(&nonsense).unwrap_err().is_refusal("bad_query"));
 }

@@ -5,28 +5,31 @@
 //! centroids, and a [`TemplateSet`] carries them in a signed envelope. On the other side
 //! [`adoption::judge`] decides whether a foreign set explains this node's own life.
 //!
-//! The unit of privacy is one observation; `docs/privacy.md` says what that protects and what it
-//! does not. This crate is synchronous, reads no clock, and touches one file: the ledger. Noise comes
-//! from OpenDP's samplers and the generator behind them, seeded by the operating system.
+//! The unit of privacy is the operator's choice: an observation, an entity's day, an entity.
+//! `docs/privacy.md` says what each protects and what none does. This crate is synchronous, reads no
+//! clock, and touches one file: the ledger. Noise comes from OpenDP's samplers and the generator behind
+//! them, seeded by the operating system.
 //!
 //! ```
-//! use dunlin_privacy::{Bounds, Dataset, Epsilon, Intent, Ledger, ReleaseConfig, Unit, release};
+//! use dunlin_privacy::{
+//!     Bounds, Ceiling, Dataset, Epsilon, Intent, Ledger, ReleaseConfig, Terms, Unit, release,
+//! };
 //!
 //! let folder = tempfile::tempdir()?;
-//! let mut ledger = Ledger::open(&folder.path().join("ledger"), Epsilon::new(10.0)?)?;
+//! let ceiling = Ceiling::pure(Epsilon::new(10.0)?);
+//! let mut ledger = Ledger::open(&folder.path().join("ledger"), ceiling)?;
 //! let rows: Vec<f32> = (0..8_000).flat_map(|i| [(i % 2) as f32, 0.5]).collect();
 //! let data = Dataset::new(&rows, 2, Bounds::uniform(2, 0.0, 1.0)?)?;
 //! let receipt = ledger.reserve(&Intent {
 //!     collection: "servers",
 //!     data: &data,
-//!     unit: Unit::Observation,
-//!     epsilon: Epsilon::new(1.0)?,
+//!     terms: Terms::observation(Epsilon::new(1.0)?)?,
 //!     now_unix_ms: 1_763_700_000_000,
 //!     purpose: "templates",
 //! })?;
 //! let released = release(&mut ledger, receipt, &data, &ReleaseConfig::default())?;
 //! assert!(!released.centroids.is_empty());
-//! assert_eq!(ledger.left("servers"), Epsilon::new(9.0)?);
+//! assert_eq!(ledger.left("servers", Unit::Observation), Epsilon::new(9.0)?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -41,19 +44,26 @@ mod noise;
 mod partition;
 mod plan;
 mod release;
+mod rho;
 mod template;
+mod terms;
 
 pub use bounds::{Bounds, BoundsError};
-pub use dataset::{DataDigest, DataError, Dataset, OBSERVATIONS_MAX};
+pub use dataset::{DataDigest, DataError, Dataset, EntityTag, Gather, OBSERVATIONS_MAX, Span};
 pub use epsilon::{Epsilon, EpsilonError};
 pub use ledger::{
-    Entry, Intent, LEDGER_BYTES_MAX, Ledger, OpenError, Receipt, ReserveError, TEXT_BYTES_MAX,
+    Ceiling, Eligible, Entry, Intent, LEDGER_BYTES_MAX, Ledger, OpenError, Outcome, Receipt,
+    ReserveError, TEXT_BYTES_MAX,
 };
 pub use noise::NoiseError;
 pub use release::{
-    EPSILON_MIN, Release, ReleaseConfig, ReleaseError, ReleasedCentroid, TEMPLATES_MAX, Unit,
-    release,
+    Release, ReleaseConfig, ReleaseError, ReleasedCentroid, TEMPLATES_MAX, release, units_needed,
 };
+pub use rho::Rho;
 pub use template::{
-    About, ChannelsDigest, LIFETIME_MS_MAX, Metric, Template, TemplateError, TemplateSet,
+    About, ChannelsDigest, LIFETIME_MS_MAX, Metric, NoiseStatement, Privacy, Template,
+    TemplateError, TemplateSet,
+};
+pub use terms::{
+    CELLS_MAX, DELTA_MAX, DELTA_MIN, EPSILON_MIN, GENERATOR, Mechanism, Terms, TermsError, Unit,
 };

@@ -2,10 +2,14 @@
 //!
 //! Level by level each cell's noisy mean is computed, and its observations go left or right of the
 //! hyperplane through that mean, across a public direction. Where an observation goes depends on the
-//! observation, on public directions and on values already released, so the partition itself gives
+//! observation, on public directions and on values already noised, so the partition itself gives
 //! nothing away, which the cells of a clustering run on the data would. The direction of a level is
 //! a vector of random signs (Achlioptas, "Database-friendly random projections", 2003) from a fixed
 //! public seed.
+//!
+//! A unit of privacy has many observations, in many cells. To each of at most `cells_max` cells of a
+//! stage it contributes one vector: the mean of its observations there. So no unit counts more than
+//! once in a cell, however long it was watched, and a cell's count is how many units know the behaviour.
 //!
 //! The relatives of this tree are the LSH prefix tree of Google's `differential-privacy` library and
 //! DP-Lloyd; both were tried on real telemetry and `docs/privacy.md` has the comparison.
@@ -15,8 +19,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::bounds::STEP_MAX;
 use crate::dataset::Dataset;
-use crate::noise::{Noise, NoiseError};
-use crate::plan::{COUNT_STEPS, DEPTH, Plan, StageNoise};
+use crate::noise::{Noise, NoiseError, Scale};
+use crate::plan::{COUNT_STEPS, DEPTH_MAX, StageNoise};
 
 /// The seed of the public directions: every node splits along the same ones.
 const DIRECTIONS_SEED: u64 = 0x6475_6e6c_696e_0001;
@@ -39,52 +43,130 @@ impl Cell {
     }
 }
 
-/// Releases the leaves of the tree, from left to right.
+/// Returns how many units there are, noised.
+pub(crate) fn probe(
+    data: &Dataset,
+    scale: Scale,
+    noise: &mut impl Noise,
+) -> Result<f64, NoiseError> {
+    let units = noise.add(vec![data.units() as i64 * COUNT_STEPS], scale)?;
+    Ok(units[0] as f64 / COUNT_STEPS as f64)
+}
+
+/// Returns the leaves of the tree, from left to right. `stages` are the noise of each level from the
+/// whole to the leaves, `units_noised` is the answer of the probe, and a unit contributes to at most
+/// `cells_max` cells of a stage.
 pub(crate) fn leaves(
     data: &Dataset,
-    plan: &Plan,
+    cells_max: usize,
+    units_noised: f64,
+    stages: &[StageNoise],
     noise: &mut impl Noise,
 ) -> Result<Vec<Cell>, NoiseError> {
     let directions = Directions::new(data.dim());
     let mut cell_of = vec![0u8; data.count()];
-    let mut cells = stage(data, &cell_of, 1, plan.stages[0], noise)?;
-    for level in 0..DEPTH {
-        let signs = directions.of(level);
-        let splits: Vec<f64> = cells.iter().map(|cell| project_mean(&cell.mean(), signs)).collect();
-        for (cell, row) in cell_of.iter_mut().zip(data.grid_rows()) {
-            let is_right = project(row, signs) > splits[usize::from(*cell)];
-            *cell = 2 * *cell + u8::from(is_right);
+    let mut cells = Vec::new();
+    for (level, &scales) in stages.iter().enumerate() {
+        if level > 0 {
+            assign(data, directions.of(level - 1), &cells, &mut cell_of);
         }
-        cells = stage(data, &cell_of, 2 << level, plan.stages[level + 1], noise)?;
+        let exact = Contributions::of(data, &cell_of, 1 << level, cells_max);
+        cells = exact.noised(scales, units_noised, noise)?;
     }
     Ok(cells)
 }
 
-/// Releases the counts and sums of one stage's cells.
-fn stage(
-    data: &Dataset,
-    cell_of: &[u8],
-    cells: usize,
-    scales: StageNoise,
-    noise: &mut impl Noise,
-) -> Result<Vec<Cell>, NoiseError> {
-    let dim = data.dim();
-    let mut counts = vec![0i64; cells];
-    let mut sums = vec![0i64; cells * dim];
-    for (&cell, row) in cell_of.iter().zip(data.grid_rows()) {
-        let cell = usize::from(cell);
-        counts[cell] += COUNT_STEPS;
-        for (sum, &value) in sums[cell * dim..][..dim].iter_mut().zip(row) {
-            *sum += i64::from(value);
+/// Sends every observation to one of its cell's two halves.
+fn assign(data: &Dataset, signs: &[bool], cells: &[Cell], cell_of: &mut [u8]) {
+    let splits: Vec<f64> = cells.iter().map(|cell| project_mean(&cell.mean(), signs)).collect();
+    for (cell, row) in cell_of.iter_mut().zip(data.grid_rows()) {
+        let is_right = project(row, signs) > splits[usize::from(*cell)];
+        *cell = 2 * *cell + u8::from(is_right);
+    }
+}
+
+/// What all units contribute to the cells of one stage, exact and private.
+struct Contributions {
+    dim: usize,
+    /// In steps.
+    counts: Vec<i64>,
+    /// Row-major `[cells, dim]`, from the midpoint.
+    sums: Vec<i64>,
+}
+
+impl Contributions {
+    fn of(data: &Dataset, cell_of: &[u8], cells: usize, cells_max: usize) -> Self {
+        let dim = data.dim();
+        let mut all = Self { dim, counts: vec![0; cells], sums: vec![0; cells * dim] };
+        let mut unit = Self { dim, counts: vec![0; cells], sums: vec![0; cells * dim] };
+        let mut rows = data.grid_rows().zip(cell_of);
+        for range in data.unit_rows() {
+            if range.len() == 1 {
+                // Its own mean; by far the most common case when the unit is an observation.
+                rows.by_ref().take(1).for_each(|(row, &cell)| all.add(usize::from(cell), row));
+                continue;
+            }
+            unit.counts.fill(0);
+            unit.sums.fill(0);
+            for (row, &cell) in rows.by_ref().take(range.len()) {
+                unit.counts[usize::from(cell)] += 1;
+                let sums = &mut unit.sums[usize::from(cell) * dim..][..dim];
+                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += i64::from(value));
+            }
+            all.take_in(&unit, cells_max);
+        }
+        all
+    }
+
+    /// Adds the means of a unit's observations in the cells where it has most of them. Whatever the
+    /// unit's observations are, no cell's count changes by more than one, and no sum by more than half
+    /// a range: a mean of values within the bounds is within them.
+    fn take_in(&mut self, unit: &Self, cells_max: usize) {
+        let mut visited: Vec<usize> =
+            (0..unit.counts.len()).filter(|&cell| unit.counts[cell] > 0).collect();
+        if visited.len() > cells_max {
+            // Stable, so of equals the first ones.
+            visited.sort_by_key(|&cell| std::cmp::Reverse(unit.counts[cell]));
+            visited.truncate(cells_max);
+        }
+        for cell in visited {
+            self.counts[cell] += COUNT_STEPS;
+            let (at, count) = (cell * self.dim, unit.counts[cell]);
+            let sums = &mut self.sums[at..][..self.dim];
+            for (sum, &of_unit) in sums.iter_mut().zip(&unit.sums[at..]) {
+                // Towards zero: never farther from the midpoint.
+                *sum += of_unit / count;
+            }
         }
     }
-    let counts = noise.laplace(counts, scales.count_scale)?;
-    let sums = noise.laplace(sums, scales.sum_scale)?;
-    let cell = |(&count, sums): (&i64, &[i64])| Cell {
-        count: count as f64 / COUNT_STEPS as f64,
-        sums: sums.iter().map(|&sum| sum as f64).collect(),
-    };
-    Ok(counts.iter().zip(sums.chunks_exact(dim)).map(cell).collect())
+
+    /// Adds a vector to a cell.
+    fn add(&mut self, cell: usize, row: &[i32]) {
+        self.counts[cell] += COUNT_STEPS;
+        let sums = &mut self.sums[cell * self.dim..][..self.dim];
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += i64::from(value));
+    }
+
+    fn noised(
+        self,
+        scales: StageNoise,
+        units_noised: f64,
+        noise: &mut impl Noise,
+    ) -> Result<Vec<Cell>, NoiseError> {
+        let counts = match scales.count {
+            Some(scale) => {
+                let counts = noise.add(self.counts, scale)?;
+                counts.iter().map(|&count| count as f64 / COUNT_STEPS as f64).collect()
+            }
+            None => vec![units_noised],
+        };
+        let sums = noise.add(self.sums, scales.sum)?;
+        let cell = |(&count, sums): (&f64, &[i64])| Cell {
+            count,
+            sums: sums.iter().map(|&sum| sum as f64).collect(),
+        };
+        Ok(counts.iter().zip(sums.chunks_exact(self.dim)).map(cell).collect())
+    }
 }
 
 /// One vector of signs per level.
@@ -96,7 +178,7 @@ struct Directions {
 impl Directions {
     fn new(dim: usize) -> Self {
         let mut rng = ChaCha12Rng::seed_from_u64(DIRECTIONS_SEED);
-        let negative = (0..DEPTH * dim).map(|_| rng.next_u32() >> 31 == 1).collect();
+        let negative = (0..DEPTH_MAX * dim).map(|_| rng.next_u32() >> 31 == 1).collect();
         Self { dim, negative }
     }
 
@@ -153,6 +235,9 @@ fn add(mut left: Cell, right: Cell) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::Bounds;
+    use crate::dataset::{EntityTag, Gather, Span};
+    use crate::terms::Unit;
 
     fn cell(count: f64) -> Cell {
         Cell { count, sums: vec![count] }
@@ -183,5 +268,38 @@ mod tests {
     fn hardly_anyone_makes_no_cell() {
         assert_eq!(merged(&[1.0, -2.0, 3.0, 0.5]), [0.0; 0]);
         assert_eq!(cell(0.5).mean(), [0.0]);
+    }
+
+    /// One entity with three observations in cell 0, two in cell 1 and one each in cells 2 and 3.
+    fn one_entity(cells_max: usize) -> Contributions {
+        let bounds = Bounds::uniform(1, -1.0, 1.0).unwrap();
+        let mut gather = Gather::new(bounds, Unit::Entity, Span::ALL);
+        gather.begin(EntityTag::of("a")).unwrap();
+        for (time, value) in [0.5, 1.0, 0.75, -1.0, -0.5, 0.25, 0.0].into_iter().enumerate() {
+            gather.push(time as i64, &[value]).unwrap();
+        }
+        Contributions::of(&gather.finish(), &[0, 0, 0, 1, 1, 2, 3], 4, cells_max)
+    }
+
+    #[test]
+    fn a_unit_gives_each_cell_one_mean() {
+        let all = one_entity(4);
+        assert_eq!(all.counts, [COUNT_STEPS; 4]);
+        let max = STEP_MAX;
+        assert_eq!(all.sums, [max * 3 / 4, -max * 3 / 4, max / 4, 0]);
+    }
+
+    #[test]
+    fn a_unit_gives_only_to_the_cells_it_is_in_most() {
+        assert_eq!(one_entity(2).counts, [COUNT_STEPS, COUNT_STEPS, 0, 0]);
+        assert_eq!(one_entity(3).counts, [COUNT_STEPS, COUNT_STEPS, COUNT_STEPS, 0]);
+    }
+
+    #[test]
+    fn every_observation_is_a_unit_when_it_shall_be() {
+        let data = Dataset::new(&[0.5, 0.5, -0.5], 1, Bounds::uniform(1, -1.0, 1.0).unwrap());
+        let all = Contributions::of(&data.unwrap(), &[0, 0, 1], 2, 1);
+        assert_eq!(all.counts, [2 * COUNT_STEPS, COUNT_STEPS]);
+        assert_eq!(all.sums, [STEP_MAX, -STEP_MAX / 2]);
     }
 }

@@ -1,104 +1,186 @@
-//! How a release's budget is split over its stages, and what each stage's noise is.
+//! How a release's budget is split over its queries, and what each query's noise is.
 //!
-//! A release has `DEPTH + 1` stages: the whole data set, then 2, 4, 8 and 16 cells. Stages see the
-//! same observations, so their losses add up (sequential composition); within a stage an observation
-//! is in one cell, so its cells cost no more than one (parallel composition). A stage releases noisy
-//! counts and noisy centred sums, whose losses add up again.
-
-use crate::epsilon::Epsilon;
-use crate::noise::{NoiseError, loss};
+//! A release first asks how many units there are: the *probe*. From its noisy answer follows how deep the
+//! partition may go before its cells sink into the noise, or that not even two of them would rise out of
+//! it; then nothing more is drawn, and the rest of the budget is not spent. A partition of depth `d` has
+//! `d + 1` stages: the sums of everything, then counts and sums of 2, 4, ... `2^d` cells.
+//!
+//! All queries see the same units, so their losses add up (sequential composition; the choice of the
+//! depth by a noised number is adaptive composition, which costs nothing more as long as the sum stays
+//! below what was reserved). Within a stage a unit contributes to at most `cells_max` cells, one vector
+//! to each. `docs/privacy.md` derives every sensitivity.
 
 use crate::bounds::{STEP_MAX, STEPS};
+use crate::noise::{NoiseError, Scale};
+use crate::rho::Rho;
+use crate::terms::{Mechanism, Terms};
 
-/// Levels of splits. 16 leaves are as many as templates are released.
-pub(crate) const DEPTH: usize = 4;
+/// Most levels of splits. 16 leaves are as many as templates are released.
+pub(crate) const DEPTH_MAX: usize = 4;
 
 /// Counts are noised in steps of `2^-10`, so that their noise scale rounds to a whole number of steps.
 pub(crate) const COUNT_STEPS: i64 = 1 << 10;
 
-/// The part of epsilon for the first stage: a mean over everything is exact enough with little.
-const ROOT_SHARE: f64 = 0.05;
+/// The part of the budget for the probe. What a refused release costs.
+const PROBE_SHARE: f64 = 0.05;
 
 /// Each level gets this many times the budget of the one above, because its cells hold half as many
-/// observations. The leaves get 8/15 of what the root leaves over.
+/// units: so the noise of a mean stays the same part of it on the way down.
 const LEVEL_GROWTH: f64 = 2.0;
-
-/// The part of a stage's epsilon for counts; the rest is for sums, whose sensitivity is larger.
-const COUNT_SHARE: f64 = 0.05;
 
 /// Kept unspent, a billionth, so that rounding in the split can never pass the whole.
 const SLACK: f64 = 1e-9;
 
-/// The probability that an empty cell's noisy count passes the threshold by noise alone.
-const FALSE_CELL: f64 = 1e-3;
+/// The probability that an empty cell's noisy count passes the threshold by noise alone, and that a
+/// fleet of as many units as are said to be needed is refused because of the probe's noise.
+const FALSE_ALARM: f64 = 1e-3;
 
-/// The noise of every stage of one release, fixed before any data are seen.
-#[derive(Clone, Debug, PartialEq)]
+/// The noise of every query of one release, fixed before any data are seen but for the depth.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Plan {
-    pub(crate) stages: [StageNoise; DEPTH + 1],
-    /// The least noisy count of a released leaf.
-    pub(crate) count_min: f64,
+    terms: Terms,
+    dim: usize,
+    /// What may be spent: an epsilon, or a rho.
+    total: f64,
+    centroid_noise_max: f64,
 }
 
-/// Noise scales of one stage, in steps.
+/// Noise of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StageNoise {
-    pub(crate) count_scale: u64,
-    pub(crate) sum_scale: u64,
+    /// `None` for the first stage: how many there are in all, the probe has said.
+    pub(crate) count: Option<Scale>,
+    pub(crate) sum: Scale,
 }
 
 impl Plan {
-    /// Splits `epsilon` for vectors of `dim` channels. `centroid_noise_max` is the widest standard
-    /// deviation of a released centroid's channel, in parts of its range: a cell whose noisy count is
-    /// too small for that says nothing and is dropped.
-    pub(crate) fn new(epsilon: Epsilon, dim: usize, centroid_noise_max: f64) -> Self {
-        let epsilon = epsilon.as_f64() * (1.0 - SLACK);
-        let shares = stage_shares();
-        let stages = shares.map(|share| StageNoise {
-            count_scale: scale(COUNT_SENSITIVITY, share * COUNT_SHARE * epsilon),
-            sum_scale: scale(sum_sensitivity(dim), share * (1.0 - COUNT_SHARE) * epsilon),
-        });
-        Self { stages, count_min: stages[DEPTH].count_min(centroid_noise_max) }
+    /// Splits what `terms` allow for vectors of `dim` channels; with Gaussian noise that is `rho`.
+    /// `centroid_noise_max` is the widest standard deviation of a released centroid's channel, in parts
+    /// of its range: a cell whose noisy count is too small for that says nothing and is dropped.
+    pub(crate) fn new(terms: Terms, rho: Rho, dim: usize, centroid_noise_max: f64) -> Self {
+        let total = match terms.mechanism() {
+            Mechanism::Laplace => terms.epsilon().as_f64(),
+            Mechanism::Gaussian => rho.as_f64(),
+        };
+        Self { terms, dim, total: total * (1.0 - SLACK), centroid_noise_max }
     }
 
-    /// Returns OpenDP's upper bound on the privacy loss of all stages together.
-    pub(crate) fn loss(&self, dim: usize) -> Result<f64, NoiseError> {
-        self.stages.iter().try_fold(0.0, |sum, stage| {
-            let counts = loss(COUNT_SENSITIVITY, stage.count_scale)?;
-            Ok(sum + counts + loss(sum_sensitivity(dim), stage.sum_scale)?)
+    /// Returns the noise of the probe.
+    pub(crate) fn probe(&self) -> Scale {
+        // A unit is counted once.
+        self.scale(COUNT_STEPS as f64, PROBE_SHARE)
+    }
+
+    /// Returns the deepest partition whose cells rise out of the noise if the units spread over them
+    /// evenly; `None` if not even two cells would.
+    pub(crate) fn depth(&self, units_noised: f64) -> Option<usize> {
+        (1..=DEPTH_MAX)
+            .rev()
+            .find(|&depth| units_noised * self.even_part(depth) >= self.count_min(depth))
+    }
+
+    /// Returns the noise of the stages of a partition of `depth`, from the whole to the leaves.
+    pub(crate) fn stages(&self, depth: usize) -> Vec<StageNoise> {
+        (0..=depth).map(|level| self.stage(level, depth)).collect()
+    }
+
+    /// Returns the least noisy count of a released leaf: at it, a centroid's channel has a standard
+    /// deviation of `centroid_noise_max` at most, and an empty cell is unlikely to get there.
+    pub(crate) fn count_min(&self, depth: usize) -> f64 {
+        let StageNoise { count, sum } = self.stage(depth, depth);
+        let count = count.expect("the leaves are counted");
+        // A centroid is sum over count: an error of the count moves it by up to half a range.
+        let by_sum = sum.deviation() / STEPS as f64;
+        let by_count = count.deviation() / COUNT_STEPS as f64 / 2.0;
+        (by_sum.hypot(by_count) / self.centroid_noise_max)
+            .max(count.tail(FALSE_ALARM) / COUNT_STEPS as f64)
+            .max(1.0)
+    }
+
+    /// Returns with how many units a release of two behaviours is not refused, but by bad luck: a
+    /// public number, from signal against noise alone.
+    pub(crate) fn units_needed(&self) -> u64 {
+        let for_cells = self.count_min(1) / self.even_part(1);
+        let for_probe = self.probe().tail(FALSE_ALARM) / COUNT_STEPS as f64;
+        (for_cells + for_probe).ceil() as u64
+    }
+
+    /// Returns OpenDP's upper bound on the loss of the probe alone: an epsilon, or a rho.
+    pub(crate) fn probe_loss(&self) -> Result<f64, NoiseError> {
+        self.probe().loss(COUNT_STEPS as f64)
+    }
+
+    /// Returns OpenDP's upper bound on the loss of a release of this depth: an epsilon, or a rho.
+    pub(crate) fn loss(&self, depth: usize) -> Result<f64, NoiseError> {
+        let mut stages = self.stages(depth).into_iter().zip(0..);
+        stages.try_fold(self.probe_loss()?, |loss, (stage, level)| {
+            let counts = match stage.count {
+                Some(count) => count.loss(self.count_sensitivity(level))?,
+                None => 0.0,
+            };
+            Ok(loss + counts + stage.sum.loss(self.sum_sensitivity(level))?)
         })
     }
-}
 
-impl StageNoise {
-    /// The least noisy count at which a cell's centroid is exact enough, and the cell likely real.
-    fn count_min(&self, centroid_noise_max: f64) -> f64 {
-        let sum_deviation = std::f64::consts::SQRT_2 * self.sum_scale as f64 / STEPS as f64;
-        let count_scale = self.count_scale as f64 / COUNT_STEPS as f64;
-        (sum_deviation / centroid_noise_max).max(-FALSE_CELL.ln() * count_scale)
+    fn stage(&self, level: usize, depth: usize) -> StageNoise {
+        let weight = |level: usize| LEVEL_GROWTH.powi(level as i32);
+        let total: f64 = (0..=depth).map(weight).sum();
+        let share = (1.0 - PROBE_SHARE) * weight(level) / total;
+        let count_part = if level == 0 { 0.0 } else { self.count_part() };
+        StageNoise {
+            count: (level > 0)
+                .then(|| self.scale(self.count_sensitivity(level), share * count_part)),
+            sum: self.scale(self.sum_sensitivity(level), share * (1.0 - count_part)),
+        }
     }
-}
 
-/// One observation more or less changes one cell's count by one.
-pub(crate) const COUNT_SENSITIVITY: u64 = COUNT_STEPS as u64;
+    /// The part of a stage's budget for counts that makes a centroid's error smallest, in the channel
+    /// of a behaviour at the edge of its bounds: the minimum over c of `(D / 2)^2 / (1 - c)^2 +
+    /// (1 / 2)^2 / c^2` for Laplace noise, and of `D / 4 / (1 - c) + 1 / 4 / c` for Gaussian.
+    fn count_part(&self) -> f64 {
+        let dim = self.dim as f64;
+        match self.terms.mechanism() {
+            Mechanism::Laplace => 1.0 / (1.0 + dim.powf(2.0 / 3.0)),
+            Mechanism::Gaussian => 1.0 / (1.0 + dim.sqrt()),
+        }
+    }
 
-/// One observation more or less changes one cell's centred sum by at most half a range per channel.
-pub(crate) const fn sum_sensitivity(dim: usize) -> u64 {
-    dim as u64 * STEP_MAX as u64
-}
+    /// The part of the units that each cell gets if they spread evenly.
+    fn even_part(&self, depth: usize) -> f64 {
+        let cells = 1 << depth;
+        self.terms.cells_changed(cells) as f64 / cells as f64
+    }
 
-fn stage_shares() -> [f64; DEPTH + 1] {
-    let weight = |stage: usize| LEVEL_GROWTH.powi(stage as i32);
-    let total: f64 = (1..=DEPTH).map(weight).sum();
-    std::array::from_fn(|stage| match stage {
-        0 => ROOT_SHARE,
-        _ => (1.0 - ROOT_SHARE) * weight(stage) / total,
-    })
-}
+    /// How much one unit changes the counts of a level: by one, in so many cells.
+    fn count_sensitivity(&self, level: usize) -> f64 {
+        let cells = self.terms.cells_changed(1 << level) as f64;
+        COUNT_STEPS as f64 * self.norm(cells)
+    }
 
-/// Rounds up: more noise, never less.
-fn scale(sensitivity: u64, epsilon: f64) -> u64 {
-    (sensitivity as f64 / epsilon).ceil() as u64
+    /// How much one unit changes the centred sums of a level: by at most half a range, in so many cells
+    /// and all of their channels.
+    fn sum_sensitivity(&self, level: usize) -> f64 {
+        let cells = self.terms.cells_changed(1 << level) as f64;
+        STEP_MAX as f64 * self.norm(cells * self.dim as f64)
+    }
+
+    /// The norm of as many ones: L1 for Laplace noise, L2 for Gaussian, rounded up.
+    fn norm(&self, ones: f64) -> f64 {
+        match self.terms.mechanism() {
+            Mechanism::Laplace => ones,
+            Mechanism::Gaussian => ones.sqrt().next_up(),
+        }
+    }
+
+    /// The least noise whose loss is at most this share of the whole. Rounds up: more noise, never less.
+    fn scale(&self, sensitivity: f64, share: f64) -> Scale {
+        let loss = self.total * share;
+        let steps = match self.terms.mechanism() {
+            Mechanism::Laplace => sensitivity / loss,
+            Mechanism::Gaussian => sensitivity / (2.0 * loss).sqrt(),
+        };
+        Scale { mechanism: self.terms.mechanism(), steps: steps.ceil() as u64 }
+    }
 }
 
 #[cfg(test)]
@@ -106,25 +188,84 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::epsilon::Epsilon;
+    use crate::terms::Unit;
+
+    fn terms(unit: Unit, mechanism: Mechanism, epsilon: f64, cells_max: u8) -> Terms {
+        let delta = if mechanism == Mechanism::Laplace { 0.0 } else { 1e-6 };
+        Terms::new(unit, mechanism, Epsilon::new(epsilon).unwrap(), delta, cells_max).unwrap()
+    }
+
+    fn plan(terms: Terms, dim: usize) -> Plan {
+        let rho = Rho::within(terms.epsilon(), terms.delta());
+        Plan::new(terms, rho, dim, 0.08)
+    }
 
     proptest! {
         #[test]
-        fn stages_never_cost_more_than_the_whole(nanos in 1_000_000u64..=100_000_000_000, dim in 1usize..=4096) {
-            let epsilon = Epsilon::from_nanos(nanos);
-            let loss = Plan::new(epsilon, dim, 0.08).loss(dim).unwrap();
-            prop_assert!(loss <= epsilon.as_f64(), "{loss}");
+        fn queries_never_cost_more_than_the_whole(
+            nanos in 1_000_000u64..=100_000_000_000, dim in 1usize..=4096, depth in 1usize..=4,
+            cells_max in 1u8..=16, is_gaussian in any::<bool>(),
+        ) {
+            let mechanism = if is_gaussian { Mechanism::Gaussian } else { Mechanism::Laplace };
+            let epsilon = nanos as f64 / 1e9;
+            let plan = plan(terms(Unit::Entity, mechanism, epsilon, cells_max), dim);
+            let whole = plan.total / (1.0 - SLACK);
+            let loss = plan.loss(depth).unwrap();
+            prop_assert!(loss <= whole, "{loss}");
             // Nor do they waste more than rounding a scale up to the next step wastes.
-            prop_assert!(loss >= epsilon.as_f64() * 0.9, "{loss}");
+            prop_assert!(loss >= whole * 0.9, "{loss}");
         }
     }
 
     #[test]
     fn plan_agrees_with_the_closed_form() {
-        let plan = Plan::new(Epsilon::new(1.0).unwrap(), 19, 0.08);
-        let leaf = 0.95 * 16.0 / 30.0;
-        let sum_scale = 19.0 / 2.0 / (0.95 * leaf);
-        let found = plan.stages[DEPTH].sum_scale as f64 / STEPS as f64;
+        let plan = plan(terms(Unit::Observation, Mechanism::Laplace, 1.0, 1), 19);
+        let leaf = 0.95 * 16.0 / 31.0;
+        let for_counts = 1.0 / (1.0 + 19f64.powf(2.0 / 3.0));
+        let sum_scale = 19.0 / 2.0 / ((1.0 - for_counts) * leaf);
+        let count_scale = 1.0 / (for_counts * leaf);
+        let stages = plan.stages(4);
+        let found = stages[4].sum.steps as f64 / STEPS as f64;
         assert!((found - sum_scale).abs() < 1e-5, "{found} {sum_scale}");
-        assert!((plan.count_min - 2f64.sqrt() * sum_scale / 0.08).abs() < 1e-2);
+        let found = stages[4].count.unwrap().steps as f64 / COUNT_STEPS as f64;
+        assert!((found - count_scale).abs() < 1e-2, "{found} {count_scale}");
+        let count_min = 2f64.sqrt() * sum_scale.hypot(count_scale / 2.0) / 0.08;
+        assert!((plan.count_min(4) - count_min).abs() < 0.1);
+    }
+
+    #[test]
+    fn gaussian_plan_agrees_with_the_closed_form() {
+        let terms = terms(Unit::Entity, Mechanism::Gaussian, 1.0, 4);
+        let rho = Rho::within(terms.epsilon(), terms.delta()).as_f64();
+        let leaf = rho * 0.95 * 4.0 / 7.0;
+        let for_counts = 1.0 / (1.0 + 19f64.sqrt());
+        // Four cells of 19 channels, each by half a range.
+        let deviation = (4.0 * 19.0_f64).sqrt() / 2.0 / (2.0 * (1.0 - for_counts) * leaf).sqrt();
+        let found = plan(terms, 19).stages(2)[2].sum.steps as f64 / STEPS as f64;
+        assert!((found - deviation).abs() < 1e-5, "{found} {deviation}");
+    }
+
+    #[test]
+    fn more_units_allow_a_deeper_partition_and_too_few_none() {
+        for mechanism in [Mechanism::Laplace, Mechanism::Gaussian] {
+            for (unit, cells_max) in [(Unit::Observation, 1), (Unit::Entity, 4)] {
+                let plan = plan(terms(unit, mechanism, 1.0, cells_max), 19);
+                let needed = plan.units_needed() as f64;
+                assert!(plan.depth(needed).is_some());
+                assert_eq!(plan.depth(plan.count_min(1) - 1.0), None);
+                let depths = [1.0, 4.0, 16.0, 256.0].map(|times| plan.depth(times * needed));
+                assert!(depths.is_sorted() && depths[3] == Some(DEPTH_MAX), "{depths:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn fewer_units_are_needed_with_more_epsilon_or_gaussian_noise() {
+        let needed = |mechanism, epsilon| {
+            plan(terms(Unit::Entity, mechanism, epsilon, 4), 19).units_needed()
+        };
+        assert!(needed(Mechanism::Laplace, 10.0) < needed(Mechanism::Laplace, 1.0) / 9);
+        assert!(needed(Mechanism::Gaussian, 1.0) < needed(Mechanism::Laplace, 1.0) / 2);
     }
 }

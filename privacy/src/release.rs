@@ -1,36 +1,24 @@
 //! The private release: observations in, a few noised centroids out.
 //!
-//! Event level: the neighbouring relation adds or removes one observation. The whole of what leaves
-//! (how many centroids, their values, their supports) is computed from noised values, with pure
-//! epsilon differential privacy. `docs/privacy.md` derives every sensitivity.
-
-use serde::{Deserialize, Serialize};
+//! The neighbouring relation adds or removes one unit: an observation, an entity's day, an entity. The
+//! whole of what leaves (how many centroids, their values, their supports) is computed from noised
+//! values. `docs/privacy.md` derives every sensitivity.
 
 use crate::bounds::{Bounds, DIM_MAX};
 use crate::dataset::Dataset;
 use crate::epsilon::Epsilon;
-use crate::ledger::{Ledger, Receipt, ReserveError};
+use crate::ledger::{Ledger, Paid, Receipt, ReserveError, Stopped};
 use crate::noise::{Noise, NoiseError, OpenDp};
-use crate::partition::{Cell, leaves, merge_small};
+use crate::partition::{Cell, leaves, merge_small, probe};
 use crate::plan::Plan;
+use crate::rho::Rho;
+use crate::terms::{Mechanism, Terms};
 
 /// Most centroids in one release: one per leaf of the partition.
 pub const TEMPLATES_MAX: usize = 16;
 
-/// The least epsilon of a release. Below it no cell of a realistic collection passes its threshold.
-pub const EPSILON_MIN: Epsilon = Epsilon::from_nanos(1_000_000);
-
 /// A cell is dropped when it holds less than this part of all released cells' noisy counts.
 const MASS_MIN: f64 = 0.01;
-
-/// What one unit of privacy protects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Unit {
-    /// One observation. What an entity did over many observations is not hidden.
-    Observation,
-}
 
 /// How much to release.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,7 +28,7 @@ pub struct ReleaseConfig {
     pub templates_max: usize,
     /// The widest standard deviation of a released centroid's channel, as a part of its range, above
     /// 0 and at most 1. Default 0.08, the drift at which a regime ends. Smaller drops more centroids
-    /// and leaves more exact ones.
+    /// and leaves more exact ones, and more units are needed for any.
     pub centroid_noise_max: f64,
 }
 
@@ -53,15 +41,12 @@ impl Default for ReleaseConfig {
 /// What may leave the node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Release {
-    /// By falling noised support. Empty when no cell passed its threshold: too few observations for
-    /// this epsilon, which costs as much as any other answer.
+    /// By falling noised support; at least one.
     pub centroids: Vec<ReleasedCentroid>,
     /// The public bounds that the centroids lie in.
     pub bounds: Bounds,
-    /// What was written to the ledger for it.
-    pub cost: Epsilon,
-    /// What it protects.
-    pub unit: Unit,
+    /// What was promised, and written to the ledger.
+    pub terms: Terms,
 }
 
 /// One noised centroid.
@@ -69,11 +54,11 @@ pub struct Release {
 pub struct ReleasedCentroid {
     /// Within the bounds.
     pub centroid: Vec<f32>,
-    /// About how many observations it stands for, at least 1.
+    /// About how many units know this behaviour, at least 1. A unit may know several.
     pub noised_support: u64,
 }
 
-/// Why nothing was released. The budget named by the receipt stays spent.
+/// Why nothing was released. Unless it says otherwise, the budget named by the receipt stays spent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -95,12 +80,38 @@ pub enum ReleaseError {
         /// What was asked for.
         centroid_noise_max: f64,
     },
+    /// The data are too few for the promise: no two behaviours would stand out of the noise. Mostly the
+    /// first question shows that, and only its cost is spent.
+    #[error(
+        "about {units_noised} units of {unit}, but {units_needed} are needed at epsilon {epsilon}; \
+         {cost} was spent on the count",
+        unit = terms.unit(), epsilon = terms.epsilon()
+    )]
+    TooFew {
+        /// What was asked for.
+        terms: Terms,
+        /// How many there are, noised.
+        units_noised: u64,
+        /// How many it takes.
+        units_needed: u64,
+        /// What was spent.
+        cost: Epsilon,
+    },
     /// The noise could not be drawn.
     #[error(transparent)]
     Noise(#[from] NoiseError),
-    /// The ledger could not note that the release was made.
+    /// The ledger could not note how the release ended.
     #[error("the ledger could not note the release")]
     Ledger(#[source] ReserveError),
+}
+
+/// Returns how many units a release needs, whose data have `dim` channels: a public number, from the
+/// noise and from how exact a centroid has to be. With as many it is refused less than once in a
+/// thousand times, if every unit knows two behaviours or each of two is known by half of them.
+#[must_use]
+pub fn units_needed(terms: &Terms, dim: usize, config: &ReleaseConfig) -> u64 {
+    let rho = Rho::within(terms.epsilon(), terms.delta());
+    Plan::new(*terms, rho, dim, config.centroid_noise_max).units_needed()
 }
 
 /// Releases noised centroids of `data`, once, for the budget that `receipt` stands for.
@@ -110,11 +121,12 @@ pub enum ReleaseError {
 ///
 /// # Errors
 ///
-/// If the receipt is not for this ledger and these data, or noise cannot be drawn.
+/// If the receipt is not for this ledger and these data, if these are too few, or if noise cannot be
+/// drawn.
 ///
 /// # Privacy cost
 ///
-/// The receipt's epsilon, with delta 0, for each observation.
+/// What the receipt's terms say, for each unit. When the data are too few, mostly a twentieth of it.
 pub fn release(
     ledger: &mut Ledger,
     receipt: Receipt,
@@ -144,40 +156,82 @@ pub(crate) fn release_with(
     if !ledger.has_issued(&receipt) {
         return Err(ReleaseError::OtherLedger);
     }
-    let plan = Plan::new(receipt.epsilon(), data.dim(), centroid_noise_max);
-    assert!(
-        data.dim() <= DIM_MAX && plan.loss(data.dim())? <= receipt.epsilon().as_f64(),
-        "the plan costs more than the receipt"
-    );
-    let cells = leaves(data, &plan, noise)?;
-    let centroids = centroids(cells, &plan, data.bounds(), templates_max);
-    let (cost, unit) = (receipt.epsilon(), receipt.unit());
+    let (terms, paid) = (*receipt.terms(), receipt.paid());
+    let plan = Plan::new(terms, paid.rho, data.dim(), centroid_noise_max);
+    let drawn = draw(noise, data, &plan, paid, terms)?;
+    if drawn.centroids.is_empty() {
+        let stopped = Stopped {
+            paid: drawn.cost,
+            units_noised: drawn.units_noised.max(0.0).round() as u64,
+            units_needed: plan.units_needed(),
+        };
+        let Stopped { paid, units_noised, units_needed } = stopped;
+        ledger.note_stopped(receipt, stopped).map_err(ReleaseError::Ledger)?;
+        return Err(ReleaseError::TooFew { terms, units_noised, units_needed, cost: paid.epsilon });
+    }
+    let mut centroids = drawn.centroids;
+    centroids.truncate(templates_max);
     ledger.note_released(receipt).map_err(ReleaseError::Ledger)?;
-    Ok(Release { centroids, bounds: data.bounds().clone(), cost, unit })
+    let bounds = data.bounds().clone();
+    let centroids = centroids.iter().map(|cell| scaled(cell, &bounds)).collect();
+    Ok(Release { centroids, bounds, terms })
 }
 
-/// Chooses and scales what is worth releasing. Works on released values alone.
-fn centroids(
-    cells: Vec<Cell>,
+/// What was drawn, and what it cost. Nothing in it is private.
+struct Drawn {
+    units_noised: f64,
+    /// By falling count; none when the data are too few.
+    centroids: Vec<Cell>,
+    cost: Paid,
+}
+
+fn draw(
+    noise: &mut impl Noise,
+    data: &Dataset,
     plan: &Plan,
-    bounds: &Bounds,
-    templates_max: usize,
-) -> Vec<ReleasedCentroid> {
-    let mut cells = merge_small(cells, plan.count_min.max(1.0));
+    paid: Paid,
+    terms: Terms,
+) -> Result<Drawn, NoiseError> {
+    let limit = match terms.mechanism() {
+        Mechanism::Laplace => paid.epsilon.as_f64(),
+        Mechanism::Gaussian => paid.rho.as_f64(),
+    };
+    let check =
+        |loss: f64| assert!(loss <= limit, "the plan costs {loss}, the receipt is for {limit}");
+    assert!(data.dim() <= DIM_MAX, "{} channels", data.dim());
+    let probe_loss = plan.probe_loss()?;
+    check(probe_loss);
+    let units_noised = probe(data, plan.probe(), noise)?;
+    let Some(depth) = plan.depth(units_noised) else {
+        let cost = paid.at_most(probe_loss, &terms);
+        return Ok(Drawn { units_noised, centroids: Vec::new(), cost });
+    };
+    check(plan.loss(depth)?);
+    let cells_max = usize::from(terms.cells_max());
+    let cells = leaves(data, cells_max, units_noised, &plan.stages(depth), noise)?;
+    Ok(Drawn { units_noised, centroids: chosen(cells, plan.count_min(depth)), cost: paid })
+}
+
+/// Chooses what is worth releasing. Works on noised values alone.
+fn chosen(cells: Vec<Cell>, count_min: f64) -> Vec<Cell> {
+    let mut cells = merge_small(cells, count_min);
     let total: f64 = cells.iter().map(|cell| cell.count).sum();
     cells.retain(|cell| cell.count >= MASS_MIN * total);
     cells.sort_by(|a, b| b.count.total_cmp(&a.count));
-    cells.truncate(templates_max);
     cells
-        .iter()
-        .map(|cell| ReleasedCentroid {
-            centroid: (cell.mean().iter().enumerate())
-                .map(|(channel, &steps)| bounds.value_at(channel, steps))
-                .collect(),
-            noised_support: cell.count.round() as u64,
-        })
-        .collect()
 }
 
+fn scaled(cell: &Cell, bounds: &Bounds) -> ReleasedCentroid {
+    let mean = cell.mean();
+    ReleasedCentroid {
+        centroid: (mean.iter().enumerate())
+            .map(|(channel, &steps)| bounds.value_at(channel, steps))
+            .collect(),
+        noised_support: cell.count.round() as u64,
+    }
+}
+
+#[cfg(test)]
+mod audit;
 #[cfg(test)]
 mod tests;

@@ -13,10 +13,17 @@ use dunlin_wire::envelope::Payload;
 
 use crate::bounds::{Bounds, BoundsError, DIM_MAX};
 use crate::epsilon::Epsilon;
-use crate::release::{Release, TEMPLATES_MAX, Unit};
+use crate::release::{Release, TEMPLATES_MAX};
+use crate::terms::{CELLS_MAX, GENERATOR, Mechanism, Unit};
 
 /// The version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The version before, which is read: it states neither noise, nor contribution limit, nor generator.
+const VERSION_BEFORE: u8 = 1;
+
+/// Longest name of a generator, in bytes.
+const GENERATOR_BYTES_MAX: usize = 64;
 
 /// Longest collection name in a set, in bytes.
 const COLLECTION_BYTES_MAX: usize = 256;
@@ -63,11 +70,35 @@ pub struct TemplateSet {
     channels: ChannelsDigest,
     bounds: Bounds,
     templates: Vec<Template>,
-    epsilon: Epsilon,
-    delta: f64,
-    unit: Unit,
+    privacy: Privacy,
     issued_unix_ms: u64,
     expires_unix_ms: u64,
+}
+
+/// What a set says of its privacy: what its publisher promised, which nobody else can check.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Privacy {
+    /// What the loss is per.
+    pub unit: Unit,
+    /// The privacy loss of each unit by this set alone.
+    pub epsilon: Epsilon,
+    /// The probability that the loss is larger.
+    pub delta: f64,
+    /// How the noise was made; `None` in a set of version 1.
+    pub noise: Option<NoiseStatement>,
+}
+
+/// What a set says of its noise.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct NoiseStatement {
+    /// Its distribution.
+    pub mechanism: Mechanism,
+    /// How many cells of one stage a unit contributed to, at most.
+    pub cells_max: u8,
+    /// What the randomness came from.
+    pub generator: String,
 }
 
 /// One template of a set.
@@ -99,7 +130,7 @@ pub struct About<'a> {
 #[non_exhaustive]
 pub enum TemplateError {
     /// A version this program does not know.
-    #[error("template set version {version}, but only {VERSION} is known")]
+    #[error("template set version {version}, but only {VERSION_BEFORE} and {VERSION} are known")]
     Version {
         /// The version it claims.
         version: u8,
@@ -145,6 +176,12 @@ pub enum TemplateError {
         /// The delta it claims.
         delta: f64,
     },
+    /// The statement on the noise is out of range, or not the one of its version.
+    #[error("version {version}: the noise is not stated as it should be")]
+    Noise {
+        /// The version it claims.
+        version: u8,
+    },
     /// It expires before it is issued, or lives too long.
     #[error("issued at {issued_unix_ms} ms, expires at {expires_unix_ms} ms")]
     Lifetime {
@@ -174,19 +211,40 @@ impl TemplateSet {
             dwell_ms: None,
             support: centroid.noised_support,
         };
+        let terms = &release.terms;
         Self {
             collection: about.collection.to_owned(),
             metric: about.metric,
             channels: about.channels,
             bounds: release.bounds.clone(),
             templates: release.centroids.iter().map(template).collect(),
-            epsilon: release.cost,
-            delta: 0.0,
-            unit: release.unit,
+            privacy: Privacy {
+                unit: terms.unit(),
+                epsilon: terms.epsilon(),
+                delta: terms.delta(),
+                noise: Some(NoiseStatement {
+                    mechanism: terms.mechanism(),
+                    cells_max: terms.cells_max(),
+                    generator: GENERATOR.to_owned(),
+                }),
+            },
             issued_unix_ms: about.issued_unix_ms,
             expires_unix_ms: about.expires_unix_ms,
         }
         .checked()
+    }
+
+    /// Returns the same set with another life. It says nothing new, so it costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// If it would expire before it is issued, or live too long.
+    pub fn renewed(
+        &self,
+        issued_unix_ms: u64,
+        expires_unix_ms: u64,
+    ) -> Result<Self, TemplateError> {
+        Self { issued_unix_ms, expires_unix_ms, ..self.clone() }.checked()
     }
 
     /// Returns the collection's name, as its publisher has it.
@@ -233,22 +291,10 @@ impl TemplateSet {
         rows.flatten().collect()
     }
 
-    /// Returns the privacy loss of each observation by this set alone.
+    /// Returns what the set says of its privacy.
     #[must_use]
-    pub fn epsilon(&self) -> Epsilon {
-        self.epsilon
-    }
-
-    /// Returns the probability that the loss is larger; 0 for every set this program makes.
-    #[must_use]
-    pub fn delta(&self) -> f64 {
-        self.delta
-    }
-
-    /// Returns what the loss is per.
-    #[must_use]
-    pub fn unit(&self) -> Unit {
-        self.unit
+    pub fn privacy(&self) -> &Privacy {
+        &self.privacy
     }
 
     /// Returns when the set was issued, in milliseconds since the Unix epoch.
@@ -285,9 +331,15 @@ impl TemplateSet {
             }
             support_max = support;
         }
-        let (epsilon, delta) = (self.epsilon, self.delta);
+        let Privacy { epsilon, delta, .. } = self.privacy;
         if epsilon == Epsilon::ZERO || epsilon > Epsilon::MAX || !(0.0..1.0).contains(&delta) {
             return Err(TemplateError::Loss { epsilon, delta });
+        }
+        if let Some(NoiseStatement { cells_max, generator, .. }) = &self.privacy.noise {
+            let is_named = (1..=GENERATOR_BYTES_MAX).contains(&generator.len());
+            if !is_named || !(1..=CELLS_MAX).contains(cells_max) {
+                return Err(TemplateError::Noise { version: VERSION });
+            }
         }
         let (issued_unix_ms, expires_unix_ms) = (self.issued_unix_ms, self.expires_unix_ms);
         let life_ms = expires_unix_ms.saturating_sub(issued_unix_ms);
@@ -299,7 +351,7 @@ impl TemplateSet {
 }
 
 impl Template {
-    /// Returns about how many observations the template stands for.
+    /// Returns about how many units know the behaviour: observations, days of entities, or entities.
     #[must_use]
     pub fn support(&self) -> u64 {
         self.support
@@ -378,9 +430,47 @@ struct WireTemplate {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WirePrivacy {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    cells_max: Option<u8>,
     delta: f64,
     epsilon_nanos: Epsilon,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    generator: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    mechanism: Option<Mechanism>,
     unit: Unit,
+}
+
+impl From<Privacy> for WirePrivacy {
+    fn from(privacy: Privacy) -> Self {
+        let (cells_max, generator, mechanism) = match privacy.noise {
+            None => (None, None, None),
+            Some(noise) => (Some(noise.cells_max), Some(noise.generator), Some(noise.mechanism)),
+        };
+        let Privacy { unit, epsilon, delta, .. } = privacy;
+        Self { cells_max, delta, epsilon_nanos: epsilon, generator, mechanism, unit }
+    }
+}
+
+impl WirePrivacy {
+    /// Version 1 states no noise, and only observations; version 2 states all.
+    fn into_privacy(self, version: u8) -> Result<Privacy, TemplateError> {
+        let noise = match (self.mechanism, self.cells_max, self.generator) {
+            (None, None, None) => None,
+            (Some(mechanism), Some(cells_max), Some(generator)) => {
+                Some(NoiseStatement { mechanism, cells_max, generator })
+            }
+            _ => return Err(TemplateError::Noise { version }),
+        };
+        let is_before = version == VERSION_BEFORE;
+        let is_of_version =
+            noise.is_none() == is_before && (!is_before || self.unit == Unit::Observation);
+        if !is_of_version {
+            return Err(TemplateError::Noise { version });
+        }
+        let (unit, epsilon, delta) = (self.unit, self.epsilon_nanos, self.delta);
+        Ok(Privacy { unit, epsilon, delta, noise })
+    }
 }
 
 impl From<TemplateSet> for Wire {
@@ -392,7 +482,7 @@ impl From<TemplateSet> for Wire {
             support: template.support,
         };
         Self {
-            version: VERSION,
+            version: if set.privacy.noise.is_some() { VERSION } else { VERSION_BEFORE },
             collection: set.collection,
             metric: set.metric,
             dim: set.bounds.dim() as u32,
@@ -400,7 +490,7 @@ impl From<TemplateSet> for Wire {
             lower: floats_to_bytes(set.bounds.lower()),
             upper: floats_to_bytes(set.bounds.upper()),
             templates: set.templates.into_iter().map(template).collect(),
-            privacy: WirePrivacy { delta: set.delta, epsilon_nanos: set.epsilon, unit: set.unit },
+            privacy: set.privacy.into(),
             issued_unix_ms: set.issued_unix_ms,
             expires_unix_ms: set.expires_unix_ms,
         }
@@ -411,7 +501,7 @@ impl TryFrom<Wire> for TemplateSet {
     type Error = TemplateError;
 
     fn try_from(wire: Wire) -> Result<Self, TemplateError> {
-        if wire.version != VERSION {
+        if ![VERSION, VERSION_BEFORE].contains(&wire.version) {
             return Err(TemplateError::Version { version: wire.version });
         }
         let dim = wire.dim as usize;
@@ -441,9 +531,7 @@ impl TryFrom<Wire> for TemplateSet {
             channels: ChannelsDigest(channels),
             bounds,
             templates: templates?,
-            epsilon: wire.privacy.epsilon_nanos,
-            delta: wire.privacy.delta,
-            unit: wire.privacy.unit,
+            privacy: wire.privacy.into_privacy(wire.version)?,
             issued_unix_ms: wire.issued_unix_ms,
             expires_unix_ms: wire.expires_unix_ms,
         }

@@ -2,8 +2,8 @@
 
 use dunlin_privacy::adoption::{self, History, Reason};
 use dunlin_privacy::{
-    About, Bounds, ChannelsDigest, Dataset, Epsilon, Intent, Ledger, Metric, ReleaseConfig,
-    ReserveError, TemplateSet, Unit, release,
+    About, Bounds, Ceiling, ChannelsDigest, Dataset, Epsilon, Intent, Ledger, Metric,
+    ReleaseConfig, ReserveError, TemplateSet, Terms, Unit, release,
 };
 use dunlin_wire::envelope;
 use libp2p_identity::Keypair;
@@ -33,8 +33,7 @@ fn intent(data: &Dataset, now_unix_ms: u64) -> Intent<'_> {
     Intent {
         collection: "fleet",
         data,
-        unit: Unit::Observation,
-        epsilon: eps(1.0),
+        terms: Terms::observation(eps(1.0)).expect("valid terms"),
         now_unix_ms,
         purpose: "templates",
     }
@@ -60,10 +59,10 @@ fn publish(ledger: &mut Ledger, rows: &[f32]) -> Vec<u8> {
 #[test]
 fn released_templates_explain_a_similar_node_and_not_a_different_one() {
     let folder = tempfile::tempdir().unwrap();
-    let mut ledger = Ledger::open(&folder.path().join("ledger"), eps(10.0)).unwrap();
+    let mut ledger = Ledger::open(&folder.path().join("ledger"), Ceiling::pure(eps(10.0))).unwrap();
     let bytes = publish(&mut ledger, &observations(100_000, 0.0));
     let set = envelope::open::<TemplateSet>(&bytes).unwrap().value;
-    assert_eq!(set.epsilon(), eps(1.0));
+    assert_eq!(set.privacy().epsilon, eps(1.0));
 
     let judge = |shift: f32, centroids: &[f32]| {
         let regimes = observations(24, shift);
@@ -89,7 +88,7 @@ fn released_templates_explain_a_similar_node_and_not_a_different_one() {
 fn publishing_goes_on_until_the_budget_ends_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger");
-    let mut ledger = Ledger::open(&path, eps(2.0)).unwrap();
+    let mut ledger = Ledger::open(&path, Ceiling::pure(eps(2.0))).unwrap();
     publish(&mut ledger, &observations(3_000, 0.0));
     let same = Dataset::new(&observations(3_000, 0.0), DIM, bounds()).unwrap();
     let refused = ledger.reserve(&intent(&same, NOW + 1));
@@ -97,10 +96,14 @@ fn publishing_goes_on_until_the_budget_ends_and_says_so() {
     publish(&mut ledger, &observations(3_100, 0.0));
     drop(ledger);
 
-    let mut ledger = Ledger::open(&path, eps(2.0)).unwrap();
+    let mut ledger = Ledger::open(&path, Ceiling::pure(eps(2.0))).unwrap();
     let more = Dataset::new(&observations(3_200, 0.0), DIM, bounds()).unwrap();
     let refused = ledger.reserve(&intent(&more, NOW + 2)).unwrap_err();
     assert_eq!(refused.to_string(), "collection fleet: epsilon 1 asked, but 0 of 2 is left");
-    let ledger = Ledger::open(&path, eps(5.0)).unwrap();
-    assert_eq!(ledger.left("fleet"), eps(3.0), "the operator raised the ceiling");
+    let ledger = Ledger::open(&path, Ceiling::pure(eps(5.0))).unwrap();
+    assert_eq!(
+        ledger.left("fleet", Unit::Observation),
+        eps(3.0),
+        "the operator raised the ceiling"
+    );
 }

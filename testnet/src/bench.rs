@@ -5,6 +5,7 @@ pub mod anomalies;
 pub mod compression;
 pub mod ingest;
 pub mod open;
+pub mod templates;
 
 mod baselines;
 mod eigen;

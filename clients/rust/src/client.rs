@@ -395,6 +395,15 @@ impl Client {
         self.get("/v1/privacy/ledger")
     }
 
+    /// Returns the privacy ledger, with what each entity of a collection has lost.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn ledger_of(&self, collection: &str) -> Result<LedgerView, ClientError> {
+        self.get(&format!("/v1/privacy/ledger/{collection}"))
+    }
+
     /// Takes a CAR file in, block by block, verified. `is_public` says that strangers may have its blocks.
     ///
     /// # Errors

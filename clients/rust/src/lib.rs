@@ -52,8 +52,8 @@ pub use status::{
     Replication,
 };
 pub use templates::{
-    AdoptRequest, GateVerdict, LedgerEntry, LedgerView, PublishRequest, PublishResponse,
-    TemplateSet, TemplateSource, Templates,
+    AdoptRequest, GateVerdict, LedgerAccount, LedgerEntity, LedgerEntry, LedgerView,
+    PublishRequest, PublishResponse, TemplateSet, TemplateSource, Templates,
 };
 
 use serde::{Deserialize, Serialize};

@@ -57,6 +57,9 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
         BenchCommand::Compression(BenchArgs { data }) => {
             bench::compression::run(&bench::compression::Options { data, json })
         }
+        BenchCommand::Templates { data, from, seeds } => {
+            bench::templates::run(&bench::templates::Options { data, from, seeds, json })
+        }
         BenchCommand::Open { segments, dir, reopen } => {
             let program = program()?;
             bench::open::run(&bench::open::Options { program, segments, dir, reopen, json })

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use dunlin_archive::{Archive, Object, Pin, PutError};
 use dunlin_engine::{CollectionName, CollectionSpec, Metric, Reference, Units};
-use dunlin_privacy::{ChannelsDigest, Epsilon, Ledger, TemplateSet, adoption::permuted};
+use dunlin_privacy::{Ceiling, ChannelsDigest, Epsilon, Ledger, TemplateSet, adoption::permuted};
 use dunlin_protocols::{Keypair, NetworkError, PeerId};
 use dunlin_trust::{Evidence, Operation};
 use dunlin_wire::{
@@ -22,7 +22,10 @@ use dunlin_wire::{
     envelope::{self, OpenError, Signed},
 };
 
-pub(crate) use self::{adoption::Judged, release::SharingError};
+pub(crate) use self::{
+    adoption::Judged,
+    release::{ReleaseRequest, SharingError},
+};
 use super::{clock, exchanges::Wish, shared::Shared};
 use crate::{config::Config, data_dir::DataDir};
 
@@ -64,8 +67,9 @@ impl Sharing {
         archive: &Archive,
     ) -> anyhow::Result<Self> {
         let path = dir.room("privacy")?.join("ledger");
-        let epsilon_max = Epsilon::new(config.privacy.epsilon_max)?;
-        let ledger = Ledger::open(&path, epsilon_max).with_context(|| {
+        let epsilon = Epsilon::new(config.privacy.epsilon_max)?;
+        let ceiling = Ceiling { epsilon, delta: config.privacy.delta };
+        let ledger = Ledger::open(&path, ceiling).with_context(|| {
             format!("cannot open {}; sharing would not know what it spent", path.display())
         })?;
         let now = clock::now().0;
@@ -437,7 +441,7 @@ fn digest(envelope: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use dunlin_privacy::{About, Bounds, Dataset, Intent, ReleaseConfig, Unit, release};
+    use dunlin_privacy::{About, Bounds, Dataset, Intent, ReleaseConfig, Terms, release};
 
     use std::time::Duration;
 
@@ -454,14 +458,13 @@ mod tests {
             let temp = tempfile::tempdir().unwrap();
             let bounds = Bounds::new(vec![0.0; 2], vec![1.0; 2]).unwrap();
             let data = Dataset::new(&[0.25; 40_000], 2, bounds).unwrap();
+            let epsilon = Epsilon::new(1.0).unwrap();
             let mut ledger =
-                Ledger::open(&temp.path().join("other-ledger"), Epsilon::new(4.0).unwrap())
-                    .unwrap();
+                Ledger::open(&temp.path().join("other-ledger"), Ceiling::pure(epsilon)).unwrap();
             let intent = Intent {
                 collection: "pairs",
                 data: &data,
-                unit: Unit::Observation,
-                epsilon: Epsilon::new(1.0).unwrap(),
+                terms: Terms::observation(epsilon).unwrap(),
                 now_unix_ms: 0,
                 purpose: "test",
             };

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::release::ReleasedCentroid;
+use crate::terms::Terms;
 
 const ISSUED: u64 = 1_763_700_000_000;
 
@@ -31,8 +32,7 @@ fn release(centroids: &[(&[f32], u64)]) -> Release {
             })
             .collect(),
         bounds: Bounds::uniform(dim, 0.0, 1.0).expect("a range"),
-        cost: Epsilon::new(1.0).expect("a valid epsilon"),
-        unit: Unit::Observation,
+        terms: Terms::observation(Epsilon::new(1.0).expect("a valid epsilon")).expect("terms"),
     }
 }
 
@@ -41,16 +41,55 @@ fn sample() -> TemplateSet {
     TemplateSet::new(&release, &about(ISSUED + 86_400_000)).expect("a valid set")
 }
 
-/// The bytes of version 1: a changed vector is a format change.
+fn golden(hex: &str) -> Vec<u8> {
+    let digits: String =
+        hex.lines().map(|line| line.split('#').next().unwrap_or("").replace(' ', "")).collect();
+    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+/// The bytes of version 2: a changed vector is a format change.
 #[test]
 fn bytes_are_those_of_the_format_page() {
     let bytes = cbor::encode(&sample()).unwrap();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let golden = include_str!("../../tests/vectors/template-1.hex");
-    let golden: String =
-        golden.lines().map(|line| line.split('#').next().unwrap_or("").replace(' ', "")).collect();
-    assert_eq!(hex, golden);
+    assert_eq!(bytes, golden(include_str!("../../tests/vectors/template-2.hex")));
     assert_eq!(cbor::decode::<TemplateSet>(&bytes, TemplateSet::BYTES_MAX).unwrap(), sample());
+}
+
+/// A set of version 1 is read, and stays the bytes that were signed.
+#[test]
+fn set_of_version_1_is_read_and_written_as_it_was() {
+    let bytes = golden(include_str!("../../tests/vectors/template-1.hex"));
+    let set: TemplateSet = cbor::decode(&bytes, TemplateSet::BYTES_MAX).unwrap();
+    assert_eq!(set.privacy().noise, None);
+    assert_eq!(set.privacy().unit, Unit::Observation);
+    let Privacy { unit, epsilon, delta, .. } = *sample().privacy();
+    let before = TemplateSet { privacy: Privacy { unit, epsilon, delta, noise: None }, ..sample() };
+    assert_eq!(set, before);
+    assert_eq!(cbor::encode(&set).unwrap(), bytes);
+}
+
+#[test]
+fn a_set_states_the_terms_of_its_release() {
+    let epsilon = Epsilon::new(2.0).unwrap();
+    let terms = Terms::new(Unit::EntityDay, Mechanism::Gaussian, epsilon, 1e-6, 3).unwrap();
+    let release = Release { terms, ..release(&[(&[0.25, 0.75], 5_000)]) };
+    let set = TemplateSet::new(&release, &about(ISSUED + 1)).unwrap();
+    let bytes = cbor::encode(&set).unwrap();
+    let back: TemplateSet = cbor::decode(&bytes, TemplateSet::BYTES_MAX).unwrap();
+    let privacy = back.privacy();
+    assert_eq!((privacy.unit, privacy.epsilon, privacy.delta), (Unit::EntityDay, epsilon, 1e-6));
+    let noise = privacy.noise.as_ref().unwrap();
+    assert_eq!((noise.mechanism, noise.cells_max), (Mechanism::Gaussian, 3));
+    assert_eq!(noise.generator, GENERATOR);
+}
+
+#[test]
+fn a_renewed_set_says_the_same_for_longer() {
+    let renewed = sample().renewed(ISSUED + 5, ISSUED + 10).unwrap();
+    assert_eq!(renewed.templates(), sample().templates());
+    assert_eq!((renewed.issued_unix_ms(), renewed.expires_unix_ms()), (ISSUED + 5, ISSUED + 10));
+    assert!(sample().renewed(ISSUED, ISSUED + LIFETIME_MS_MAX + 1).is_err());
 }
 
 #[test]
@@ -108,7 +147,20 @@ fn refused(change: impl FnOnce(&mut Wire)) {
 
 #[test]
 fn sets_with_anything_out_of_range_are_refused() {
-    refused(|wire| wire.version = 2);
+    refused(|wire| wire.version = 3);
+    refused(|wire| wire.version = 1);
+    refused(|wire| wire.privacy.mechanism = None);
+    refused(|wire| wire.privacy.cells_max = Some(0));
+    refused(|wire| wire.privacy.cells_max = Some(17));
+    refused(|wire| wire.privacy.generator = Some(String::new()));
+    refused(|wire| wire.privacy.generator = Some("x".repeat(GENERATOR_BYTES_MAX + 1)));
+    refused(|wire| {
+        // Version 1 knew observations alone.
+        wire.version = 1;
+        (wire.privacy.mechanism, wire.privacy.cells_max, wire.privacy.generator) =
+            (None, None, None);
+        wire.privacy.unit = Unit::Entity;
+    });
     refused(|wire| wire.collection.clear());
     refused(|wire| wire.collection = "x".repeat(COLLECTION_BYTES_MAX + 1));
     refused(|wire| wire.dim = 3);

@@ -29,7 +29,13 @@ pub(super) fn trade(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()
     let step = stage.progress.step("templates", 2 * makers.len() as u64);
     for peer in makers {
         stage.interrupt.check()?;
-        let request = PublishRequest { collection: COLLECTION.to_owned(), epsilon: Some(EPSILON) };
+        let request = PublishRequest {
+            collection: COLLECTION.to_owned(),
+            epsilon: Some(EPSILON),
+            // The page and the report speak of observations.
+            unit: Some("observation".to_owned()),
+            ..PublishRequest::default()
+        };
         let released = peer
             .client
             .publish_templates(&request)
