@@ -18,8 +18,9 @@ use dunlin_archive::{
     roots::{Listed, Roots},
 };
 use dunlin_engine::{
-    Budget, CollectionName, CollectionSpec, Compaction, Config, Dim, Engine, EntityId, ErrorBound,
-    Fidelity, Observation, Segment, Timestamp, Units, compact,
+    Budget, Change, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Compaction,
+    CompactionPolicy, Config, Dim, Engine, EntityId, ErrorBound, Fidelity, Observation, Segment,
+    SegmentPolicy, Source, TimeRange, Timestamp, Units, compact,
     index::GraphIndex,
     storage::{Simulated, Storage},
 };
@@ -56,6 +57,7 @@ fn main() {
     announcements(&corpus);
     segments(&corpus);
     sealed(&corpus);
+    outlines(&corpus);
     indexes(&corpus);
     operations(&corpus);
     trust(&corpus);
@@ -260,8 +262,52 @@ fn segments(corpus: &Corpus) {
     }
 }
 
-/// Small indexes of rows that are kept as floats and as bytes. Large ones, with a graph, are left to the
-/// engine's tests: they would be most of this repository.
+/// Outlines that link to observations, as compaction makes them of seventy regimes.
+fn outlines(corpus: &Corpus) {
+    for (name, fidelity, error_bound) in [
+        ("bounded-payload", Fidelity::Bounded, Some(ErrorBound::OfRange(0.01))),
+        ("lossless-payload", Fidelity::Lossless, None),
+    ] {
+        let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default());
+        let engine = engine.expect("a new store");
+        let collection = CollectionName::new("servers").expect("a name");
+        let dim = Dim::new(1).expect("a dimension");
+        let spec = CollectionSpec::new(collection.clone(), dim, Units::unit_range(dim));
+        let policy = SegmentPolicy { novelty_regimes_max: 1, ..spec.policy };
+        engine
+            .create_collection(CollectionSpec { fidelity, error_bound, policy, ..spec })
+            .expect("a collection");
+        let entity = EntityId::new("web-1").expect("a name");
+        let observation = |index: u16| Observation {
+            entity: entity.clone(),
+            timestamp: Timestamp(i64::from(index) * 1_000_000),
+            vector: vec![f32::from(index / 6 % 2) + f32::from(index % 3) * 0.01],
+            metadata: None,
+        };
+        engine.ingest(&collection, (0..432).map(observation).collect()).expect("taken in");
+        let before = Timestamp(i64::MAX);
+        let (nrmse, segments_min) = (0.05, CompactionPolicy::SEGMENTS_MIN);
+        let how = CompactionPolicy { before, nrmse, flag_drift_min: 0.16, segments_min };
+        let done = engine.compact_course(&collection, &entity, &how, &|_| true);
+        done.expect("a disk that works").expect("enough regimes");
+        let changes = ChangesQuery {
+            collection,
+            entity: None,
+            range: TimeRange::ALL,
+            limit: 1_000,
+            order: ChangeOrder::Newest,
+        };
+        let changes = engine.changes(&changes).expect("a good question").changes;
+        let outlined = |change: &Change| match change.to {
+            Source::Outlined(cid) => Some(cid),
+            _ => None,
+        };
+        let cid = changes.iter().find_map(outlined).expect("an outline");
+        let outline = engine.block(&cid).expect("a store that works").expect("the outline");
+        corpus.add("outline", name, outline.bytes());
+    }
+}
+
 fn operations(corpus: &Corpus) {
     // Twenty batches of three entities, with everything else in between.
     let mixed = (0..60_u8).flat_map(|step| {
@@ -271,6 +317,8 @@ fn operations(corpus: &Corpus) {
     corpus.add("engine_operations", "mixed", &mixed.collect::<Vec<_>>());
 }
 
+/// Small indexes of rows that are kept as floats and as bytes. Large ones, with a graph, are left to the
+/// engine's tests: they would be most of this repository.
 fn indexes(corpus: &Corpus) {
     let dim = Dim::new(3).expect("a dimension");
     for (name, scale) in [("floats", 0.1), ("bytes", 1.0)] {

@@ -40,6 +40,28 @@ def load(path):
     return np.ascontiguousarray(np.load(path), np.float32)
 
 
+def windows(folder, source, steps, queries_count):
+    """Returns windows of telemetry (VTS1) as rows, and some of them, taken out of these, as queries."""
+    import zstandard
+
+    with open(os.path.join(folder, "manifest.json")) as file:
+        entities = json.load(file)["entities"]
+    rows = []
+    for entity in (one for one in entities if one["source"].lower() == source):
+        shape = (entity["columns"], entity["rows"])
+        with open(os.path.join(folder, entity["file"]), "rb") as file:
+            raw = zstandard.ZstdDecompressor().decompress(file.read(), 4 * shape[0] * shape[1])
+        # The last column is the label.
+        values = np.frombuffer(raw, "<i4").reshape(shape)[:-1].T * entity["scale"]
+        view = np.lib.stride_tricks.sliding_window_view(values.astype(np.float32), steps, axis=0)
+        rows.append(view.transpose(0, 2, 1).reshape(len(view), -1))
+    if not rows:
+        sys.exit(f"no entities of {source} in {folder}")
+    rows = np.concatenate(rows)
+    asked = np.random.default_rng(1).permutation(len(rows)) < queries_count
+    return np.ascontiguousarray(rows[~asked]), np.ascontiguousarray(rows[asked])
+
+
 def distances_to(base, query, rows):
     """Returns exact squared distances of `rows`; rows that are not there are infinitely far."""
     known = rows < len(base)
@@ -216,7 +238,10 @@ def builders(arguments, library, base, scratch):
 
 
 def measure(arguments, scratch):
-    base, queries = load(arguments.base), load(arguments.query)
+    if arguments.windows:
+        base, queries = windows(arguments.windows, arguments.source, arguments.steps, 2_000)
+    else:
+        base, queries = load(arguments.base), load(arguments.query)
     k = arguments.k
     farthest = farthest_true(base, queries, k)
     library = ctypes.CDLL(os.path.abspath(arguments.library))
@@ -274,8 +299,11 @@ def show(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--base", required=True, help="rows: npy, or npy.zst")
-    parser.add_argument("--query", required=True, help="queries: npy, or npy.zst")
+    parser.add_argument("--base", help="rows: npy, or npy.zst")
+    parser.add_argument("--query", help="queries: npy, or npy.zst")
+    parser.add_argument("--windows", metavar="DIR", help="a folder of VTS1 telemetry, instead of both")
+    parser.add_argument("--source", default="smd", help="the source in it whose windows are the rows")
+    parser.add_argument("--steps", type=int, default=8, help="how many observations a window has")
     parser.add_argument("--library", required=True, help="the library that cargo built in this folder")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
@@ -283,6 +311,8 @@ def main():
     parser.add_argument("--instant-effort", type=int, default=60, help="ef_search of instant-distance")
     parser.add_argument("--json", action="store_true", help="print rows as an array of objects")
     arguments = parser.parse_args()
+    if not arguments.windows and not (arguments.base and arguments.query):
+        parser.error("give --base and --query, or --windows")
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -26,21 +26,35 @@ const TIME_FIRST: usize = 0;
 const TIME_CHANGE: usize = 1;
 const TIME_KINDS: usize = 2;
 
+/// How far values may be from what they were, with the largest error of each channel; zero is none.
+#[derive(Clone, Copy)]
+pub(crate) enum Tolerance<'a> {
+    /// Not at all.
+    Exact,
+    /// As far as the error allows.
+    Within(&'a [f32]),
+    /// They are what an encoding within these errors gave back: its levels stay, or errors would add up. The
+    /// rest are as they were observed, and may move.
+    Again(&'a [f32]),
+}
+
 /// Appends an encoding of rows to `bytes`: rising `times`, and `values` row-major, `dim` to a row.
-///
-/// `error_max` has the largest error of each channel; without it, or where it is zero, values are exact.
 pub(crate) fn encode(
     bytes: Vec<u8>,
     times: &[i64],
     values: &[f32],
-    error_max: Option<&[f32]>,
+    tolerance: Tolerance<'_>,
 ) -> Vec<u8> {
     let dim = values.len() / times.len();
     let mut columns = Vec::with_capacity(dim);
     for at in 0..dim {
         let column: Vec<f32> = values.iter().skip(at).step_by(dim).copied().collect();
-        let error_max = error_max.map_or(0.0, |errors| errors[at]);
-        columns.push(Channel::of(&column, error_max));
+        let leveled = match tolerance {
+            Tolerance::Exact => None,
+            Tolerance::Within(errors) => levels::choose(&column, errors[at]),
+            Tolerance::Again(errors) => levels::keep(&column, errors[at]),
+        };
+        columns.push(Channel::of(&column, leveled));
     }
     let mut coder = Encoder::new(bytes);
     code_times(&mut coder, &mut times.to_vec());
@@ -175,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_bit_comes_back((times, values) in columns()) {
-            let bytes = encode(Vec::new(), &times, &values, None);
+            let bytes = encode(Vec::new(), &times, &values, Tolerance::Exact);
             let (times_back, back) = decode(&bytes, values.len() / times.len(), times.len()).unwrap();
             prop_assert_eq!(times_back, times);
             prop_assert_eq!(bits(&back), bits(&values));
@@ -187,13 +201,42 @@ mod tests {
             errors in prop::collection::vec(prop_oneof![Just(0.0_f32), Just(1e-45), 1e-30_f32..1e30, 1e-3_f32..1.0, Just(f32::MAX)], 5),
         ) {
             let dim = values.len() / times.len();
-            let bytes = encode(Vec::new(), &times, &values, Some(&errors[..dim]));
+            let bytes = encode(Vec::new(), &times, &values, Tolerance::Within(&errors[..dim]));
             let (times_back, back) = decode(&bytes, dim, times.len()).unwrap();
             prop_assert_eq!(times_back, times);
             for (at, (value, back)) in values.iter().zip(&back).enumerate() {
                 let error = (f64::from(*value) - f64::from(*back)).abs();
                 prop_assert!(error <= f64::from(errors[at % dim]), "{} {} {}", value, back, errors[at % dim]);
             }
+        }
+
+        #[test]
+        fn what_was_encoded_within_an_error_gets_no_larger_one_the_second_time(
+            (times, values) in columns(),
+            errors in prop::collection::vec(prop_oneof![Just(0.0_f32), 1e-30_f32..1e30, 1e-3_f32..1.0], 5),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let dim = values.len() / times.len();
+            let errors = &errors[..dim];
+            let again = |tolerance, times: &[i64], values: &[f32]| {
+                let bytes = encode(Vec::new(), times, values, tolerance);
+                decode(&bytes, dim, times.len()).unwrap().1
+            };
+            // Two blocks become one, as in compaction, and that one another, which changes nothing more.
+            let cut = 1 + cut.index(times.len());
+            let mut first = Vec::new();
+            for rows in [0..cut, cut..times.len()].into_iter().filter(|rows| !rows.is_empty()) {
+                let of_rows = &values[rows.start * dim..rows.end * dim];
+                first.extend(again(Tolerance::Within(errors), &times[rows], of_rows));
+            }
+            let second = again(Tolerance::Again(errors), &times, &first);
+            for (at, ((value, first), second)) in values.iter().zip(&first).zip(&second).enumerate() {
+                let error = (f64::from(*value) - f64::from(*second)).abs();
+                prop_assert!(error <= f64::from(errors[at % dim]), "{} {} {}", value, first, second);
+                let is_kept = first.to_bits() == second.to_bits();
+                prop_assert!(is_kept || first.to_bits() == value.to_bits(), "a level moved");
+            }
+            prop_assert_eq!(bits(&again(Tolerance::Again(errors), &times, &second)), bits(&second));
         }
 
         #[test]
@@ -213,15 +256,15 @@ mod tests {
         };
         let values: Vec<f32> = (0..2000).map(noise).map(|percent| percent as f32 / 100.0).collect();
         let times: Vec<i64> = (0..2000).collect();
-        let exact = encode(Vec::new(), &times, &values, None).len();
-        let bounded = encode(Vec::new(), &times, &values, Some(&[0.01])).len();
+        let exact = encode(Vec::new(), &times, &values, Tolerance::Exact).len();
+        let bounded = encode(Vec::new(), &times, &values, Tolerance::Within(&[0.01])).len();
         assert!(bounded * 20 < exact * 19, "{bounded} of {exact} bytes");
     }
 
     #[test]
     fn a_steady_pace_costs_nothing() {
         let times: Vec<i64> = (0..10_000).map(|i| 1_700_000_000_000_000 + i * 60_000_000).collect();
-        let bytes = encode(Vec::new(), &times, &vec![0.5; times.len()], None);
+        let bytes = encode(Vec::new(), &times, &vec![0.5; times.len()], Tolerance::Exact);
         assert!(bytes.len() < 64, "{}", bytes.len());
     }
 }

@@ -12,17 +12,20 @@ mod hold;
 mod merge;
 mod stream;
 
-use dunlin_wire::cbor;
+use dunlin_wire::{Cid, cbor};
 
 use self::merge::Merging;
 use crate::{
-    collection::{CollectionName, Metric},
+    collection::{CollectionName, Fidelity, Metric},
     observation::{EntityId, Timestamp},
     segment::{DecodeError, Segment},
 };
 
-/// The version of the layout.
+/// The version of the layout without payload.
 const VERSION: u8 = 1;
+
+/// The version of the layout with links to payload.
+const VERSION_KEEPING: u8 = 2;
 
 /// Most pieces, and most flags, of one outline.
 pub const PIECES_MAX: usize = 65_536;
@@ -65,7 +68,7 @@ pub struct Compaction<'a> {
     pub flag_drift_min: f64,
 }
 
-/// The course of one entity in pieces.
+/// The course of one entity in pieces; where observations are kept, with links to them.
 #[derive(Clone, PartialEq)]
 pub struct Outline {
     pub(crate) collection: CollectionName,
@@ -75,6 +78,8 @@ pub struct Outline {
     pub(crate) flags: Vec<Flag>,
     /// For each channel, what its means are multiples of.
     pub(crate) steps: Vec<f32>,
+    pub(crate) fidelity: Fidelity,
+    pub(crate) payload: Vec<Cid>,
 }
 
 /// A stretch in which nothing changes, as far as the outline tells.
@@ -201,6 +206,8 @@ fn within(merging: &Merging, segments: &[Segment], how: &Compaction<'_>, nrmse: 
             pieces,
             flags,
             steps: Vec::new(),
+            fidelity: Fidelity::Summary,
+            payload: Vec::new(),
         };
         hold::hold(outline, how.widths, nrmse * STEP_SHARE, left)
     };
@@ -242,14 +249,21 @@ impl Outline {
     ///
     /// Fails when the bytes are no outline.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let encoded: stream::Encoded = cbor::decode(bytes, OUTLINE_BYTES_MAX)?;
-        stream::decode(encoded)
+        // Canonical CBOR says in its first byte how many items a short list has.
+        if bytes.first() == Some(&stream::KEEPING_HEAD) {
+            return stream::decode_keeping(cbor::decode(bytes, OUTLINE_BYTES_MAX)?);
+        }
+        stream::decode(cbor::decode(bytes, OUTLINE_BYTES_MAX)?)
     }
 
     /// Returns the bytes; equal outlines have equal bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(&stream::encode(self)).expect("an outline holds integers, text and bytes only")
+        let bytes = match self.fidelity {
+            Fidelity::Summary => cbor::encode(&stream::encode(self)),
+            Fidelity::Bounded | Fidelity::Lossless => cbor::encode(&stream::encode_keeping(self)),
+        };
+        bytes.expect("an outline holds integers, text, bytes and links only")
     }
 
     /// Returns the pieces, oldest first.
@@ -262,6 +276,32 @@ impl Outline {
     #[must_use]
     pub fn flags(&self) -> &[Flag] {
         &self.flags
+    }
+
+    /// Returns the times of the first and the last observation.
+    #[must_use]
+    pub fn span(&self) -> (Timestamp, Timestamp) {
+        let (first, last) = (self.pieces.first(), self.pieces.last());
+        let (first, last) = (first.expect("there are pieces"), last.expect("there are pieces"));
+        (first.start, last.end)
+    }
+
+    /// Returns the number of channels.
+    #[must_use]
+    pub const fn dim(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Returns what was kept of the observations.
+    #[must_use]
+    pub const fn fidelity(&self) -> Fidelity {
+        self.fidelity
+    }
+
+    /// Returns the payload blocks in the order of their observations; none where only summaries were kept.
+    #[must_use]
+    pub fn payload(&self) -> &[Cid] {
+        &self.payload
     }
 
     /// Returns the thing observed.

@@ -28,10 +28,11 @@ use crate::{
 const VERSION_FILE: &str = "VERSION";
 
 /// What it says.
-const VERSION: &str = "dunlin engine 2\n";
+const VERSION: &str = "dunlin engine 3\n";
 
-/// What the version before said, which is brought up to date when it is opened: it has some tables less.
-const VERSION_BEFORE: &str = "dunlin engine 1\n";
+/// What the versions before said, which are brought up to date when they are opened: they have some tables
+/// less.
+const VERSIONS_BEFORE: [&str; 2] = ["dunlin engine 1\n", "dunlin engine 2\n"];
 
 /// How much longer it takes to keep observations than to sum them up: the codec codes about a million
 /// values a second.
@@ -83,7 +84,7 @@ impl Engine {
             initialize(&*storage, &config)?;
         }
         let store = Store::open(storage.open(store::FILE)?, config.store_cache_bytes)?;
-        if read_text(&*storage.open(VERSION_FILE)?)? == VERSION_BEFORE {
+        if read_text(&*storage.open(VERSION_FILE)?)? != VERSION {
             store.upgrade()?;
             write_version(&*storage)?;
         }
@@ -484,7 +485,7 @@ fn is_initialized(storage: &dyn Storage) -> Result<bool, OpenError> {
         true => read_text(&*storage.open(VERSION_FILE)?)?,
         false => String::new(),
     };
-    if version == VERSION || version == VERSION_BEFORE {
+    if version == VERSION || VERSIONS_BEFORE.contains(&version.as_str()) {
         return Ok(true);
     }
     // A shorter one was being written when the process ended: the folder was never in use.

@@ -270,12 +270,6 @@ pub enum MaintainError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompactionError {
-    /// The collection keeps more than summaries, which compaction would throw away.
-    #[error("collection {name} keeps observations; only summaries are compacted")]
-    NotSummary {
-        /// The collection.
-        name: CollectionName,
-    },
     /// A setting makes no sense.
     #[error(transparent)]
     Setting(#[from] CompactError),

@@ -72,10 +72,8 @@ impl Engine {
         let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
         let (rows, ends) = match fidelity {
             Fidelity::Bounded | Fidelity::Lossless => {
-                let (rows, segments) = question.rows_between(asked, from, to, usize::MAX)?;
+                let rows = question.rows_between(asked, (from, to), usize::MAX, &mut coverage)?;
                 let ends = rows.times().to_vec();
-                coverage.segments_scanned = segments;
-                coverage.hot_regimes = u64::from(asked.open_between(from, to).is_some());
                 (rows, ends)
             }
             Fidelity::Summary => means(&question, asked, (from, to), &mut coverage)?,
@@ -108,13 +106,11 @@ impl Engine {
         let question = self.lossless_question(collection, entity)?;
         let asked = &question.entities[0];
         let limit = limited(limit);
+        let mut coverage = Coverage { range, ..Coverage::default() };
         // One more than asked for tells whether the limit cut something off.
-        let (mut rows, segments_scanned) = question.rows_between(asked, from, to, limit + 1)?;
-        let complete = rows.count() <= limit;
+        let mut rows = question.rows_between(asked, (from, to), limit + 1, &mut coverage)?;
+        coverage.complete = rows.count() <= limit;
         rows.truncate(limit);
-        let hot_regimes = u64::from(asked.open_between(from, to).is_some());
-        let coverage =
-            Coverage { segments_scanned, hot_regimes, range, complete, ..Coverage::default() };
         Ok(ObservationsAnswer { rows, coverage })
     }
 }

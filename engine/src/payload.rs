@@ -1,4 +1,4 @@
-//! Payload blocks: the observations of a segment, bit for bit or within a stated error.
+//! Payload blocks: the observations of a segment or an outline, bit for bit or within a stated error.
 //! `docs/formats/segment.md` is the format.
 //!
 //! Times and values are one arithmetic-coded stream (`codec`), metadata is a `zstd` frame. All bytes belong
@@ -14,8 +14,9 @@ use dunlin_wire::{
 };
 
 use crate::{
-    codec,
-    observation::Metadata,
+    codec::{self, Tolerance},
+    compact::Outline,
+    observation::{Metadata, Timestamp},
     rows::Rows,
     segment::{PAYLOAD_LINKS_MAX, Segment},
 };
@@ -49,14 +50,14 @@ const ZSTD_LEVEL: i32 = 3;
 /// Rows, counted from the block's first, and what they carry.
 type Carried = Vec<(u32, Metadata)>;
 
-/// Returns `rows` as blocks, in order, each value within its channel's error when there is one.
-pub(crate) fn pack(rows: &Rows, error_max: Option<&[f32]>) -> Vec<Block> {
+/// Returns `rows` as blocks, in order, each value as near to what it was as the tolerance says.
+pub(crate) fn pack(rows: &Rows, tolerance: Tolerance<'_>) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut from = 0;
     while from < rows.count() {
         let mut to = block_end(rows, from);
         let bytes = loop {
-            let bytes = encode_block(rows, from, to, error_max);
+            let bytes = encode_block(rows, from, to, tolerance);
             if bytes.len() <= PAYLOAD_BLOCK_BYTES_MAX {
                 break bytes;
             }
@@ -76,21 +77,32 @@ pub(crate) fn pack(rows: &Rows, error_max: Option<&[f32]>) -> Vec<Block> {
 ///
 /// Fails when a block is not what the segment links to, or does not fit the segment.
 pub fn decode(segment: &Segment, blocks: &[Block]) -> Result<Rows, PayloadError> {
-    if blocks.len() != segment.payload().len() {
-        return Err(PayloadError::Blocks {
-            expected: segment.payload().len(),
-            found: blocks.len(),
-        });
+    let rows = decode_linked(segment.dim(), segment.payload(), blocks)?;
+    check_fits(&rows, segment.count() as usize, (segment.start(), segment.end()))?;
+    Ok(rows)
+}
+
+/// Returns the observations that an outline kept, as [`decode`] does those of a segment.
+pub(crate) fn decode_outlined(outline: &Outline, blocks: &[Block]) -> Result<Rows, PayloadError> {
+    let rows = decode_linked(outline.dim(), outline.payload(), blocks)?;
+    let count = outline.pieces().iter().map(|piece| piece.count as usize).sum();
+    check_fits(&rows, count, outline.span())?;
+    Ok(rows)
+}
+
+/// Returns what is in blocks of these names.
+fn decode_linked(dim: usize, links: &[Cid], blocks: &[Block]) -> Result<Rows, PayloadError> {
+    if blocks.len() != links.len() {
+        return Err(PayloadError::Blocks { expected: links.len(), found: blocks.len() });
     }
-    let mut rows = Rows::new(segment.dim());
-    for (block, cid) in blocks.iter().zip(segment.payload()) {
+    let mut rows = Rows::new(dim);
+    for (block, cid) in blocks.iter().zip(links) {
         if block.cid() != cid {
             let (expected, found) = (Box::new(*cid), Box::new(*block.cid()));
             return Err(PayloadError::OtherBlock { expected, found });
         }
         decode_block(block.bytes(), &mut rows)?;
     }
-    check_fits(segment, &rows)?;
     Ok(rows)
 }
 
@@ -123,7 +135,7 @@ pub enum PayloadError {
     /// The compressed part cannot be read.
     #[error("the payload cannot be decompressed")]
     Compression(#[source] std::io::Error),
-    /// A part of the block contradicts another, or the segment.
+    /// A part of the block contradicts another, or what links to it.
     #[error("the payload's {what} does not fit")]
     Misfit {
         /// Which part.
@@ -149,7 +161,7 @@ fn metadata_bound(metadata: &Metadata) -> usize {
     metadata.byte_count() + 16 + 6 * metadata.pairs().len()
 }
 
-fn encode_block(rows: &Rows, from: usize, to: usize, error_max: Option<&[f32]>) -> Vec<u8> {
+fn encode_block(rows: &Rows, from: usize, to: usize, tolerance: Tolerance<'_>) -> Vec<u8> {
     let metadata = rows.metadata_between(from, to);
     let metadata = match metadata.as_slice() {
         [] => Vec::new(),
@@ -166,7 +178,7 @@ fn encode_block(rows: &Rows, from: usize, to: usize, error_max: Option<&[f32]>) 
         bytes.extend_from_slice(&frame);
     }
     let values = &rows.values()[from * rows.dim()..to * rows.dim()];
-    codec::encode(bytes, &rows.times()[from..to], values, error_max)
+    codec::encode(bytes, &rows.times()[from..to], values, tolerance)
 }
 
 /// The shape of a block's content.
@@ -240,16 +252,19 @@ fn metadata_of(bytes: &[u8]) -> Result<Carried, PayloadError> {
     cbor::decode(bytes, bytes.len()).map_err(|_| PayloadError::Misfit { what: "metadata" })
 }
 
-/// Checks what a segment says about its observations.
-fn check_fits(segment: &Segment, rows: &Rows) -> Result<(), PayloadError> {
+/// Checks what a segment or an outline says about its observations.
+fn check_fits(
+    rows: &Rows,
+    count: usize,
+    (start, end): (Timestamp, Timestamp),
+) -> Result<(), PayloadError> {
     let misfit = |what| Err(PayloadError::Misfit { what });
     let times = rows.times();
-    if rows.count() != segment.count() as usize {
+    if rows.count() != count {
         return misfit("count");
     }
     let ends = (times.first().copied(), times.last().copied());
-    if ends != (Some(segment.start().0), Some(segment.end().0)) || !times.is_sorted_by(|a, b| a < b)
-    {
+    if ends != (Some(start.0), Some(end.0)) || !times.is_sorted_by(|a, b| a < b) {
         return misfit("times");
     }
     if rows.values().iter().all(|value| value.is_finite()) { Ok(()) } else { misfit("values") }
@@ -265,7 +280,7 @@ mod tests {
 
     fn decoded(rows: &Rows) -> Rows {
         let mut back = Rows::new(rows.dim());
-        for block in pack(rows, None) {
+        for block in pack(rows, Tolerance::Exact) {
             decode_block(block.bytes(), &mut back).unwrap();
         }
         back
@@ -301,7 +316,7 @@ mod tests {
             let values: Vec<f32> = (0..4096).map(noise).collect();
             rows.push(time, &values, Some(note(&"n".repeat(900))));
         }
-        let blocks = pack(&rows, None);
+        let blocks = pack(&rows, Tolerance::Exact);
         assert!(blocks.len() > 1, "a block that is too large is split");
         assert!(blocks.iter().all(|block| block.bytes().len() <= PAYLOAD_BLOCK_BYTES_MAX));
         let mut back = Rows::new(4096);
@@ -328,7 +343,7 @@ mod tests {
             for time in 0..50 {
                 rows.push(time, &[time as f32, 1.0], (time == 7).then(|| note("x")));
             }
-            let mut bytes = pack(&rows, None)[0].bytes().to_vec();
+            let mut bytes = pack(&rows, Tolerance::Exact)[0].bytes().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             let _decoded_or_refused = decode_block(&bytes, &mut Rows::new(2));

@@ -9,7 +9,7 @@ use crate::{
     collection::{CollectionName, CollectionSpec, Fidelity},
     engine::Engine,
     entity::Entity,
-    error::ReadError,
+    error::{ReadError, StoreError},
     means::Kind,
     observation::{EntityId, Timestamp},
     payload,
@@ -208,31 +208,39 @@ impl Question {
     /// Returns the observations of a stored segment that keeps them.
     pub(crate) fn rows_of(&self, stored: &Stored) -> Result<Rows, ReadError> {
         let blocks = self.reader.payload_of(stored)?;
-        Ok(payload::decode(&stored.segment, &blocks).map_err(crate::error::StoreError::from)?)
+        Ok(payload::decode(&stored.segment, &blocks).map_err(StoreError::from)?)
     }
 
-    /// Returns an entity's observations within `from..=to`, sealed and open, at most `limit`, and how
-    /// many segments were read.
+    /// Returns an entity's observations within `from..=to`, compacted, sealed and open, at most `limit`.
     pub(crate) fn rows_between(
         &self,
         asked: &Asked,
-        from: i64,
-        to: i64,
+        (from, to): (i64, i64),
         limit: usize,
-    ) -> Result<(Rows, u64), ReadError> {
+        coverage: &mut Coverage,
+    ) -> Result<Rows, ReadError> {
+        coverage.hot_regimes = u64::from(asked.open_between(from, to).is_some());
         let mut rows = Rows::new(self.spec.dim.get());
-        let mut segments = 0;
+        for (_, outline) in self.reader.outlines_of(self.number, &asked.id, from, to)? {
+            if rows.count() >= limit {
+                return Ok(rows);
+            }
+            coverage.outlines += 1;
+            let blocks = self.reader.payload_of_outline(self.number, &outline)?;
+            let more = payload::decode_outlined(&outline, &blocks).map_err(StoreError::from)?;
+            self.take_between(&mut rows, &more, from, to, limit)?;
+        }
         for stored in self.reader.of_entity(self.number, &asked.id, from, to)? {
             if rows.count() >= limit {
-                return Ok((rows, segments));
+                return Ok(rows);
             }
-            segments += 1;
+            coverage.segments_scanned += 1;
             self.take_between(&mut rows, &self.rows_of(&stored?)?, from, to, limit)?;
         }
         if let Some(open) = asked.open.as_ref().and_then(|open| open.rows.as_ref()) {
             self.take_between(&mut rows, open, from, to, limit)?;
         }
-        Ok((rows, segments))
+        Ok(rows)
     }
 
     fn take_between(

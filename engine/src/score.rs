@@ -195,6 +195,7 @@ pub(crate) fn scores_of(
         hot_regimes: u64::from(open.is_some()),
         range: query.range,
         complete: true,
+        is_compacted: question.reader.has_outlines(question.number, Some(&asked.id), from, to)?,
         ..Coverage::default()
     };
     Ok(ScoresAnswer { scores, coverage })

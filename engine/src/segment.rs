@@ -371,7 +371,7 @@ pub(crate) fn metric_of(code: u8) -> Option<Metric> {
         .find(|metric| metric_code(*metric) == code)
 }
 
-const fn fidelity_code(fidelity: Fidelity) -> u8 {
+pub(crate) const fn fidelity_code(fidelity: Fidelity) -> u8 {
     match fidelity {
         Fidelity::Summary => 0,
         Fidelity::Bounded => 1,
@@ -379,7 +379,7 @@ const fn fidelity_code(fidelity: Fidelity) -> u8 {
     }
 }
 
-fn fidelity_of(code: u8) -> Option<Fidelity> {
+pub(crate) fn fidelity_of(code: u8) -> Option<Fidelity> {
     [Fidelity::Summary, Fidelity::Bounded, Fidelity::Lossless]
         .into_iter()
         .find(|fidelity| fidelity_code(*fidelity) == code)

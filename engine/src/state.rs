@@ -14,6 +14,7 @@ use dunlin_wire::Cid;
 use crate::{
     Config,
     batch::Entry,
+    codec::Tolerance,
     collection::{CollectionName, CollectionSpec},
     counters::Counters,
     entity::{Admission, Entity, novelty},
@@ -356,11 +357,10 @@ impl Sealing<'_> {
         regime: Sealed,
         score: f64,
     ) -> NewSegment {
-        let payload = regime
-            .rows
-            .as_ref()
-            .map(|rows| payload::pack(rows, self.spec.error_max().as_deref()))
-            .unwrap_or_default();
+        let errors = self.spec.error_max();
+        let tolerance = errors.as_deref().map_or(Tolerance::Exact, Tolerance::Within);
+        let payload = regime.rows.as_ref().map(|rows| payload::pack(rows, tolerance));
+        let payload = payload.unwrap_or_default();
         let segment = Segment {
             collection: self.spec.name.clone(),
             metric: self.spec.metric,

@@ -64,6 +64,9 @@ const OUTLINES: TableDefinition<'_, OutlinePlace, &[u8]> = TableDefinition::new(
 const OUTLINE_ENDS: TableDefinition<'_, OutlinePlace, i64> = TableDefinition::new("outline_ends");
 const OUTLINE_BY_CID: TableDefinition<'_, [u8; 32], OutlinePlace> =
     TableDefinition::new("outline_by_cid");
+/// Where the payload of each stands in `payload`: the number of the first segment that it was made of.
+const OUTLINE_PAYLOAD: TableDefinition<'_, OutlinePlace, u64> =
+    TableDefinition::new("outline_payload");
 /// Segments that were removed and that a part of the index may still have.
 const REMOVED: TableDefinition<'_, Place, ()> = TableDefinition::new("removed");
 
@@ -90,10 +93,9 @@ pub(crate) struct NewSegment {
 
 /// An outline on its way into the store.
 pub(crate) struct NewOutline<'a> {
-    pub(crate) entity: &'a EntityId,
-    pub(crate) start: i64,
-    pub(crate) end: i64,
+    pub(crate) outline: &'a Outline,
     pub(crate) block: &'a Block,
+    pub(crate) payload: &'a [Block],
 }
 
 /// A stored segment with its local number and its name.
@@ -124,7 +126,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes the tables that version 1 did not have.
+    /// Makes the tables that earlier versions did not have.
     pub(crate) fn upgrade(&self) -> Result<(), StoreError> {
         let transaction = self.begin(Durability::Immediate)?;
         {
@@ -132,6 +134,7 @@ impl Store {
             transaction.open_table(OUTLINES)?;
             transaction.open_table(OUTLINE_ENDS)?;
             transaction.open_table(OUTLINE_BY_CID)?;
+            transaction.open_table(OUTLINE_PAYLOAD)?;
             let mut shared = transaction.open_table(PAYLOAD_SHARED)?;
             let named = transaction.open_table(PAYLOAD_BY_CID)?;
             for entry in transaction.open_table(PAYLOAD)?.range::<BlockPlace>(..)? {
@@ -209,8 +212,12 @@ impl Store {
                 let (_, outline) = entry?;
                 by_cid.remove(digest_of(&cid_of(Codec::DagCbor, outline.value()))?)?;
             }
-            let range = (collection, name, i64::MIN)..=(collection, name, i64::MAX);
-            transaction.open_table(OUTLINE_ENDS)?.retain_in(range, |_, _| false)?;
+            let range = || (collection, name, i64::MIN)..=(collection, name, i64::MAX);
+            transaction.open_table(OUTLINE_ENDS)?.retain_in(range(), |_, _| false)?;
+            let mut payload = transaction.open_table(OUTLINE_PAYLOAD)?;
+            for entry in payload.extract_from_if(range(), |_, _| true)? {
+                tables.remove_payload((collection, entry?.1.value()))?;
+            }
         }
         transaction.commit()?;
         Ok(numbers)
@@ -228,7 +235,7 @@ impl Store {
         {
             let mut tables = SegmentTables::open(&transaction)?;
             let mut removed = transaction.open_table(REMOVED)?;
-            let entity = outline.entity.as_str();
+            let entity = outline.outline.entity().as_str();
             for (number, start) in segments {
                 if tables.segments.get((collection, *number))?.is_none() {
                     return Ok(false);
@@ -236,11 +243,17 @@ impl Store {
                 tables.remove((collection, *number), (entity, *start))?;
                 removed.insert((collection, *number), ())?;
             }
-            let place = (collection, entity, outline.start);
+            let (start, end) = outline.outline.span();
+            let place = (collection, entity, start.0);
             transaction.open_table(OUTLINES)?.insert(place, outline.block.bytes())?;
-            transaction.open_table(OUTLINE_ENDS)?.insert(place, outline.end)?;
+            transaction.open_table(OUTLINE_ENDS)?.insert(place, end.0)?;
             let mut by_cid = transaction.open_table(OUTLINE_BY_CID)?;
             by_cid.insert(digest_of(outline.block.cid())?, place)?;
+            // Numbers are never given twice, so that of a segment which is gone is free.
+            if let Some((number, _)) = segments.first().filter(|_| !outline.payload.is_empty()) {
+                tables.insert_payload((collection, *number), outline.payload)?;
+                transaction.open_table(OUTLINE_PAYLOAD)?.insert(place, number)?;
+            }
         }
         transaction.commit()?;
         Ok(true)
@@ -364,6 +377,7 @@ impl Store {
             transaction.open_table(OUTLINES)?;
             transaction.open_table(OUTLINE_ENDS)?;
             transaction.open_table(OUTLINE_BY_CID)?;
+            transaction.open_table(OUTLINE_PAYLOAD)?;
             let mut meta = transaction.open_table(META)?;
             let start = Checkpoint { record: 0, next_segment: 1 };
             meta.insert(CHECKPOINT, encode(&start).as_slice())?;
@@ -539,18 +553,33 @@ impl Reader {
 
     /// Returns the payload blocks of a stored segment in order.
     pub(crate) fn payload_of(&self, stored: &Stored) -> Result<Vec<Block>, StoreError> {
-        let segment = &stored.segment;
         let number = stored.number;
         let Some(collection) = self.transaction.open_table(COLLECTION_OF)?.get(number)? else {
             return Err(StoreError::Damaged { what: "an index" });
         };
-        let collection = collection.value();
+        self.payload_at((collection.value(), number), stored.segment.payload())
+    }
+
+    /// Returns the payload blocks of an entity's outline in order.
+    pub(crate) fn payload_of_outline(
+        &self,
+        collection: u32,
+        outline: &Outline,
+    ) -> Result<Vec<Block>, StoreError> {
+        let place = (collection, outline.entity().as_str(), outline.span().0.0);
+        let Some(number) = self.transaction.open_table(OUTLINE_PAYLOAD)?.get(place)? else {
+            return Err(StoreError::Damaged { what: "an index" });
+        };
+        self.payload_at((collection, number.value()), outline.payload())
+    }
+
+    fn payload_at(&self, place: Place, links: &[Cid]) -> Result<Vec<Block>, StoreError> {
         let table = self.transaction.open_table(PAYLOAD)?;
-        let block = |(cid, index): (&Cid, u32)| match table.get((collection, number, index))? {
+        let block = |(cid, index): (&Cid, u32)| match table.get((place.0, place.1, index))? {
             Some(bytes) => Ok(Block::new(Codec::Raw, bytes.value().to_vec())),
             None => Err(StoreError::BlockMissing { cid: Box::new(*cid) }),
         };
-        segment.payload().iter().zip(0_u32..).map(block).collect()
+        links.iter().zip(0_u32..).map(block).collect()
     }
 
     /// Returns a segment that may have been removed.

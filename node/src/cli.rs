@@ -192,7 +192,7 @@ pub(crate) struct IngestArgs {
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
     pub(crate) ignore: Vec<String>,
     /// What a collection that is created now keeps of sealed observations.
-    #[arg(long, value_parser = fidelity, default_value = "summary")]
+    #[arg(long, value_parser = fidelity::<Fidelity>, default_value = "summary")]
     pub(crate) fidelity: Fidelity,
     /// Largest error of what is kept, as a share of the range: for fidelity bounded.
     #[arg(long, value_name = "SHARE")]
@@ -233,7 +233,7 @@ pub(crate) enum CollectionsCommand {
         #[arg(long, value_parser = metric, default_value = "euclidean")]
         metric: Metric,
         /// What is kept of sealed observations: summary, bounded or lossless.
-        #[arg(long, value_parser = fidelity, default_value = "summary")]
+        #[arg(long, value_parser = fidelity::<Fidelity>, default_value = "summary")]
         fidelity: Fidelity,
         /// Largest error of what is kept, as a share of the range: for fidelity bounded.
         #[arg(long, value_name = "SHARE")]
@@ -267,9 +267,10 @@ pub(crate) enum CollectionsCommand {
         /// Its name.
         name: String,
     },
-    /// Compact older segments of a collection of summaries into outlines, a small fraction of their size.
-    /// Only what is archived is compacted, and each entity keeps its newest 512 segments. History, changes
-    /// and trajectory look at outlines; knn and anomalies do not, and say so.
+    /// Compact older segments of a collection into outlines, a small fraction of their size. Observations
+    /// that the collection keeps stay as they are, in fewer bytes. Only what is archived is compacted, and
+    /// each entity keeps its newest 512 segments. History, changes and trajectory look at outlines; knn,
+    /// anomalies and scores do not, and say so.
     Compact {
         /// Its name.
         name: String,
@@ -620,7 +621,8 @@ pub(crate) enum BenchCommand {
     /// Prints one row for each set of entities and codec: bytes of all values as 32-bit floats over bytes
     /// stored (ratio), error in shares of each channel's range, its largest, and how many segments hold
     /// one entity. The engine's codecs are named dunlin-…, with -regimes where it seals at every change
-    /// of behaviour instead of when a segment is full; zstd, pcodec, a plain quantizer and fixed windows
+    /// of behaviour instead of when a segment is full, and with -compacted where all but the newest 16 of
+    /// these regimes have been compacted; zstd, pcodec, a plain quantizer and fixed windows
     /// are measured beside them. Takes a minute or two.
     Compression(BenchArgs),
     /// What templates of others are worth to a node that has just started.
@@ -643,7 +645,11 @@ pub(crate) enum BenchCommand {
     /// How soon a folder with many segments answers after a start, and how much memory that takes.
     ///
     /// Makes the segments first, which takes minutes for a million, and opens them in a fresh process.
+    ///
+    /// Segments are made of made-up levels, or of the rows of the data.
     Open {
+        #[command(flatten)]
+        data: BenchData,
         /// About how many segments.
         #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
         segments: u64,
@@ -660,6 +666,11 @@ pub(crate) enum BenchCommand {
     /// 99th percentile of the time from a batch's call until it is on disk, and what one observation
     /// costs in its regime. Takes half a minute; disks differ, so name the one to measure with --dir.
     Ingest {
+        #[command(flatten)]
+        data: BenchData,
+        /// What is kept of the observations: summary, bounded, lossless.
+        #[arg(long, default_value = "summary", value_parser = fidelity::<dunlin_engine::Fidelity>)]
+        fidelity: dunlin_engine::Fidelity,
         /// Write here, and remove it again; the system's folder for temporary files when absent.
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
@@ -673,13 +684,20 @@ pub(crate) struct BenchArgs {
     pub(crate) data: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchData {
+    /// A folder of VTS1 data with its manifest.json, instead of made-up telemetry.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
 /// Reads an enum of the API by the name that it has in JSON.
 fn named<T: serde::de::DeserializeOwned>(text: &str, names: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("expected one of: {names}"))
 }
 
-fn fidelity(text: &str) -> Result<Fidelity, String> {
+fn fidelity<F: serde::de::DeserializeOwned>(text: &str) -> Result<F, String> {
     named(text, "summary, bounded, lossless")
 }
 

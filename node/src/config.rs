@@ -92,7 +92,7 @@ pub(crate) struct EngineConfig {
     pub(crate) requests_max: NonZeroUsize,
     /// Entities that say nothing for so long are removed; `None`: never.
     pub(crate) forget_silent: Option<Duration>,
-    /// Summaries older than this are compacted into outlines; `None`: never.
+    /// Segments older than this are compacted into outlines; `None`: never.
     pub(crate) compact_after: Option<Duration>,
     /// Error that compaction may reach.
     pub(crate) compact_nrmse: f64,

@@ -152,7 +152,7 @@ impl Client {
         self.post(&format!("/v1/collections/{collection}/seal"), &request)
     }
 
-    /// Takes some steps of compacting a collection of summaries; ask again while there is more.
+    /// Takes some steps of compacting a collection; ask again while there is more.
     ///
     /// # Errors
     ///

@@ -195,7 +195,7 @@ pub struct Entity {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What to compact in a collection of summaries, and how far.
+/// What to compact in a collection, and how far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompactRequest {
@@ -219,9 +219,9 @@ pub struct CompactResponse {
     pub segments: u64,
     /// Those outlines.
     pub outlines: u64,
-    /// Bytes of the segments.
+    /// Bytes of the segments, and of the observations that were kept with them.
     pub bytes_before: u64,
-    /// Bytes of the outlines.
+    /// Bytes of the outlines, and of the same observations.
     pub bytes_after: u64,
     /// The entity to go on from: there may be more to do. Ask again with this as `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -45,14 +45,17 @@ enum Meaning {
 }
 
 impl Channel {
-    /// Returns the shortest description of a column within an error, and its integers.
-    pub(super) fn of(column: &[f32], error_max: f32) -> (Self, Vec<i32>) {
+    /// Returns the shortest description of a column, and its integers: its levels where it was given some.
+    pub(super) fn of(
+        column: &[f32],
+        leveled: Option<(levels::Scale, Vec<i32>)>,
+    ) -> (Self, Vec<i32>) {
         let plain = |meaning| Self { meaning, dictionary: None };
         if column.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits()) {
             let bits = column.first().map_or(0, |value| value.to_bits());
             return (plain(Meaning::Constant(bits)), Vec::new());
         }
-        if let Some((scale, cells)) = levels::choose(column, error_max) {
+        if let Some((scale, cells)) = leveled {
             let channel = plain(Meaning::Levels(scale));
             if cells.windows(2).all(|pair| pair[0] == pair[1]) {
                 let level = channel.value(cells[0]).unwrap_or(0.0);

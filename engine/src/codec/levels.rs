@@ -42,6 +42,14 @@ impl Scale {
         f64::from(self.error_max) * 2.0 * (1.0 - OVERLAP) / f64::from(self.divisor)
     }
 
+    /// Returns the level that is exactly this value.
+    fn level_of(self, value: f32) -> Option<i32> {
+        let nearest = (f64::from(value) / self.step()).round();
+        let level = nearest as i32;
+        let is_level = nearest.abs() <= LEVEL_MAX && self.value(level).to_bits() == value.to_bits();
+        is_level.then_some(level)
+    }
+
     /// Returns the levels within the error of a value, rising.
     fn candidates(self, value: f32) -> Candidates {
         let mut found = Candidates { lowest: 0, count: 0 };
@@ -75,26 +83,49 @@ struct Candidates {
 /// Returns the scale and the levels that cost least; `None` when an error of zero is asked for, or some
 /// value has no level within its error: it is too large for the error, or too small for a float to tell.
 pub(super) fn choose(column: &[f32], error_max: f32) -> Option<(Scale, Vec<i32>)> {
+    cheapest_scale(error_max, |scale| cheapest(column, |value| scale.candidates(value)))
+}
+
+/// As [`choose`] for values that it was once asked for already: those that are levels stay where they are.
+/// The rest were kept as they came, for being the same all along or without a level, and may become levels.
+pub(super) fn keep(column: &[f32], error_max: f32) -> Option<(Scale, Vec<i32>)> {
+    let levels_of = |scale: Scale, value: f32| {
+        // A scale's levels are among those of the finest one.
+        let finest = Scale { divisor: DIVISOR_MAX, ..scale };
+        match (scale.level_of(value), finest.level_of(value)) {
+            (Some(level), _) => Candidates { lowest: level, count: 1 },
+            (None, Some(_)) => Candidates { lowest: 0, count: 0 },
+            (None, None) => scale.candidates(value),
+        }
+    };
+    cheapest_scale(error_max, |scale| cheapest(column, |value| levels_of(scale, value)))
+}
+
+/// Returns the scale whose course costs least, and its levels.
+fn cheapest_scale(
+    error_max: f32,
+    course: impl Fn(Scale) -> Option<(u64, Vec<i32>)>,
+) -> Option<(Scale, Vec<i32>)> {
     if error_max <= 0.0 {
         return None;
     }
     let course = |divisor| {
         let scale = Scale { error_max, divisor };
-        cheapest(scale, column).map(|(cost, levels)| (cost, scale, levels))
+        course(scale).map(|(cost, levels)| (cost, scale, levels))
     };
     let courses = (1..=DIVISOR_MAX).filter_map(course);
     let (_, scale, levels) = courses.min_by_key(|(cost, ..)| *cost)?;
     Some((scale, levels))
 }
 
-/// Returns the cheapest course through the levels of one scale, and its cost.
-fn cheapest(scale: Scale, column: &[f32]) -> Option<(u64, Vec<i32>)> {
+/// Returns the cheapest course through the candidates of each value, and its cost.
+fn cheapest(column: &[f32], candidates: impl Fn(f32) -> Candidates) -> Option<(u64, Vec<i32>)> {
     let mut costs = [0_u64; CANDIDATES_MAX];
     let mut before = Candidates { lowest: 0, count: 0 };
     // For each row its lowest candidate, and where the best course to each candidate comes from.
     let mut trail: Vec<(i32, [u8; CANDIDATES_MAX])> = Vec::with_capacity(column.len());
     for value in column {
-        let here = scale.candidates(*value);
+        let here = candidates(*value);
         if here.count == 0 {
             return None;
         }

@@ -3,16 +3,18 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{CELLS_MAX, Flag, Outline, PIECES_MAX, Piece, VERSION};
+use dunlin_wire::{Cid, block::Codec};
+
+use super::{CELLS_MAX, Flag, Outline, PIECES_MAX, Piece, VERSION, VERSION_KEEPING};
 use crate::{
     codec::{
         coder::{BitCoder, Decoder, Encoder},
         guides, matrix,
         numbers::Numbers,
     },
-    collection::{CollectionName, Dim},
+    collection::{CollectionName, Dim, Fidelity},
     observation::{EntityId, Timestamp},
-    segment::{DecodeError, metric_code, metric_of},
+    segment::{DecodeError, PAYLOAD_LINKS_MAX, fidelity_code, fidelity_of, metric_code, metric_of},
 };
 
 /// Levels are integers of at most this size, which a float times its step tells apart.
@@ -39,6 +41,13 @@ const KINDS: usize = 9;
 /// The list as it is encoded; the order of its items is the format.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Encoded(u8, String, String, u16, u8, u32, u32, ByteBuf);
+
+/// The same where observations are kept: with the fidelity, and links to them.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EncodedKeeping(u8, String, String, u16, u8, u32, u32, ByteBuf, u8, Vec<Cid>);
+
+/// The first byte of a list of ten items in canonical CBOR.
+pub(super) const KEEPING_HEAD: u8 = 0x8a;
 
 /// Returns the mean of a level.
 pub(super) fn mean_of(step: f32, level: i32) -> f32 {
@@ -98,6 +107,50 @@ pub(super) fn encode(outline: &Outline) -> Encoded {
     )
 }
 
+pub(super) fn encode_keeping(outline: &Outline) -> EncodedKeeping {
+    let Encoded(_, collection, entity, dim, metric, pieces, flags, stream) = encode(outline);
+    let fidelity = fidelity_code(outline.fidelity);
+    let payload = outline.payload.clone();
+    EncodedKeeping(
+        VERSION_KEEPING,
+        collection,
+        entity,
+        dim,
+        metric,
+        pieces,
+        flags,
+        stream,
+        fidelity,
+        payload,
+    )
+}
+
+pub(super) fn decode_keeping(encoded: EncodedKeeping) -> Result<Outline, DecodeError> {
+    let EncodedKeeping(
+        version,
+        collection,
+        entity,
+        dim,
+        metric,
+        pieces,
+        flags,
+        stream,
+        code,
+        payload,
+    ) = encoded;
+    if version != VERSION_KEEPING {
+        return Err(DecodeError::Version { version });
+    }
+    let fidelity = fidelity_of(code).filter(|fidelity| *fidelity != Fidelity::Summary);
+    let fidelity = fidelity.ok_or(DecodeError::Invalid { what: "fidelity" })?;
+    let raw = payload.iter().all(|cid| Codec::of(cid) == Some(Codec::Raw));
+    if !raw || !(1..=PAYLOAD_LINKS_MAX).contains(&payload.len()) {
+        return Err(DecodeError::Invalid { what: "links" });
+    }
+    let plain = Encoded(VERSION, collection, entity, dim, metric, pieces, flags, stream);
+    Ok(Outline { fidelity, payload, ..decode(plain)? })
+}
+
 pub(super) fn decode(encoded: Encoded) -> Result<Outline, DecodeError> {
     let Encoded(version, collection, entity, dim, metric, pieces, flags, stream) = encoded;
     if version != VERSION {
@@ -146,6 +199,8 @@ pub(super) fn decode(encoded: Encoded) -> Result<Outline, DecodeError> {
         pieces,
         flags: plain.flags,
         steps: plain.steps,
+        fidelity: Fidelity::Summary,
+        payload: Vec::new(),
     };
     let sensible = |flag: &Flag| flag.drift.is_finite() && flag.drift >= 0.0;
     if outline.flags.iter().all(sensible) { Ok(outline) } else { Err(invalid("flags")) }

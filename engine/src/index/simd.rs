@@ -11,6 +11,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+#[cfg(target_arch = "aarch64")]
+use std::arch::{aarch64::*, asm};
 
 use crate::distance::LANES;
 
@@ -40,6 +42,8 @@ enum Set {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     Plain,
 }
 
@@ -65,6 +69,10 @@ impl Level {
             if is_x86_feature_detected!("avx2") {
                 levels.push(Self(Set::Avx2));
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            levels.push(Self(Set::Neon));
         }
         levels.push(Self(Set::Plain));
         levels
@@ -119,6 +127,9 @@ macro_rules! widened {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 Set::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                // All that is compiled for this architecture may use NEON.
+                Set::Neon => plain($($arg),*),
                 Set::Plain => plain($($arg),*),
             }
         }
@@ -220,7 +231,13 @@ pub(super) fn prefetch<T>(value: &T) {
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above; the instruction touches no register, flag or stack.
+    unsafe {
+        let address = std::ptr::from_ref(value);
+        asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = value;
 }
 
@@ -246,6 +263,9 @@ pub(super) fn dots(level: Level, codes: &[Line], query: &[Line], rows: &[u32], d
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Set::Avx2 => unsafe { dots_avx2(codes, query, rows, dots) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Set::Neon => unsafe { dots_neon(codes, query, rows, dots) },
         Set::Plain => dots_plain(codes, query, rows, dots),
     }
 }
@@ -341,6 +361,39 @@ fn dots_avx2(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
         let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
         let pair = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
         *dot = _mm_cvtsi128_si32(_mm_hadd_epi32(pair, pair));
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+#[inline]
+fn load_part(part: &[u8; 16]) -> uint8x16_t {
+    // SAFETY: the part has the 16 bytes that are loaded.
+    unsafe { vld1q_u8(part.as_ptr()) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn dots_neon(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
+    for (row, dot) in rows.iter().zip(dots) {
+        let mut sums = [vdupq_n_s32(0); 2];
+        for (code, query) in row_of(codes, query.len(), *row).iter().zip(query) {
+            let (codes, queries) = (code.0.as_chunks::<16>().0, query.0.as_chunks::<16>().0);
+            for (code, query) in codes.iter().zip(queries) {
+                // Widened to 16 bits: not every CPU multiplies unsigned bytes with signed ones.
+                let (code, query) = (load_part(code), vreinterpretq_s8_u8(load_part(query)));
+                let code_low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(code)));
+                let code_high = vreinterpretq_s16_u16(vmovl_high_u8(code));
+                let query_low = vmovl_s8(vget_low_s8(query));
+                let query_high = vmovl_high_s8(query);
+                let (low, high) = (vget_low_s16(code_low), vget_low_s16(code_high));
+                sums[0] = vmlal_s16(sums[0], low, vget_low_s16(query_low));
+                sums[1] = vmlal_high_s16(sums[1], code_low, query_low);
+                sums[0] = vmlal_s16(sums[0], high, vget_low_s16(query_high));
+                sums[1] = vmlal_high_s16(sums[1], code_high, query_high);
+            }
+        }
+        *dot = vaddvq_s32(vaddq_s32(sums[0], sums[1]));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tables that a segment stands in, all of which change together.
 
-use dunlin_wire::block::{Codec, cid_of};
+use dunlin_wire::block::{Block, Codec, cid_of};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::{
@@ -40,6 +40,15 @@ impl<'t> SegmentTables<'t> {
         self.by_cid.insert(digest_of(block.cid())?, *place)?;
         let key = (place.0, segment.entity().as_str(), segment.start().0);
         self.by_time.insert(key, (segment.end().0, place.1))?;
+        self.insert_payload(*place, payload)
+    }
+
+    /// Puts payload blocks where those of the segment of this place stand.
+    pub(super) fn insert_payload(
+        &mut self,
+        place: Place,
+        payload: &[Block],
+    ) -> Result<(), StoreError> {
         for (block, index) in payload.iter().zip(0_u32..) {
             let block_place = (place.0, place.1, index);
             self.payload.insert(block_place, block.bytes())?;
@@ -71,6 +80,12 @@ impl<'t> SegmentTables<'t> {
         if self.by_cid.get(digest)?.is_some_and(|named| named.value() == place) {
             self.by_cid.remove(digest)?;
         }
+        self.remove_payload(place)
+    }
+
+    /// Removes the payload blocks that stand at a segment's place.
+    pub(super) fn remove_payload(&mut self, place: Place) -> Result<(), StoreError> {
+        let (collection, number) = place;
         let mut blocks = Vec::new();
         let all = (collection, number, 0)..=(collection, number, u32::MAX);
         for entry in self.payload.range(all)? {

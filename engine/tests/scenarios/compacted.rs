@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use dunlin_engine::{
     ChangeOrder, ChangesQuery, CollectionSpec, Compacted, CompactionError, CompactionPolicy,
-    Config, Course, Engine, Fidelity, HistoryQuery, KnnQuery, Observation, SegmentPolicy, Source,
-    Stored, TimeRange, Timestamp, TrajectoryQuery, storage::Simulated,
+    Config, Course, Engine, ErrorBound, Fidelity, HistoryQuery, KnnQuery, Metadata, Observation,
+    Outline, Rows, SegmentPolicy, Source, Stored, TimeRange, Timestamp, TrajectoryQuery,
+    storage::Simulated,
 };
 
 use crate::support::{course, engine_with, entity, name, open, sealed, spec};
@@ -16,8 +17,16 @@ const KEPT: u32 = 8;
 
 const DWELL: i64 = 10;
 
+/// The bound of bounded collections, in shares of the range, which is 1.
+const ERROR: f32 = 0.01;
+
 fn summaries() -> CollectionSpec {
-    let spec = CollectionSpec { fidelity: Fidelity::Summary, ..spec(2) };
+    keeping(Fidelity::Summary)
+}
+
+fn keeping(fidelity: Fidelity) -> CollectionSpec {
+    let error_bound = (fidelity == Fidelity::Bounded).then_some(ErrorBound::OfRange(ERROR.into()));
+    let spec = CollectionSpec { fidelity, error_bound, ..spec(2) };
     let policy = SegmentPolicy {
         threshold: 0.02,
         slow_threshold: 0.015,
@@ -28,7 +37,12 @@ fn summaries() -> CollectionSpec {
 }
 
 fn policy(before: i64) -> CompactionPolicy {
-    CompactionPolicy { before: Timestamp(before * 1_000_000), nrmse: 0.05, flag_drift_min: 0.16 }
+    CompactionPolicy {
+        before: Timestamp(before * 1_000_000),
+        nrmse: 0.05,
+        flag_drift_min: 0.16,
+        segments_min: CompactionPolicy::SEGMENTS_MIN,
+    }
 }
 
 fn past(id: &str) -> Vec<Observation> {
@@ -116,7 +130,7 @@ fn a_past_becomes_small_and_stays_known_within_the_error() {
     let outlined = now.iter().find(|change| matches!(change.to, Source::Outlined(_))).unwrap();
     let Source::Outlined(cid) = outlined.to else { unreachable!() };
     let block = engine.block(&cid).unwrap().unwrap();
-    assert!(dunlin_engine::Outline::decode(block.bytes()).is_ok());
+    assert!(Outline::decode(block.bytes()).is_ok());
     // A range that begins behind the outline knows what was before.
     let first_kept = kept[0].segment.start();
     let range = TimeRange::between(first_kept, first_kept);
@@ -151,10 +165,6 @@ fn what_is_new_unarchived_or_needed_stays() {
     let kept = of(&engine, "a");
     assert!((KEPT as usize..KEPT as usize + 64).contains(&kept.len()), "{}", kept.len());
 
-    let lossless = engine_with(&spec(2));
-    lossless.ingest(&name(), past("a")).unwrap();
-    let refused = lossless.compact_course(&name(), &entity("a"), &policy(4_000), &|_| true);
-    assert!(matches!(refused, Err(CompactionError::NotSummary { .. })));
     let nonsense = CompactionPolicy { nrmse: f64::NAN, ..policy(4_000) };
     let refused = engine.compact_course(&name(), &entity("a"), &nonsense, &|_| true);
     // With nothing left to compact, nobody looks at the settings.
@@ -185,13 +195,105 @@ fn what_is_sealed_later_does_not_depend_on_compaction() {
     assert_eq!(all[all.len() - left.len()..], left);
 }
 
+/// Returns all that an entity's history holds, at the collection's fidelity.
+fn kept(engine: &Engine, id: &str, range: TimeRange) -> (Rows, dunlin_engine::Coverage) {
+    let (collection, entity) = (name(), entity(id));
+    let query = HistoryQuery { collection, entity, range, resolution_us: None };
+    let answer = engine.history(&query).unwrap();
+    (answer.points, answer.coverage)
+}
+
+/// Returns the outlines of an entity, by what changes say of them.
+fn outlines(engine: &Engine) -> Vec<Outline> {
+    let mut cids: Vec<_> = changes(engine, TimeRange::ALL)
+        .into_iter()
+        .filter_map(|change| match change.to {
+            Source::Outlined(cid) => Some(cid),
+            _ => None,
+        })
+        .collect();
+    cids.sort_unstable();
+    cids.dedup();
+    let outline = |cid| Outline::decode(engine.block(&cid).unwrap().unwrap().bytes()).unwrap();
+    cids.into_iter().map(outline).collect()
+}
+
+#[test]
+fn observations_that_are_kept_stay_bit_for_bit_in_fewer_bytes() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(keeping(Fidelity::Lossless)).unwrap();
+    let note = Metadata::new([("note".to_owned(), "spare".to_owned())].into()).unwrap();
+    let mut observations = past("a");
+    observations[777].metadata = Some(note.clone());
+    engine.ingest(&name(), observations).unwrap();
+    let all = |engine: &Engine| {
+        engine.observations(&name(), &entity("a"), TimeRange::ALL, 10_000).unwrap()
+    };
+    let before = all(&engine).rows;
+    let done = compact_all(&engine, "a", &policy(4_000));
+    assert!(
+        !done.is_empty() && done.iter().all(|one| one.bytes_after * 3 < one.bytes_before),
+        "{done:?}"
+    );
+    assert_eq!(before.metadata(777), Some(&note));
+    for engine in [engine, open(&disk.crash())] {
+        let dunlin_engine::ObservationsAnswer { rows, coverage } = all(&engine);
+        // Metadata too.
+        assert_eq!(rows, before);
+        let left = of(&engine, "a").len() as u64;
+        assert_eq!((coverage.outlines, coverage.segments_scanned), (done.len() as u64, left));
+        assert!(left < 80 && coverage.complete, "{coverage:?}");
+        // A part of the past, from the middle of a regime to the middle of another.
+        let part = TimeRange::between(Timestamp(504_000_000), Timestamp(517_000_000));
+        let (after, _) = kept(&engine, "a", part);
+        assert_eq!(after.count(), 14);
+        assert!((0..14).all(|at| after.row(at) == before.row(504 + at)));
+        let limited = engine.observations(&name(), &entity("a"), TimeRange::ALL, 100).unwrap();
+        assert_eq!((limited.rows.count(), limited.coverage.complete), (100, false));
+        // The outline names its observations, and whoever has the name can have them.
+        for outline in outlines(&engine) {
+            assert_eq!(outline.fidelity(), Fidelity::Lossless);
+            let blocks = outline.payload().iter().map(|cid| engine.block(cid).unwrap());
+            assert!(blocks.zip(outline.payload()).all(|(block, cid)| block.unwrap().cid() == cid));
+        }
+    }
+}
+
+#[test]
+fn bounded_values_stay_within_the_one_error_when_they_are_compacted() {
+    let engine = engine_with(&keeping(Fidelity::Bounded));
+    engine.ingest(&name(), past("a")).unwrap();
+    let (before, _) = kept(&engine, "a", TimeRange::ALL);
+    let done = compact_all(&engine, "a", &policy(4_000));
+    assert!(
+        !done.is_empty() && done.iter().all(|one| one.bytes_after * 3 < one.bytes_before),
+        "{done:?}"
+    );
+    let (after, coverage) = kept(&engine, "a", TimeRange::ALL);
+    assert_eq!((coverage.outlines, after.count()), (done.len() as u64, before.count()));
+    let mut moved = 0;
+    for (at, observed) in past("a").iter().enumerate() {
+        for (channel, observed) in observed.vector.iter().enumerate() {
+            let (first, second) = (before.row(at)[channel], after.row(at)[channel]);
+            assert!((observed - second).abs() <= ERROR, "{observed} {first} {second}");
+            moved += usize::from(first != second);
+            // Nothing that was moved is moved again.
+            assert!(first == second || first == *observed, "{observed} {first} {second}");
+        }
+    }
+    assert!(moved * 10 < before.count(), "{moved}");
+}
+
 #[test]
 fn a_removed_entity_takes_its_outlines_along() {
     let disk = Simulated::new();
     let engine = open(&disk);
-    engine.create_collection(summaries()).unwrap();
+    engine.create_collection(keeping(Fidelity::Lossless)).unwrap();
     engine.ingest(&name(), past("a")).unwrap();
     compact_all(&engine, "a", &policy(4_000));
+    let gone = outlines(&engine);
+    assert!(!gone.is_empty());
     engine.remove(&name(), &entity("a")).unwrap();
     engine.ingest(&name(), course("a", 5_000..5_100, DWELL)).unwrap();
     for engine in [engine, open(&disk.crash())] {
@@ -200,14 +302,28 @@ fn a_removed_entity_takes_its_outlines_along() {
             Some(true)
         );
         assert!(changes(&engine, TimeRange::ALL).iter().all(|c| c.at.0 >= 5_000_000_000));
+        assert_eq!(kept(&engine, "a", TimeRange::ALL).0.count(), 100);
+        let payload = gone.iter().flat_map(|outline| outline.payload());
+        assert!(payload.map(|cid| engine.block(cid).unwrap()).all(|block| block.is_none()));
     }
 }
 
 #[test]
 fn a_crash_at_any_write_leaves_segments_or_their_outline() {
+    for fidelity in [Fidelity::Summary, Fidelity::Lossless] {
+        crash_at_any_write(&keeping(fidelity));
+    }
+}
+
+/// Returns an entity's observations as they went in.
+fn rows_of(observations: &[Observation]) -> Vec<(Timestamp, &[f32])> {
+    observations.iter().map(|one| (one.timestamp, one.vector.as_slice())).collect()
+}
+
+fn crash_at_any_write(spec: &CollectionSpec) {
     let run = |disk: &Simulated| -> Option<()> {
         let engine = Engine::open_storage(Arc::new(disk.clone()), Config::default()).ok()?;
-        engine.create_collection(summaries()).ok()?;
+        engine.create_collection(spec.clone()).ok()?;
         for part in past("a").chunks(1_000) {
             engine.ingest(&name(), part.to_vec()).ok()?;
             while engine
@@ -228,13 +344,19 @@ fn a_crash_at_any_write_leaves_segments_or_their_outline() {
         let _finished = run(&disk);
         let left = disk.crash_keeping(|| step % 3 == 0);
         let engine = open(&left);
-        engine.create_collection(summaries()).unwrap();
+        engine.create_collection(spec.clone()).unwrap();
         // Everything again: what is known already changes nothing.
         for part in past("a").chunks(1_000) {
             engine.ingest(&name(), part.to_vec()).unwrap();
         }
         compact_all(&engine, "a", &policy(4_000));
-        let error = error_of(&engine, "a", &past("a"));
-        assert!(error <= 0.05, "step {step}: {error}");
+        if spec.fidelity == Fidelity::Lossless {
+            let (rows, coverage) = kept(&engine, "a", TimeRange::ALL);
+            assert!(rows.iter().eq(rows_of(&past("a"))), "step {step}");
+            assert!(coverage.outlines > 0, "step {step}");
+        } else {
+            let error = error_of(&engine, "a", &past("a"));
+            assert!(error <= 0.05, "step {step}: {error}");
+        }
     }
 }

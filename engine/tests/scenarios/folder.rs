@@ -47,7 +47,7 @@ fn foreign_and_newer_folders_are_left_alone() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the folder is as it was");
 
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("VERSION"), "dunlin engine 3\n").unwrap();
+    fs::write(folder.path().join("VERSION"), "dunlin engine 4\n").unwrap();
     assert!(matches!(open(folder.path()), Err(OpenError::Version { .. })));
     fs::write(folder.path().join("VERSION"), "something else").unwrap();
     assert!(matches!(open(folder.path()), Err(OpenError::Foreign { .. })));

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use dunlin_engine::{
-    CollectionName, CollectionSpec, ErrorBound, Fidelity, Metadata, Metric, Observation, Segment,
+    Change, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, CompactionPolicy,
+    ErrorBound, Fidelity, Metadata, Metric, Observation, Outline, Segment, SegmentPolicy, Source,
     TimeRange, Timestamp, storage::Simulated,
 };
+use dunlin_wire::block::{Codec, cid_of};
 
-use crate::support::{engine_with, entity, name, observation, open, sealed, spec};
+use crate::support::{course, engine_with, entity, name, observation, open, sealed, spec};
 
 /// Seals four observations of three channels.
 fn seal(fidelity: Fidelity) -> (Segment, Vec<u8>, Vec<Vec<u8>>) {
@@ -108,6 +110,58 @@ fn metadata_in_a_payload_are_these_bytes() {
         "28b52ffd200f790000818201a1646e6f7465657370617265ffa85edfffe107ffffff",
     ]);
     assert_eq!(payload.bytes(), expected);
+}
+
+/// Compacts a past of 70 regimes, and returns the outline's bytes and those of its payload.
+fn compacted(fidelity: Fidelity) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let error_bound = (fidelity == Fidelity::Bounded).then_some(ErrorBound::OfRange(0.01));
+    let policy = SegmentPolicy {
+        threshold: 0.02,
+        slow_threshold: 0.015,
+        novelty_regimes_max: 1,
+        ..spec(2).policy
+    };
+    let engine = engine_with(&CollectionSpec { fidelity, error_bound, policy, ..spec(2) });
+    engine.ingest(&name(), course("pump-1", 0..710, 10)).unwrap();
+    let policy = CompactionPolicy {
+        before: Timestamp(i64::MAX),
+        nrmse: 0.05,
+        flag_drift_min: 0.16,
+        segments_min: CompactionPolicy::SEGMENTS_MIN,
+    };
+    engine.compact_course(&name(), &entity("pump-1"), &policy, &|_| true).unwrap().unwrap();
+    let changes = ChangesQuery {
+        collection: name(),
+        entity: None,
+        range: TimeRange::ALL,
+        limit: 1_000,
+        order: ChangeOrder::Newest,
+    };
+    let changes = engine.changes(&changes).unwrap().changes;
+    let outlined = |change: &Change| match change.to {
+        Source::Outlined(cid) => Some(cid),
+        _ => None,
+    };
+    let outline = engine.block(&changes.iter().find_map(outlined).unwrap()).unwrap().unwrap();
+    let links = Outline::decode(outline.bytes()).unwrap().payload().to_vec();
+    let block = |cid| engine.block(cid).unwrap().unwrap().into_bytes();
+    (outline.bytes().to_vec(), links.iter().map(block).collect())
+}
+
+#[test]
+fn a_summary_outline_has_this_name_and_others_have_two_items_more() {
+    for (fidelity, items, version) in
+        [(Fidelity::Summary, 0x88, 1), (Fidelity::Bounded, 0x8a, 2), (Fidelity::Lossless, 0x8a, 2)]
+    {
+        let (outline, payload) = compacted(fidelity);
+        assert_eq!((outline[0], outline[1]), (items, version), "{fidelity:?}");
+        assert_eq!(payload.is_empty(), fidelity == Fidelity::Summary);
+        assert_eq!(Outline::decode(&outline).unwrap().encode(), outline);
+        if fidelity == Fidelity::Summary {
+            let cid = "bafyreif64hbli44ownpozawk5a2pt5qwvkpgipcqnrmcfq2xhohxhmqlza";
+            assert_eq!(cid_of(Codec::DagCbor, &outline).to_string(), cid);
+        }
+    }
 }
 
 /// A data folder that the first version left behind in the middle of its work: a checkpoint after 50

@@ -9,7 +9,7 @@ use dunlin_testnet::{
 };
 
 use crate::{
-    cli::{BenchArgs, BenchCommand, DemoArgs, TestnetCommand},
+    cli::{BenchArgs, BenchCommand, BenchData, DemoArgs, TestnetCommand},
     interrupt,
 };
 
@@ -60,11 +60,14 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
         BenchCommand::Templates { data, from, seeds } => {
             bench::templates::run(&bench::templates::Options { data, from, seeds, json })
         }
-        BenchCommand::Open { segments, dir, reopen } => {
+        BenchCommand::Open { data: BenchData { data }, segments, dir, reopen } => {
             let program = program()?;
-            bench::open::run(&bench::open::Options { program, segments, dir, reopen, json })
+            let options = bench::open::Options { program, data, segments, dir, reopen, json };
+            bench::open::run(&options)
         }
-        BenchCommand::Ingest { dir } => bench::ingest::run(&bench::ingest::Options { dir, json }),
+        BenchCommand::Ingest { data: BenchData { data }, fidelity, dir } => {
+            bench::ingest::run(&bench::ingest::Options { data, fidelity, dir, json })
+        }
     }
 }
 

@@ -1,11 +1,10 @@
-//! Compaction of summaries: which segments may become outlines, and how much of it is done at a time.
+//! Compaction: which segments may become outlines, and how much of it is done at a time.
 
 use std::time::{Duration, Instant};
 
 use dunlin_archive::Pin;
 use dunlin_engine::{
-    CollectionName, CompactionError, CompactionPolicy, EntityId, Fidelity, Life, ReadError,
-    Timestamp,
+    CollectionName, CompactionError, CompactionPolicy, EntityId, Life, ReadError, Timestamp,
 };
 use dunlin_wire::Cid;
 
@@ -52,6 +51,7 @@ impl Shared {
             before: wish.before,
             nrmse: wish.nrmse,
             flag_drift_min: FLAG_DRIFT_MIN,
+            segments_min: CompactionPolicy::SEGMENTS_MIN,
         };
         let pin = Pin::own(wish.name.as_str());
         // One that cannot be looked for stays.
@@ -91,14 +91,10 @@ impl Shared {
         Ok(done)
     }
 
-    /// Compacts what is older than the operator wants segments to be, in every collection of summaries, for
-    /// a while; says whether there may be more to do.
+    /// Compacts what is older than the operator wants segments to be, in every collection, for a while; says whether there may be more to do.
     pub(super) fn compact_old(&self) -> anyhow::Result<bool> {
         let Some(age) = self.config.engine.compact_after else { return Ok(false) };
         for spec in self.engine.collections()? {
-            if spec.fidelity != Fidelity::Summary {
-                continue;
-            }
             let before = self.moment_before(&spec.name, age)?;
             let (name, nrmse) = (spec.name.clone(), self.config.engine.compact_nrmse);
             let mut wish = CompactionWish { name, entity: None, from: None, before, nrmse };

@@ -3,7 +3,7 @@
 //!
 //! Ratios are bytes of the values as 32-bit floats over all bytes that are stored, both summed over the
 //! entities of a set: a mean of their ratios would tell of little but the calmest one. For the engine,
-//! stored bytes are its segment and payload blocks, or outlines, times included. Errors are in shares of
+//! stored bytes are its segment and payload blocks, and outlines, times included. Errors are in shares of
 //! each channel's own range in the entity's data, bounds too. They and the counts of segments are means
 //! over the entities, but the largest error, which is the largest.
 
@@ -100,6 +100,7 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
     for (name, sealing) in [
         ("dunlin-lossless", Sealing::Full),
         ("dunlin-lossless-regimes", Sealing::Regimes(THRESHOLD)),
+        ("dunlin-lossless-compacted", Sealing::Compacted(THRESHOLD)),
     ] {
         say(format!("{entity}: {name}"));
         let stored = Stored::seal(series, &truth.ranges, Fidelity::Lossless, None, sealing)?;
@@ -109,11 +110,7 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
         };
         ensure!(history.count() == series.rows(), "{entity}: rows are missing");
         ensure!(history.iter().enumerate().all(same), "{entity}: {name} changed a value");
-        tally.add(
-            name,
-            Setting::None,
-            truth.exact(stored.bytes).in_segments(stored.segments.len()),
-        );
+        tally.add(name, Setting::None, truth.exact(stored.bytes).in_segments(stored.count()));
     }
     summary::measure(series, &truth, THRESHOLD, tally, say)?;
     for bound in BOUNDS {
@@ -123,6 +120,7 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
         for (name, sealing) in [
             ("dunlin-bounded", Sealing::Full),
             ("dunlin-bounded-regimes", Sealing::Regimes(THRESHOLD)),
+            ("dunlin-bounded-compacted", Sealing::Compacted(THRESHOLD)),
         ] {
             let error = Some(ErrorBound::OfRange(bound));
             let stored = Stored::seal(series, &truth.ranges, Fidelity::Bounded, error, sealing)?;
@@ -131,7 +129,7 @@ fn measure(series: &Series, tally: &mut Tally, say: &dyn Fn(String)) -> anyhow::
             let values = history.iter().flat_map(|(_, row)| row.iter().copied().map(f64::from));
             let result = truth.measured(stored.bytes, values);
             ensure!(result.max_error <= bound, "{entity}: an error of {}", result.max_error);
-            tally.add(name, Setting::Bound(bound), result.in_segments(stored.segments.len()));
+            tally.add(name, Setting::Bound(bound), result.in_segments(stored.count()));
         }
     }
     Ok(())

@@ -2,8 +2,9 @@
 //! acknowledgement.
 //!
 //! Telemetry is made up: every channel keeps a level with a little noise on it, and all levels change
-//! after as many observations as a regime lasts on the servers of the ASD set. Each writer has an entity
-//! of its own. Latency is that of one batch, from the call until it is on disk.
+//! after as many observations as a regime lasts on the servers of the ASD set. Its noise has all the bits of
+//! a float, which is the hardest that a lossless collection can meet; with data, that is replayed instead.
+//! Each writer has an entity of its own. Latency is that of one batch, from the call until it is on disk.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,6 +20,9 @@ use dunlin_engine::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::baselines::range_of;
+use crate::vts1::{Dataset, Series};
+
 /// Observations in one request, as the target says.
 const BATCH: usize = 1_000;
 
@@ -31,30 +35,36 @@ const BATCHES: usize = 200;
 /// Observations by which the cost of drift is measured.
 const DRIFT_BATCHES: usize = 100;
 
-/// What is measured: fidelity, channels, writers.
-const CASES: [(Fidelity, u16, usize); 7] = [
-    (Fidelity::Summary, 19, 1),
-    (Fidelity::Summary, 38, 1),
-    (Fidelity::Summary, 38, 4),
-    (Fidelity::Summary, 128, 1),
-    (Fidelity::Bounded, 38, 4),
-    (Fidelity::Lossless, 38, 1),
-    (Fidelity::Lossless, 38, 4),
-];
+/// What is made up: channels, writers.
+const CASES: [(u16, usize); 4] = [(19, 1), (38, 1), (38, 4), (128, 1)];
+
+/// Writers that replay each set of data.
+const WRITERS: [usize; 2] = [1, 4];
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// A folder of VTS1 data to replay; made-up telemetry when absent.
+    pub data: Option<PathBuf>,
+    /// What is kept of the observations.
+    pub fidelity: Fidelity,
     /// Where to write; the system's folder for temporary files when absent.
     pub dir: Option<PathBuf>,
     /// Print the rows as JSON.
     pub json: bool,
 }
 
+/// What the writers of a case write.
+#[derive(Clone)]
+enum Source {
+    MadeUp(u16),
+    /// Each writer one of them, in turn.
+    Replayed(Arc<Vec<Series>>),
+}
+
 /// One case.
 #[derive(Clone, Debug, Serialize)]
 struct Row {
-    fidelity: Fidelity,
     dims: u16,
     batch: usize,
     writers: usize,
@@ -69,20 +79,22 @@ struct Row {
 ///
 /// # Errors
 ///
-/// Fails when the folder cannot be written.
+/// Fails when the data cannot be read, or the folder cannot be written.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let base = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let progress = ProgressBar::new(CASES.len() as u64);
+    let cases = cases(options.data.as_deref())?;
+    let progress = ProgressBar::new(cases.len() as u64);
     progress.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len}: {msg}")?);
     let mut rows = Vec::new();
-    for (fidelity, dims, writers) in CASES {
-        progress.set_message(format!("{fidelity:?}, {dims} channels, {writers} writers"));
+    for (source, writers) in cases {
+        let spec = source.spec(options.fidelity)?;
+        let dims = u16::try_from(spec.dim.get())?;
+        progress.set_message(format!("{dims} channels, {writers} writers"));
         // Removed at the end, however that comes.
         let folder = tempfile::Builder::new().prefix("dunlin-bench-").tempdir_in(&base);
         let folder = folder.with_context(|| format!("cannot write to {}", base.display()))?;
-        let (observations_per_s, latencies) = durable(folder.path(), fidelity, dims, writers)?;
+        let (observations_per_s, latencies) = durable(folder.path(), &spec, &source, writers)?;
         rows.push(Row {
-            fidelity,
             dims,
             batch: BATCH,
             writers,
@@ -94,11 +106,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let header =
-        ["fidelity", "dims", "batch", "writers", "observations/s", "p50 ms", "p99 ms", "drift ns"];
+    let header = ["dims", "batch", "writers", "observations/s", "p50 ms", "p99 ms", "drift ns"];
     super::print(&rows, options.json, header, |row| {
         [
-            format!("{:?}", row.fidelity).to_lowercase(),
             row.dims.to_string(),
             row.batch.to_string(),
             row.writers.to_string(),
@@ -111,20 +121,38 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns what to write, and how many writers do.
+fn cases(data: Option<&Path>) -> anyhow::Result<Vec<(Source, usize)>> {
+    let Some(folder) = data else {
+        let made_up = |(dims, writers)| (Source::MadeUp(dims), writers);
+        return Ok(CASES.into_iter().map(made_up).collect());
+    };
+    let dataset = Dataset::open(folder)?;
+    let mut cases = Vec::new();
+    for set in dataset.sets() {
+        let mut series = dataset.read_set(&set).collect::<Result<Vec<_>, _>>()?;
+        // One collection has one dimension.
+        let dims = series[0].dims;
+        series.retain(|one| one.dims == dims);
+        let source = Source::Replayed(Arc::new(series));
+        cases.extend(WRITERS.map(|writers| (source.clone(), writers)));
+    }
+    Ok(cases)
+}
+
 /// Ingests with so many writers at once; returns observations per second, and how long each batch took.
 fn durable(
     folder: &Path,
-    fidelity: Fidelity,
-    dims: u16,
+    spec: &CollectionSpec,
+    source: &Source,
     writers: usize,
 ) -> anyhow::Result<(f64, Vec<Duration>)> {
     let engine = Engine::open(folder, Config::default())?;
-    let spec = spec(fidelity, dims)?;
     engine.create_collection(spec.clone())?;
-    let batches = if fidelity == Fidelity::Summary { BATCHES } else { BATCHES / 10 };
+    let batches = if spec.fidelity == Fidelity::Summary { BATCHES } else { BATCHES / 10 };
     let work: Vec<Vec<Vec<Observation>>> = (0..writers)
         .map(|writer| {
-            let mut telemetry = Telemetry::new(writer as u64, dims.into(), DWELL);
+            let mut telemetry = Telemetry::of(source, writer);
             (0..batches).map(|_| telemetry.next_batch()).collect()
         })
         .collect();
@@ -156,9 +184,9 @@ fn durable(
 /// the time of one that is known already and so never meets its regime.
 fn drift_ns(dims: u16) -> anyhow::Result<f64> {
     let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default())?;
-    let spec = spec(Fidelity::Summary, dims)?;
+    let spec = Source::MadeUp(dims).spec(Fidelity::Summary)?;
     engine.create_collection(spec.clone())?;
-    let mut telemetry = Telemetry::new(0, dims.into(), usize::MAX);
+    let mut telemetry = Telemetry::made_up(0, dims.into(), usize::MAX);
     let mut in_regime = Vec::with_capacity(DRIFT_BATCHES);
     for _ in 0..DRIFT_BATCHES {
         let batch = telemetry.next_batch();
@@ -175,11 +203,29 @@ fn drift_ns(dims: u16) -> anyhow::Result<f64> {
     Ok(percentile(&in_regime, 0.5) * 1e6 / BATCH as f64)
 }
 
-fn spec(fidelity: Fidelity, dims: u16) -> anyhow::Result<CollectionSpec> {
-    let dim = Dim::new(dims)?;
-    let spec = CollectionSpec::new(CollectionName::new("bench")?, dim, Units::unit_range(dim));
-    let error_bound = (fidelity == Fidelity::Bounded).then_some(ErrorBound::OfRange(0.05));
-    Ok(CollectionSpec { fidelity, error_bound, ..spec })
+impl Source {
+    /// Returns a collection for what it writes.
+    fn spec(&self, fidelity: Fidelity) -> anyhow::Result<CollectionSpec> {
+        let (dim, units) = match self {
+            Self::MadeUp(dims) => {
+                let dim = Dim::new(*dims)?;
+                (dim, Units::unit_range(dim))
+            }
+            Self::Replayed(series) => {
+                let dims = series[0].dims;
+                let wider = |(a, b): (f32, f32), (c, d): (f32, f32)| (a.min(c), b.max(d));
+                let range = |channel| {
+                    let ranges = series.iter().map(|one| range_of(one, channel));
+                    ranges.reduce(wider).unwrap_or((0.0, 1.0))
+                };
+                let (lower, upper) = (0..dims).map(range).unzip();
+                (Dim::new(dims.try_into()?)?, Units::Range { lower, upper })
+            }
+        };
+        let spec = CollectionSpec::new(CollectionName::new("bench")?, dim, units);
+        let error_bound = (fidelity == Fidelity::Bounded).then_some(ErrorBound::OfRange(0.05));
+        Ok(CollectionSpec { fidelity, error_bound, ..spec })
+    }
 }
 
 /// Returns the value below which this share of sorted durations lies, in milliseconds.
@@ -189,28 +235,45 @@ fn percentile(sorted: &[Duration], share: f64) -> f64 {
     sorted.get(index).map_or(0.0, |duration| duration.as_secs_f64() * 1e3)
 }
 
-/// One entity's made-up life.
+/// One entity's life.
 struct Telemetry {
     entity: EntityId,
-    state: u64,
-    level: Vec<f32>,
-    dwell: usize,
     next: usize,
+    step_us: i64,
+    course: Course,
+}
+
+enum Course {
+    MadeUp {
+        state: u64,
+        level: Vec<f32>,
+        dwell: usize,
+    },
+    /// The series of this index, again and again.
+    Replayed(Arc<Vec<Series>>, usize),
 }
 
 impl Telemetry {
-    fn new(writer: u64, dims: usize, dwell: usize) -> Self {
-        let entity = EntityId::new(format!("writer-{writer}")).expect("a short name");
-        Self { entity, state: writer + 1, level: vec![0.5; dims], dwell, next: 0 }
+    fn of(source: &Source, writer: usize) -> Self {
+        match source {
+            Source::MadeUp(dims) => Self::made_up(writer, (*dims).into(), DWELL),
+            Source::Replayed(all) => {
+                let index = writer % all.len();
+                let step_us =
+                    i64::try_from(all[index].step_s).unwrap_or(1).saturating_mul(1_000_000);
+                Self { step_us, ..Self::new(writer, Course::Replayed(Arc::clone(all), index)) }
+            }
+        }
     }
 
-    /// Returns a number from 0 to 1: a linear congruential generator, the same in every run.
-    fn random(&mut self) -> f32 {
-        self.state = self
-            .state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.state >> 40) as f32 / (1_u64 << 24) as f32
+    fn made_up(writer: usize, dims: usize, dwell: usize) -> Self {
+        let state = writer as u64 + 1;
+        Self::new(writer, Course::MadeUp { state, level: vec![0.5; dims], dwell })
+    }
+
+    fn new(writer: usize, course: Course) -> Self {
+        let entity = EntityId::new(format!("writer-{writer}")).expect("a short name");
+        Self { entity, next: 0, step_us: 1_000_000, course }
     }
 
     fn next_batch(&mut self) -> Vec<Observation> {
@@ -218,14 +281,25 @@ impl Telemetry {
     }
 
     fn observe(&mut self) -> Observation {
-        let dims = self.level.len();
-        if self.next.is_multiple_of(self.dwell) {
-            self.level = (0..dims).map(|_| self.random()).collect();
-        }
-        let noise: Vec<f32> = (0..dims).map(|_| 0.02 * self.random()).collect();
-        let vector = self.level.iter().zip(noise).map(|(level, noise)| level + noise).collect();
-        let timestamp = Timestamp(i64::try_from(self.next).unwrap_or(i64::MAX) * 1_000_000);
+        let vector = match &mut self.course {
+            Course::MadeUp { state, level, dwell } => {
+                if self.next.is_multiple_of(*dwell) {
+                    level.fill_with(|| random(state));
+                }
+                level.iter().map(|level| level + 0.02 * random(state)).collect()
+            }
+            Course::Replayed(all, index) => {
+                all[*index].row(self.next % all[*index].rows()).to_vec()
+            }
+        };
+        let timestamp = Timestamp(i64::try_from(self.next).unwrap_or(i64::MAX) * self.step_us);
         self.next += 1;
         Observation { entity: self.entity.clone(), timestamp, vector, metadata: None }
     }
+}
+
+/// Returns a number from 0 to 1: a linear congruential generator, the same in every run.
+fn random(state: &mut u64) -> f32 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 40) as f32 / (1_u64 << 24) as f32
 }

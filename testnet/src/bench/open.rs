@@ -1,7 +1,7 @@
 //! How soon a node with many segments answers after its start, and how much memory that takes.
 //!
 //! Segments are made through the engine as any node makes them: every entity changes its level after a
-//! few observations. Then a fresh process opens the folder, so that nothing is left in memory from before;
+//! few observations. Levels are made up, or rows of given data in any order. Then a fresh process opens the folder, so that nothing is left in memory from before;
 //! the system's cache of files may still hold it, as it does after a restart.
 
 use std::{
@@ -18,10 +18,13 @@ use dunlin_engine::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
+use super::baselines::range_of;
+use crate::vts1::Dataset;
+
 /// Entities among whom the segments are spread.
 const ENTITIES: u64 = 1_000;
 
-/// Channels of every vector.
+/// Channels of every made-up vector.
 const DIMS: u16 = 38;
 
 /// Observations in one segment: twice what it takes to see that a level has changed.
@@ -35,6 +38,8 @@ const SEGMENTS_PER_BATCH: u64 = 100;
 pub struct Options {
     /// This program, to open the folder in a fresh process.
     pub program: PathBuf,
+    /// A folder of VTS1 data, whose rows are the levels; made-up levels when absent.
+    pub data: Option<PathBuf>,
     /// About how many segments.
     pub segments: u64,
     /// Where to write; the system's folder for temporary files when absent.
@@ -74,16 +79,20 @@ struct Row {
 ///
 /// Fails when the folder cannot be written, or the other process fails.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    let levels = Levels::of(options.data.as_deref())?;
     if let Some(folder) = &options.reopen {
-        println!("{}", serde_json::to_string(&reopen(folder)?)?);
+        println!("{}", serde_json::to_string(&reopen(folder, &levels)?)?);
         return Ok(());
     }
     let base = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("dunlin-bench-").tempdir_in(&base);
     let folder = folder.with_context(|| format!("cannot write to {}", base.display()))?;
-    let index_s = fill(folder.path(), options.segments)?;
+    let index_s = fill(folder.path(), options.segments, &levels)?;
     let mut command = Command::new(&options.program);
     command.args(["bench", "open", "--reopen"]).arg(folder.path()).stderr(Stdio::inherit());
+    if let Some(data) = &options.data {
+        command.arg("--data").arg(data);
+    }
     let output = command.output().context("cannot start this program again")?;
     ensure!(output.status.success(), "the process that opened the folder {}", output.status);
     let row: Row = serde_json::from_slice(&output.stdout)?;
@@ -122,10 +131,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Makes about so many segments in a new folder; returns the seconds that their index took.
-fn fill(folder: &Path, segments: u64) -> anyhow::Result<f64> {
+fn fill(folder: &Path, segments: u64, levels: &Levels) -> anyhow::Result<f64> {
     let engine = Engine::open(folder, Config::default())?;
-    let dim = Dim::new(DIMS)?;
-    let spec = CollectionSpec::new(name()?, dim, Units::unit_range(dim));
+    let spec = CollectionSpec::new(name()?, Dim::new(levels.dims)?, levels.units.clone());
     engine.create_collection(spec.clone())?;
     let progress = ProgressBar::new(segments);
     progress.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len} segments, {eta}")?);
@@ -135,7 +143,7 @@ fn fill(folder: &Path, segments: u64) -> anyhow::Result<f64> {
         for number in 0..ENTITIES {
             let entity = entity(number)?;
             let batch = (first * DWELL..(first + count) * DWELL)
-                .map(|index| observation(&entity, number, index))
+                .map(|index| levels.observation(&entity, number, index))
                 .collect();
             engine.ingest(&spec.name, batch)?;
             progress.inc(count);
@@ -153,7 +161,7 @@ fn fill(folder: &Path, segments: u64) -> anyhow::Result<f64> {
 }
 
 /// Opens a folder that was filled, and asks it.
-fn reopen(folder: &Path) -> anyhow::Result<Row> {
+fn reopen(folder: &Path, levels: &Levels) -> anyhow::Result<Row> {
     let start = Instant::now();
     let engine = Engine::open(folder, Config::default())?;
     let open_ms = milliseconds(start);
@@ -167,20 +175,20 @@ fn reopen(folder: &Path) -> anyhow::Result<Row> {
     ensure!(engine.history(&history)?.points.count() > 0, "an entity without a course");
     let first_answer_ms = milliseconds(start);
     let start = Instant::now();
-    let coverage = engine.knn(&question(0)?)?.coverage;
+    let coverage = engine.knn(&question(levels, 0)?)?.coverage;
     let first_knn_ms = milliseconds(start);
     let mut times = Vec::with_capacity(QUESTIONS);
     for number in 0..QUESTIONS {
         let start = Instant::now();
-        engine.knn(&question(number)?)?;
+        engine.knn(&question(levels, number)?)?;
         times.push(milliseconds(start));
     }
     times.sort_by(f64::total_cmp);
     let (mut found, mut asked, mut scan_ms) = (0, 0, f64::INFINITY);
     for number in 0..QUESTIONS_EXACT {
-        let near = engine.knn(&question(number)?)?.neighbors;
+        let near = engine.knn(&question(levels, number)?)?.neighbors;
         let start = Instant::now();
-        let exact = KnnQuery { search: Exactness::Exact, ..question(number)? };
+        let exact = KnnQuery { search: Exactness::Exact, ..question(levels, number)? };
         let exact = engine.knn(&exact)?.neighbors;
         scan_ms = milliseconds(start).min(scan_ms);
         asked += exact.len();
@@ -188,7 +196,7 @@ fn reopen(folder: &Path) -> anyhow::Result<Row> {
     }
     Ok(Row {
         segments: coverage.segments_scanned + coverage.segments_indexed,
-        dims: DIMS,
+        dims: levels.dims,
         stored_mib: size_of(folder)? as f64 / MIB,
         open_ms,
         first_answer_ms,
@@ -207,10 +215,10 @@ const QUESTIONS: usize = 200;
 const QUESTIONS_EXACT: usize = 20;
 
 /// A question for the regimes near an observation that is not in the folder, of an entity that is.
-fn question(number: usize) -> anyhow::Result<KnnQuery> {
+fn question(levels: &Levels, number: usize) -> anyhow::Result<KnnQuery> {
     let number = number as u64;
-    let seen =
-        observation(&entity(number % ENTITIES)?, number % ENTITIES, (1 << 40) + number * DWELL);
+    let (entity, later) = (number % ENTITIES, (1 << 40) + number * DWELL);
+    let seen = levels.observation(&self::entity(entity)?, entity, later);
     Ok(KnnQuery { include: Include::Sealed, ..KnnQuery::new(name()?, seen.vector, 10) })
 }
 
@@ -224,16 +232,55 @@ fn entity(number: u64) -> anyhow::Result<EntityId> {
     Ok(EntityId::new(format!("entity-{number}"))?)
 }
 
-fn observation(entity: &EntityId, number: u64, index: u64) -> Observation {
-    let level = |channel: u64| {
-        // Mixes entity, regime and channel into a number from 0 to 1.
-        let mixed = (number * 1_000_003 + index / DWELL) * u64::from(DIMS) + channel;
-        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32 / (1 << 24) as f32
-    };
-    let timestamp = Timestamp(i64::try_from(index).unwrap_or(i64::MAX / 1_000_000) * 1_000_000);
-    let vector = (0..u64::from(DIMS)).map(level).collect();
-    Observation { entity: entity.clone(), timestamp, vector, metadata: None }
+/// What entities do.
+struct Levels {
+    dims: u16,
+    units: Units,
+    /// Rows of data, one after the other; empty where levels are made up.
+    rows: Vec<f32>,
+}
+
+impl Levels {
+    fn of(data: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(folder) = data else {
+            let dim = Dim::new(DIMS)?;
+            return Ok(Self { dims: DIMS, units: Units::unit_range(dim), rows: Vec::new() });
+        };
+        let dataset = Dataset::open(folder)?;
+        let set = dataset.sets().into_iter().next().context("the data have no entities")?;
+        let series = dataset.read_set(&set).collect::<Result<Vec<_>, _>>()?;
+        // One collection has one dimension.
+        let alike = || series.iter().filter(|one| one.dims == series[0].dims);
+        let rows = alike().flat_map(|one| (0..one.rows()).flat_map(|row| one.row(row)));
+        let range = |channel| {
+            let ranges = alike().map(|one| range_of(one, channel));
+            ranges.fold((0.0, 1.0), |(a, b): (f32, f32), (c, d)| (a.min(c), b.max(d)))
+        };
+        let (lower, upper) = (0..series[0].dims).map(range).unzip();
+        let units = Units::Range { lower, upper };
+        Ok(Self { dims: series[0].dims.try_into()?, units, rows: rows.copied().collect() })
+    }
+
+    fn observation(&self, entity: &EntityId, number: u64, index: u64) -> Observation {
+        let regime = number * 1_000_003 + index / DWELL;
+        let dims = usize::from(self.dims);
+        let vector = match (self.rows.len() / dims) as u64 {
+            0 => {
+                let channels = 0..u64::from(self.dims);
+                let level = |channel| mixed(regime * u64::from(self.dims) + channel) >> 40;
+                channels.map(|channel| level(channel) as f32 / (1 << 24) as f32).collect()
+            }
+            rows => self.rows[(mixed(regime) % rows) as usize * dims..][..dims].to_vec(),
+        };
+        let timestamp = Timestamp(i64::try_from(index).unwrap_or(i64::MAX / 1_000_000) * 1_000_000);
+        Observation { entity: entity.clone(), timestamp, vector, metadata: None }
+    }
+}
+
+/// Returns a number that looks like any other.
+fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -20,7 +20,7 @@ const NRMSE: [f64; 4] = [0.04, 0.05, 0.07, 0.1];
 const THRESHOLD_EARLY: f64 = 0.03;
 
 /// Boundaries that entities cross by more than this stay as flags: twice the default threshold.
-const FLAG_DRIFT_MIN: f64 = 0.16;
+pub(super) const FLAG_DRIFT_MIN: f64 = 0.16;
 
 /// Window lengths that are tried, each longer by this than the one before.
 const WINDOW_GROWTH: f64 = 1.05;

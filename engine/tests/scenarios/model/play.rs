@@ -5,8 +5,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, Fidelity, HistoryQuery, Include,
-    KnnQuery, Observation, Source, TimeRange, Timestamp, Units, distance, storage::Simulated,
+    CollectionName, CollectionSpec, CompactionPolicy, Config, Dim, Engine, EntityId, Fidelity,
+    HistoryQuery, Include, KnnQuery, Observation, SegmentPolicy, Source, TimeRange, Timestamp,
+    Units, distance, storage::Simulated,
 };
 
 /// Something that a user does, or that happens to a user.
@@ -22,6 +23,8 @@ pub(crate) enum Operation {
     Checkpoint,
     /// Brings the index up to date.
     Maintain,
+    /// Puts outlines in place of the entity's segments, as far as that goes.
+    Compact { entity: u8 },
     /// Ends the engine without a word, and opens it again.
     Restart,
     /// Takes the power away, and opens what is left.
@@ -42,7 +45,8 @@ impl Operation {
             8 => Self::Seal { entity },
             9 => Self::Remove { entity },
             10 => Self::Checkpoint,
-            11 | 12 => Self::Maintain,
+            11 => Self::Maintain,
+            12 => Self::Compact { entity },
             13 => Self::Restart,
             14 => Self::Crash,
             _ => Self::Ask { entity, k: if a == u8::MAX { usize::MAX } else { a.into() } },
@@ -116,6 +120,9 @@ pub(crate) fn play(fidelity: Fidelity, operations: &[Operation]) -> (Engine, Mod
             Operation::Maintain => {
                 while engine.maintain_index(&|| true).expect("a disk that works") {}
             }
+            Operation::Compact { entity } => {
+                compact(&engine, *entity, model.lives.contains_key(entity));
+            }
             Operation::Restart => {
                 drop(engine);
                 engine = open(&disk);
@@ -143,7 +150,10 @@ pub(crate) fn id(entity: u8) -> EntityId {
 
 pub(crate) fn spec(fidelity: Fidelity) -> CollectionSpec {
     let dim = Dim::new(2).expect("a good dimension");
-    CollectionSpec { fidelity, ..CollectionSpec::new(name(), dim, Units::unit_range(dim)) }
+    let spec = CollectionSpec::new(name(), dim, Units::unit_range(dim));
+    // Compaction leaves as many segments as regimes are compared with.
+    let policy = SegmentPolicy { novelty_regimes_max: 2, ..spec.policy };
+    CollectionSpec { fidelity, policy, ..spec }
 }
 
 pub(crate) fn open(disk: &Simulated) -> Engine {
@@ -159,13 +169,27 @@ pub(crate) fn open(disk: &Simulated) -> Engine {
 
 fn batch(entity: u8, from: i64, count: u8, level: u8) -> Vec<Observation> {
     let noise = |second: i64| (second * 7919 % 13) as f32 / 1_000.0;
+    // A level lasts for a few seconds, so that there are segments to compact.
+    let level = |second: i64| f32::from(level) / 10.0 + (second / 5 % 3) as f32 / 4.0;
     let observation = |second: i64| Observation {
         entity: id(entity),
         timestamp: Timestamp(second * 1_000_000),
-        vector: vec![f32::from(level) / 10.0 + noise(second), 0.5],
+        vector: vec![level(second) + noise(second), 0.5],
         metadata: None,
     };
     (from..from + i64::from(count)).map(observation).collect()
+}
+
+/// Compacts the past of an entity in steps of a few segments.
+fn compact(engine: &Engine, entity: u8, is_known: bool) {
+    let before = Timestamp(i64::MAX);
+    let policy = CompactionPolicy { before, nrmse: 0.05, flag_drift_min: 0.16, segments_min: 3 };
+    loop {
+        let step = engine.compact_course(&name(), &id(entity), &policy, &|_| true);
+        assert_eq!(step.is_ok(), is_known, "{step:?}");
+        let Ok(Some(done)) = step else { return };
+        assert!(done.segments >= 3 && done.bytes_after < done.bytes_before, "{done:?}");
+    }
 }
 
 /// Asks questions that must have the right answer or a typed refusal.
