@@ -2,7 +2,7 @@
 //!
 //! It lists the root of every catalog, and the roots of graphs that stand for themselves. Two nodes that
 //! archived the same have the same; where the blocks differ, the catalogs that differ are compared by
-//! [`crate::catalog::compare`]. `docs/formats/catalog.md` has the bytes.
+//! [`crate::catalog::compare()`]. `docs/formats/catalog.md` has the bytes.
 
 use dunlin_wire::{
     Cid,

@@ -1,7 +1,5 @@
 //! Scenarios: what a node tells the DHT, when, and how little of it there is, on a clock of the test's own.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
-
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,

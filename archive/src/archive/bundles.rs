@@ -105,7 +105,7 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), redb::Error>
 /// Returns whether no pin but staging ones reaches a block.
 pub(super) fn is_hidden(transaction: &ReadTransaction, key: &[u8]) -> Result<bool, ReadError> {
     let Some(staged) = transaction.open_table(STAGED)?.get(key)? else { return Ok(false) };
-    let references = transaction.open_table(super::REFERENCES)?.get(key)?;
+    let references = transaction.open_table(super::tables::REFERENCES)?.get(key)?;
     Ok(references.is_none_or(|references| references.value() <= staged.value()))
 }
 

@@ -78,7 +78,7 @@ impl Archive {
         limit: usize,
     ) -> Result<Vec<Cid>, ReadError> {
         let transaction = self.database.begin_read()?;
-        let pins = transaction.open_table(super::PINS)?;
+        let pins = transaction.open_table(super::tables::PINS)?;
         let copies = transaction.open_table(COPIES)?;
         let after = after.map(Cid::to_bytes).unwrap_or_default();
         let mut roots = Vec::new();

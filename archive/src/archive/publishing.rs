@@ -243,11 +243,15 @@ impl Writer<'_> {
             let collection = pin.as_str().strip_prefix(Pin::OWN).unwrap_or_default();
             Listed(collection.to_owned(), root, count)
         });
-        let block = Roots::new(listed.collect(), Vec::new()).to_block();
+        let roots = Roots::new(listed.collect(), Vec::new());
+        let block = roots.to_block();
         for old in self.roots(&Pin::own_root())? {
             if old != *block.cid() {
                 self.unpin(&Pin::own_root(), &old)?;
             }
+        }
+        if roots.is_empty() {
+            return Ok(());
         }
         self.put(&Object::leaf(Pin::own_root(), block))
     }

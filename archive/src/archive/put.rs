@@ -97,6 +97,7 @@ impl Archive {
                 writer.unpin(&nodes, &node)?;
             }
             writer.catalogs.remove(pin.as_str())?;
+            writer.put_own_root(pin)?;
             writer.finish()?
         };
         self.commit(transaction, before, now)
