@@ -433,6 +433,7 @@ fn private_objects_go_to_own_peers_alone_and_public_ones_to_whom_is_trusted() {
         world.node(stranger).fit = Fit::Public;
     }
     world.node(4).fit = Fit::None;
+    world.meet();
     world.store(0..100, false);
     world.store(100..200, true);
     world.pass(HOUR);
