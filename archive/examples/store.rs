@@ -34,6 +34,9 @@ const SMALL: u64 = 100_000;
 fn main() {
     let folder = std::env::args().nth(1).expect("a folder to work in");
     let folder = tempfile::tempdir_in(folder).unwrap();
+    for bytes in [MIB / 2, MIB - 4_096, MIB] {
+        room(&folder.path().join(format!("room-{bytes}")), bytes);
+    }
     for round in 1..=3 {
         println!("round {round}");
         redb(&folder.path().join(format!("redb-{round}")));
@@ -64,6 +67,21 @@ fn open(folder: &Path) -> Archive {
 
 fn file_mib(folder: &Path) -> f64 {
     fs::metadata(folder.join("blocks.redb")).unwrap().len() as f64 / MIB as f64
+}
+
+/// How much room blocks of a size take.
+fn room(folder: &Path, bytes: usize) {
+    let archive = open(folder);
+    for batch in 0..4 {
+        let numbers = batch * BATCH as u64..(batch + 1) * BATCH as u64;
+        let objects: Vec<_> =
+            numbers.map(|number| Object::leaf(Pin::own("bench"), block(number, bytes))).collect();
+        archive.put(&objects, None).unwrap();
+    }
+    let mut archive = archive;
+    while archive.compact().unwrap() {}
+    let (blocks, file) = ((4 * BATCH * bytes) as f64 / MIB as f64, file_mib(folder));
+    println!("{} blocks of {bytes} bytes, {blocks:.1} MiB: a file of {file:.1} MiB", 4 * BATCH);
 }
 
 fn redb(folder: &Path) {

@@ -218,7 +218,8 @@ fn an_archive_full_of_promises_says_so_and_loses_nothing() {
     let mut retention = Retention::new(Some(Duration::from_secs(1)));
     assert_eq!(retain(&mut retention, &archive, u64::MAX), 0);
     assert_eq!(archive.stats().unwrap(), before);
-    let refused = archive.put_fetched(&[fetched(1), fetched(2), fetched(3)], 0);
+    let more = [fetched(1_001), fetched(1_002), fetched(1_003)];
+    let refused = archive.put_fetched(&more, 0);
     assert!(matches!(refused, Err(PutError::Full { .. })), "{refused:?}");
 }
 

@@ -57,6 +57,14 @@ struct Fetched {
     root: Vec<u8>,
 }
 
+/// What one transaction removed.
+struct Removed {
+    /// Objects that were looked at, and need not be again.
+    passed: usize,
+    objects: u64,
+    bytes: u64,
+}
+
 /// What was found out about all that was fetched.
 #[derive(Debug, Default)]
 struct Look {
@@ -97,26 +105,23 @@ impl Retention {
             self.chosen = look.oldest.into_sorted_vec();
             self.chosen.reverse();
         }
-        let mut leaving = Vec::with_capacity(STEP);
-        while leaving.len() < STEP
-            && let Some(next) = self.chosen.last()
-            && (self.is_making_room || self.is_old(next, now_ms))
-        {
-            leaving.extend(self.chosen.pop());
-        }
-        if leaving.is_empty() {
-            // The oldest is not old yet, so there is no older one; later there may be.
+        let keep = self.keep.map(|keep| u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
+        let is_old = |fetched: &Fetched| {
+            keep.is_some_and(|keep| fetched.taken_ms.saturating_add(keep) <= now_ms)
+        };
+        let room = self.is_making_room.then(|| percent(archive.bytes_max, ROOM_PERCENT));
+        let may_leave = |fetched: &Fetched, stats: Stats| {
+            room.is_some_and(|room| stats.bytes > room) || is_old(fetched)
+        };
+        let done = archive.remove_fetched(&self.chosen, may_leave)?;
+        self.chosen.truncate(self.chosen.len() - done.passed);
+        let is_more = done.passed == STEP;
+        if !is_more {
+            // There is room, and the next one is not old yet; or there is none.
             self.chosen.clear();
             self.is_making_room = false;
-            return Ok(Retained::default());
         }
-        let (objects, bytes) = archive.remove_fetched(&leaving)?;
-        Ok(Retained { objects, bytes, is_more: true })
-    }
-
-    fn is_old(&self, fetched: &Fetched, now_ms: u64) -> bool {
-        let keep = self.keep.map(|keep| u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
-        keep.is_some_and(|keep| fetched.taken_ms.saturating_add(keep) <= now_ms)
+        Ok(Retained { objects: done.objects, bytes: done.bytes, is_more })
     }
 }
 
@@ -196,14 +201,22 @@ impl Archive {
         self.commit(transaction, before, now)
     }
 
-    /// Removes fetched objects, but none whose root another pin has come to hold; returns how many left, and
-    /// their size.
-    fn remove_fetched(&self, leaving: &[Fetched]) -> Result<(u64, u64), PutError> {
+    /// Removes fetched objects from the end of the list, as long as the next one may leave; but none whose root
+    /// another pin has come to hold.
+    fn remove_fetched(
+        &self,
+        chosen: &[Fetched],
+        may_leave: impl Fn(&Fetched, Stats) -> bool,
+    ) -> Result<Removed, PutError> {
         let transaction = self.database.begin_write()?;
-        let mut objects = 0;
+        let (mut objects, mut passed) = (0, 0);
         let (before, now): (Stats, Stats) = {
             let mut writer = Writer::open(&transaction)?;
-            for fetched in leaving {
+            for fetched in chosen.iter().rev().take(STEP) {
+                if !may_leave(fetched, writer.stats()) {
+                    break;
+                }
+                passed += 1;
                 let root: Cid = stored_cid(&fetched.root)?;
                 if writer.is_held_once(&fetched.root)? {
                     let pin = Pin::from_stored(&fetched.pin);
@@ -213,6 +226,6 @@ impl Archive {
             writer.finish()?
         };
         self.commit(transaction, before, now)?;
-        Ok((objects, before.bytes.saturating_sub(now.bytes)))
+        Ok(Removed { passed, objects, bytes: before.bytes.saturating_sub(now.bytes) })
     }
 }

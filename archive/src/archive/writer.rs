@@ -169,6 +169,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Returns what the archive holds as of now.
+    pub(super) fn stats(&self) -> Stats {
+        self.now
+    }
+
     /// Returns whether one pin alone reaches a block.
     pub(crate) fn is_held_once(&self, cid: &[u8]) -> Result<bool, PutError> {
         Ok(self.references.get(cid)?.is_some_and(|count| count.value() == 1))

@@ -183,3 +183,87 @@ impl Keeper {
         self.used.get(peer).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dunlin_wire::block::{Block, Codec};
+    use libp2p_identity::Keypair;
+
+    use super::*;
+
+    fn peer(seed: u8) -> PeerId {
+        Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
+    }
+
+    fn root(number: u64) -> Cid {
+        *Block::new(Codec::DagCbor, number.to_be_bytes().to_vec()).cid()
+    }
+
+    const CONFIG: KeeperConfig = KeeperConfig { own_bytes_max: 1_000, others_bytes_max: 100 };
+
+    fn offer(number: u64, bytes: u64) -> Offer {
+        Offer { root: root(number), links: Vec::new(), bytes }
+    }
+
+    #[test]
+    fn a_peer_gets_its_quota_and_no_more_and_room_that_it_gave_back() {
+        let mut keeper = Keeper::new(CONFIG, BTreeMap::from([(peer(1), 300)]));
+        assert_eq!(keeper.ask(peer(1), true, offer(1, 400)), AskOutcome::Pending);
+        assert_eq!(keeper.ask(peer(1), true, offer(2, 400)), AskOutcome::Full, "it is reserved");
+        assert_eq!(
+            keeper.ask(peer(2), true, offer(2, 400)),
+            AskOutcome::Pending,
+            "others have theirs"
+        );
+        let batches: Vec<_> = std::iter::from_fn(|| keeper.next_batch()).collect();
+        let expected = Batch { peer: peer(1), offers: vec![offer(1, 400)] };
+        assert!(batches.len() == 2 && batches.contains(&expected), "{batches:?}");
+        keeper.on_fetched(&peer(1), 390);
+        assert_eq!(keeper.used(&peer(1)), 690);
+        keeper.on_removed(&peer(1), 300);
+        assert_eq!(keeper.ask(peer(1), true, offer(2, 600)), AskOutcome::Pending);
+    }
+
+    #[test]
+    fn strangers_have_a_quota_of_their_own_which_may_be_none() {
+        let mut keeper = Keeper::new(CONFIG, BTreeMap::new());
+        assert_eq!(keeper.ask(peer(1), false, offer(1, 100)), AskOutcome::Pending);
+        assert_eq!(keeper.ask(peer(1), false, offer(2, 1)), AskOutcome::Full);
+        let none = KeeperConfig { others_bytes_max: 0, ..CONFIG };
+        let mut keeper = Keeper::new(none, BTreeMap::new());
+        assert_eq!(keeper.ask(peer(1), false, offer(1, 0)), AskOutcome::Denied);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_peers_take_turns_and_a_lost_batch_is_asked_for_again() {
+        let plenty = KeeperConfig { own_bytes_max: u64::MAX, others_bytes_max: 0 };
+        let mut keeper = Keeper::new(plenty, BTreeMap::new());
+        let taken = (0..5_000)
+            .filter(|number| keeper.ask(peer(1), true, offer(*number, 1)) == AskOutcome::Pending);
+        let taken = taken.count();
+        assert!(taken < 5_000 && taken > 0);
+        assert_eq!(keeper.ask(peer(2), true, offer(1, 1)), AskOutcome::Pending);
+        let turns: Vec<_> = std::iter::from_fn(|| keeper.next_batch()).collect();
+        assert_eq!(turns.len(), 2, "one at a time of each");
+        assert_ne!(turns[0].peer, turns[1].peer);
+        keeper.on_fetched(&peer(1), 0);
+        let again = keeper.next_batch().unwrap();
+        assert_eq!(again.peer, peer(1));
+        assert_ne!(again.offers[0].root, turns[0].offers[0].root);
+        let lost = turns.iter().find(|batch| batch.peer == peer(1)).unwrap().offers[0].clone();
+        assert_eq!(keeper.ask(peer(1), true, lost), AskOutcome::Pending);
+    }
+
+    #[test]
+    fn what_is_too_large_is_denied_and_what_is_released_is_not_fetched() {
+        let plenty = KeeperConfig { own_bytes_max: u64::MAX, others_bytes_max: 0 };
+        let mut keeper = Keeper::new(plenty, BTreeMap::new());
+        let large = offer(1, OBJECT_BYTES_MAX + 1);
+        assert_eq!(keeper.ask(peer(1), true, large), AskOutcome::Denied);
+        let many = Offer { links: vec![root(9); LINKS_MAX + 1], ..offer(1, 1) };
+        assert_eq!(keeper.ask(peer(1), true, many), AskOutcome::Denied);
+        keeper.ask(peer(1), true, offer(1, 1));
+        keeper.on_released(&peer(1), &root(1));
+        assert_eq!(keeper.next_batch(), None);
+    }
+}

@@ -317,7 +317,11 @@ impl Actor {
                 self.send_templates(channel, response);
             }
             Answer::Replicas(channel, response) => {
-                self.count_answer(matches!(response, ReplicasResponse::Refused { .. }));
+                let refused = match &response {
+                    ReplicasResponse::Refused { reason } => Some(*reason),
+                    _ => None,
+                };
+                self.count_answer(refused);
                 self.send_replicas(channel, response);
             }
         }
