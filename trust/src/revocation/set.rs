@@ -74,7 +74,7 @@ impl SubjectSet {
 /// Returns the entry of a table, of a power of two of them, for a key: its first bits.
 fn entry_of(subject: &Subject, entries: usize) -> usize {
     let [a, b, c, d, ..] = subject.0;
-    (u64::from(u32::from_be_bytes([a, b, c, d])) * entries as u64 >> 32) as usize
+    ((u64::from(u32::from_be_bytes([a, b, c, d])) * entries as u64) >> 32) as usize
 }
 
 #[cfg(test)]
