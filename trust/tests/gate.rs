@@ -22,9 +22,10 @@ fn peer(seed: u8) -> PeerId {
 
 /// Has a key revoke itself.
 fn withdraw(trust: &mut Trust, seed: u8) {
-    let signed = envelope::sign(&key(seed), Withdrawal::new(NOW, None)).unwrap();
+    let signed =
+        envelope::sign(&key(seed), Withdrawal::new(NOW, None)).expect("made for this test");
     let pending = trust.revocations().check_withdrawal(&signed.bytes, Acquaintance::Known);
-    trust.apply_revocation(pending.unwrap().unwrap());
+    trust.apply_revocation(pending.expect("made for this test").expect("made for this test"));
 }
 
 /// A peer brought to `standing`, and whether the operator owns it.

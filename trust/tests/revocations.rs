@@ -20,7 +20,7 @@ const DAN: u64 = 4;
 fn key(seed: u64) -> Keypair {
     let mut secret = [7; 32];
     secret[..8].copy_from_slice(&seed.to_le_bytes());
-    Keypair::ed25519_from_bytes(secret).unwrap()
+    Keypair::ed25519_from_bytes(secret).expect("made for this test")
 }
 
 fn peer(seed: u64) -> PeerId {
@@ -32,13 +32,13 @@ fn peers(seeds: std::ops::Range<u64>) -> Vec<PeerId> {
     let hashed = |seed: u64| {
         let mut bytes = vec![0x12, 0x20];
         bytes.extend(seed.to_be_bytes().repeat(4));
-        PeerId::from_bytes(&bytes).unwrap()
+        PeerId::from_bytes(&bytes).expect("made for this test")
     };
     seeds.map(hashed).collect()
 }
 
 fn authorities() -> Authorities {
-    Authorities::new(NETWORK, [ANNA, BEN, CLEO, DAN].map(peer), 2).unwrap()
+    Authorities::new(NETWORK, [ANNA, BEN, CLEO, DAN].map(peer), 2).expect("made for this test")
 }
 
 fn node() -> Revocations {
@@ -46,18 +46,21 @@ fn node() -> Revocations {
 }
 
 fn revoke(by: &Revocations, revoked: &[PeerId], signers: &[u64]) -> Extension {
-    let draft = by.draft(revoked, NOW).unwrap();
-    let envelopes = signers.iter().map(|signer| draft.sign(&key(*signer)).unwrap()).collect();
-    draft.signed(envelopes).unwrap()
+    let draft = by.draft(revoked, NOW).expect("made for this test");
+    let envelopes = signers
+        .iter()
+        .map(|signer| draft.sign(&key(*signer)).expect("made for this test"))
+        .collect();
+    draft.signed(envelopes).expect("made for this test")
 }
 
 fn withdrawal(seed: u64, by: Option<&Revocations>) -> Vec<u8> {
     let stands_by = by.and_then(|by| by.signed_by(&peer(seed)));
-    envelope::sign(&key(seed), Withdrawal::new(NOW, stands_by)).unwrap().bytes
+    envelope::sign(&key(seed), Withdrawal::new(NOW, stands_by)).expect("made for this test").bytes
 }
 
 fn take(node: &mut Revocations, checked: Result<Option<Pending>, RevocationError>) -> usize {
-    checked.unwrap().map_or(0, |pending| node.apply(pending).len())
+    checked.expect("made for this test").map_or(0, |pending| node.apply(pending).len())
 }
 
 fn extend(node: &mut Revocations, extension: &Extension) -> usize {
@@ -72,10 +75,10 @@ fn withdraw(node: &mut Revocations, bytes: &[u8]) -> usize {
 
 /// Has `node` ask `other` once; returns the bytes on the wire, both ways.
 fn sync(node: &mut Revocations, other: &Revocations) -> usize {
-    let request = cbor::encode(&node.sync_request()).unwrap();
-    let asked: SyncRequest = cbor::decode(&request, 1 << 20).unwrap();
-    let answer = cbor::encode(&other.sync_answer(&asked, 4 << 20)).unwrap();
-    let told: SyncAnswer = cbor::decode(&answer, 5 << 20).unwrap();
+    let request = cbor::encode(&node.sync_request()).expect("made for this test");
+    let asked: SyncRequest = cbor::decode(&request, 1 << 20).expect("made for this test");
+    let answer = cbor::encode(&other.sync_answer(&asked, 4 << 20)).expect("made for this test");
+    let told: SyncAnswer = cbor::decode(&answer, 5 << 20).expect("made for this test");
     for extension in &told.extensions {
         if let Ok(Some(pending)) = node.check_extension(extension.clone()) {
             node.apply(pending);
@@ -90,7 +93,7 @@ fn sync(node: &mut Revocations, other: &Revocations) -> usize {
 fn restarted(node: &Revocations) -> Revocations {
     let mut again = Revocations::new(Some(authorities()));
     for record in node.snapshot() {
-        again.restore(&record).unwrap();
+        again.restore(&record).expect("made for this test");
     }
     again
 }

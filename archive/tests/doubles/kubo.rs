@@ -115,10 +115,10 @@ impl State {
             self.busy -= 1;
             return Reply::Say(503, Vec::new());
         }
-        if let Some((path, reply)) = &self.mischief {
-            if command.starts_with(path) {
-                return reply.clone();
-            }
+        if let Some((path, reply)) = &self.mischief
+            && command.starts_with(path)
+        {
+            return reply.clone();
         }
         let done = match command {
             "id" => Ok(json!({

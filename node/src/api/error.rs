@@ -207,9 +207,6 @@ impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Put(cause) => cause.into(),
-            FetchError::Put(full @ archive::PutError::Full { .. }) => {
-                Self::unavailable("full", full)
-            }
             FetchError::Keys(cause) => cause.into(),
             other => Self::store_failed(other),
         }

@@ -53,7 +53,9 @@ pub(super) async fn add(
         .map_err(|problem| ApiError::bad_request("bad_query", problem))?;
     let root = parse_cid(&request.cid)?;
     let depth = if request.direct { Depth::Direct } else { Depth::Recursive };
-    let pinned = shared.blocking(move |shared| shared.archive.set_pin(&name, &root, depth)).await?;
+    let pinned = shared
+        .blocking(move |shared| shared.archive.set_pin(&name, &root, depth).map_err(ApiError::from))
+        .await?;
     Ok(Json(named_json(pinned)))
 }
 

@@ -67,10 +67,8 @@ fn status(status: &ArchiveStatus) -> String {
         sealed = format!("\n{table}");
     }
     let root = status.root.as_deref().unwrap_or("nothing is archived");
-    let name = status
-        .published
-        .as_ref()
-        .map_or_else(|| "nothing is published".to_owned(), |name| published(name));
+    let name =
+        status.published.as_ref().map_or_else(|| "nothing is published".to_owned(), published);
     let Providing { provided, due, failed, left_out } = status.providing;
     let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
     format!(

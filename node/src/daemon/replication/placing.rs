@@ -500,6 +500,9 @@ async fn challenge(
     Input::Challenged(request, Ok(verdicts))
 }
 
+/// A block that a peer is to prove, and the proof.
+type Expected = (ReplicaBlock, [u8; 32]);
+
 /// Returns the block that each sample picks, with the proof that holding it gives; nothing where this node
 /// cannot tell.
 fn expect(
@@ -507,7 +510,7 @@ fn expect(
     peer: &PeerId,
     nonce: &Nonce,
     samples: &[Sample],
-) -> Result<Vec<Option<(ReplicaBlock, [u8; 32])>>, ReadError> {
+) -> Result<Vec<Option<Expected>>, ReadError> {
     let pins = replicated_pins(shared)?;
     let mut expected = Vec::with_capacity(samples.len());
     for Sample { root, pick } in samples {
