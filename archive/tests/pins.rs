@@ -157,7 +157,7 @@ fn fetched_objects_leave_when_they_are_old_and_nothing_else_ever_does() {
     let pinned = fetched(0);
     archive.set_pin(&name("keep"), pinned.root.cid(), Depth::Recursive).unwrap();
     let own = Object { pin: Pin::own("c"), ..fetched(1) };
-    archive.put(&[own.clone()], None).unwrap();
+    archive.put(std::slice::from_ref(&own), None).unwrap();
 
     let mut never = Retention::new(None);
     assert_eq!(retain(&mut never, &archive, 1_000 * DAY_MS), 0);

@@ -433,7 +433,7 @@ proptest! {
 
     #[test]
     fn nothing_is_ever_unrevoked_and_peers_that_talk_agree(steps in steps()) {
-        let mut nodes = vec![node(), node(), node()];
+        let mut nodes = [node(), node(), node()];
         let mut revoked = vec![Vec::<PeerId>::new(); 3];
         for step in steps {
             match step {

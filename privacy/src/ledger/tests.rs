@@ -1,114 +1,15 @@
 //! The ledger under crashes, damage and failing disks.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+mod disk;
 
 use proptest::prelude::*;
 
+use self::disk::SharedDisk;
 use super::format::{HEAD_BYTES, HEADER_BYTES};
 use super::*;
 use crate::bounds::Bounds;
 use crate::dataset::{Dataset, Gather};
 use crate::rho::Rho;
-
-/// A disk that outlives the ledger: what was written, what of it was synced, and when it fails.
-#[derive(Debug, Default)]
-struct Disk {
-    bytes: Vec<u8>,
-    synced: Vec<u8>,
-    /// Changes left before every further one fails.
-    changes_left: Option<usize>,
-    /// How many bytes of the first failing write get through.
-    torn_bytes: usize,
-}
-
-impl Disk {
-    /// Whether the next change gets through, and if not, how many bytes of it do.
-    fn spend_change(&mut self) -> Result<(), usize> {
-        match &mut self.changes_left {
-            None => Ok(()),
-            Some(0) => Err(std::mem::take(&mut self.torn_bytes)),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-        }
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let (start, end) = (offset as usize, offset as usize + bytes.len());
-        self.bytes.resize(self.bytes.len().max(end), 0);
-        self.bytes[start..end].copy_from_slice(bytes);
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct SharedDisk(Arc<Mutex<Disk>>);
-
-impl SharedDisk {
-    fn with(bytes: &[u8]) -> Self {
-        let disk = Self::default();
-        disk.lock().bytes = bytes.to_vec();
-        disk.lock().synced = bytes.to_vec();
-        disk
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().expect("no test panics while it holds the disk")
-    }
-
-    fn fail_after(&self, changes: usize, torn_bytes: usize) {
-        self.lock().changes_left = Some(changes);
-        self.lock().torn_bytes = torn_bytes;
-    }
-
-    fn open(&self) -> Result<Ledger, OpenError> {
-        self.open_with(Ceiling::pure(eps(CEILING)))
-    }
-
-    fn open_with(&self, ceiling: Ceiling) -> Result<Ledger, OpenError> {
-        Ledger::open_storage(Box::new(self.clone()), ceiling)
-    }
-}
-
-impl Storage for SharedDisk {
-    fn len(&mut self) -> io::Result<u64> {
-        Ok(self.lock().bytes.len() as u64)
-    }
-
-    fn read(&mut self) -> io::Result<Vec<u8>> {
-        Ok(self.lock().bytes.clone())
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut disk = self.lock();
-        let allowed = disk.spend_change();
-        let through = allowed.err().map_or(bytes.len(), |torn| torn.min(bytes.len()));
-        disk.write(offset, &bytes[..through]);
-        allowed.map_err(|_| io::Error::other("disk failed"))
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        let mut disk = self.lock();
-        disk.spend_change().map_err(|_| io::Error::other("disk failed"))?;
-        disk.bytes.truncate(len as usize);
-        Ok(())
-    }
-
-    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut disk = self.lock();
-        disk.spend_change().map_err(|_| io::Error::other("disk failed"))?;
-        disk.bytes = bytes.to_vec();
-        disk.synced = bytes.to_vec();
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        let mut disk = self.lock();
-        disk.spend_change().map_err(|_| io::Error::other("disk failed"))?;
-        disk.synced = disk.bytes.clone();
-        Ok(())
-    }
-}
 
 const CEILING: f64 = 3.0;
 

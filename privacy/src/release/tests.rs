@@ -315,7 +315,7 @@ fn as_many_units_as_are_needed_are_not_refused() {
         for mechanism in [Mechanism::Laplace, Mechanism::Gaussian] {
             let terms = terms(unit, mechanism, 4.0, 1);
             let needed = units_needed(&terms, 2, &ReleaseConfig::default());
-            let row = |at: u64| vec![vec![vec![if at % 2 == 0 { 0.1 } else { 0.9 }; 2]]];
+            let row = |at: u64| vec![vec![vec![if at.is_multiple_of(2) { 0.1 } else { 0.9 }; 2]]];
             let fleet: Fleet = (0..needed).map(row).collect();
             let data = fleet_data(&fleet, unit, 2);
             let refused = (0..40).filter(|_| {
