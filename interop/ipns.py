@@ -139,7 +139,7 @@ class Names:
         return f"number {again['sequence']}"
 
     def kubo_publishes(self, data):
-        self.kubo.put_raw(data)
+        self.kubo.put_all("raw", [data])
         cid = json.loads(self.kubo.ask("block/stat", arg=raw_cid(data)))["Key"]
         self.kubo.ask("name/publish", arg=f"/ipfs/{cid}", timeout="60s")
         return cid
