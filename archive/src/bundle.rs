@@ -7,7 +7,7 @@
 //! one part of the index in memory.
 //!
 //! The header of a CAR names its root, and the root's CID depends on all of the above. A writer therefore
-//! goes over the blocks twice: [`Builder`] takes their CIDs and makes index and counts; [`write`] streams.
+//! goes over the blocks twice: [`Builder`] takes their CIDs and makes index and counts; [`write()`] streams.
 //! The other way, a manifest at the end, would spare the first pass, but a reader would not know what it
 //! reads, and by whom, until it has read it all; and the first pass finds damage before anything is signed.
 //!
