@@ -246,10 +246,15 @@ impl CarStream {
             Ok(chunk) => chunk,
             Err(_) => Err(Cut("the request took too long".to_owned())),
         };
-        chunk.inspect_err(|cut| {
+        if let Err(cut) = &chunk {
             gateway.shared.gateway.cut.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%cut, "a CAR was cut off");
-        })
+            // A failed body ends its connection with whatever is not flushed, and a body that waits is what
+            // makes the server flush. So a client has the head, and what came before, also when all of this
+            // was faster than the first write.
+            tokio::task::yield_now().await;
+        }
+        chunk
     }
 
     fn chunk(mut self) -> Result<Option<(Bytes, Option<Self>)>, Cut> {
