@@ -241,9 +241,10 @@ fn public_objects_go_to_strangers_who_earned_trust_and_to_no_others() {
         assert!(got.segments.iter().all(|fetched| fetched.segment.is_some()), "{got:?}");
         assert_eq!(node.peer(peer).unwrap().standing, Standing::Trusted);
     };
-    // This node trusts one that does not trust it, and so has no room for it; then both do.
-    fetch(&a, &b_id, &of_b);
+    // First the one that is to hold: asked before, it has no room, and is left alone for an hour.
     fetch(&b, &a_id, &of_a);
+    assert!(holders().iter().all(|(_, held)| *held == 0), "this node does not trust it yet");
+    fetch(&a, &b_id, &of_b);
     eventually("the one that is trusted has them all", || {
         (holders() == [(b_id.clone(), of_a.len() as u64)]).then_some(())
     });
