@@ -253,9 +253,10 @@ fn public_objects_go_to_strangers_who_earned_trust_and_to_no_others() {
     assert!(c.client().replicas().unwrap().kept.is_empty());
 
     // What is public no more is asked back.
-    let one = format!("public/{}", of_a[0]);
-    stdout(&mut a.command(&["archive", "pins", "rm", &one]));
-    eventually("it is let go of", || (holders() == [(b_id.clone(), blocks - 1)]).then_some(()));
+    let imported = format!("public/{}", of_a[0]);
+    stdout(&mut a.command(&["archive", "pins", "rm", &imported]));
+    eventually("it lets go of them", || (holders() == [(b_id.clone(), 0)]).then_some(()));
+    assert!(b.client().replicas().unwrap().kept.is_empty());
 }
 
 #[test]
