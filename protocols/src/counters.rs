@@ -40,6 +40,14 @@ pub struct Counters {
     pub announcements_ignored: u64,
     /// Announcements that were malformed or badly signed.
     pub announcements_rejected: u64,
+    /// Licenses of peers that do not open this network.
+    pub licenses_refused: u64,
+    /// Keys that were revoked since the start.
+    pub keys_revoked: u64,
+    /// Revocations that were forged or malformed.
+    pub revocations_rejected: u64,
+    /// Revocations that were passed over for want of room, to be asked for again.
+    pub revocations_passed_over: u64,
     /// Events that were dropped because the shell did not keep up.
     pub events_dropped: u64,
     /// Connections refused because there are too many.

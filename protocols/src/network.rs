@@ -2,7 +2,9 @@
 
 mod announcements;
 mod blocks;
+mod membership;
 mod records;
+mod revoking;
 mod serving;
 mod swarm_events;
 
@@ -29,7 +31,7 @@ use libp2p::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +39,9 @@ use tokio_util::sync::CancellationToken;
 use self::{
     announcements::Heard,
     blocks::{Fetches, LookingUp},
+    membership::Members,
     records::Telling,
+    revoking::Revoking,
     serving::{Held, Serving},
 };
 use crate::{
@@ -86,7 +90,8 @@ impl Network {
         trust: Trust,
     ) -> Result<(Handle, mpsc::Receiver<Event>, Self), StartError> {
         let bootstrap = config.bootstrap_peers()?;
-        let mut swarm = behaviour::swarm(keypair.clone(), &config).await?;
+        let is_closed = trust.revocations().authorities().is_some();
+        let mut swarm = behaviour::swarm(keypair.clone(), &config, is_closed).await?;
         for address in &config.external {
             swarm.add_external_address(address.clone());
         }
@@ -122,6 +127,8 @@ impl Network {
             fetches: Fetches::default(),
             held: Held::default(),
             heard: Heard::default(),
+            members: Members::default(),
+            revoking: Revoking::default(),
             counters: Counters::default(),
             config,
         };
@@ -204,6 +211,8 @@ struct Actor {
     fetches: Fetches,
     held: Held,
     heard: Heard,
+    members: Members,
+    revoking: Revoking,
     counters: Counters,
 }
 
@@ -250,9 +259,11 @@ impl Actor {
                 () = stop.cancelled() => break,
                 Some(served) = self.serving.next() => self.on_served(served),
                 Some(found) = self.looking_up.next() => self.on_looked_up(found),
+                is_kept = self.revoking.kept() => self.on_revocations_kept(is_kept),
                 () = sleep_until(deadline.into()) => self.wake(Instant::now()),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                () = yield_now(), if self.revoking.is_ready() => self.keep_revocations(),
             }
         }
         // What was found out about peers before the end still counts.
@@ -302,11 +313,15 @@ impl Actor {
         }
         self.hand_out_records();
         self.finish_abandoned_fetches();
+        self.send_unlicensed_away(now);
+        self.keep_revocations();
+        self.compare_revocations();
     }
 
     fn look_for_peers(&mut self) {
         for (peer, address) in self.bootstrap.clone() {
-            if !self.swarm.is_connected(&peer) {
+            let may_connect = self.trust.may(unix_now(), &peer, Operation::Connect).is_ok();
+            if may_connect && !self.swarm.is_connected(&peer) {
                 self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
             }
         }
@@ -342,6 +357,9 @@ impl Actor {
 
     /// Dials a peer wherever the behaviours know it to be.
     fn dial_by_id(&mut self, peer: PeerId) {
+        if self.trust.may(unix_now(), &peer, Operation::Connect).is_err() {
+            return;
+        }
         let everywhere = DialOpts::peer_id(peer).addresses(Vec::new());
         self.dial(everywhere.extend_addresses_through_behaviour());
     }
@@ -432,6 +450,8 @@ impl Actor {
                 }
                 (0..times).for_each(|_| self.observe(peer, evidence));
             }
+            Command::Revoke { revocation, reply } => self.revoke(revocation, reply),
+            Command::Revocations { reply } => drop(reply.send(self.revocations())),
             Command::May { peer, operation, reply } => {
                 reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
             }
@@ -497,7 +517,7 @@ impl Actor {
         let now = unix_now();
         if let Some(change) = self.trust.observe(now, peer, evidence) {
             tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
-            if self.trust.may(now, &peer, Operation::AcceptAnnouncement).is_err() {
+            if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
                 // Nobody is sent its way any more.
                 self.swarm.behaviour_mut().kad.remove_peer(&peer);
                 self.swarm.behaviour_mut().bitswap.mute(peer);
