@@ -4,6 +4,7 @@ mod archive;
 mod bench;
 mod bundle;
 mod keys;
+mod network;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -18,6 +19,7 @@ pub(crate) use self::{
     bench::{BenchArgs, BenchCommand, BenchData},
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
+    network::{NetworkCommand, SigningArgs},
 };
 use crate::{
     config::{ListenOn, Serve},
@@ -78,6 +80,9 @@ pub(crate) enum Command {
     /// Carry segments and templates where no network goes, in signed files.
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Close a network, license its peers, and revoke them for ever.
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.

@@ -16,6 +16,7 @@ mod input;
 mod interrupt;
 mod key_ring;
 mod output;
+mod statement;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use std::{
 use dunlin_archive::{Archive, Object, ReadError};
 use dunlin_engine::Engine;
 use dunlin_protocols::{Handle, PeerId};
+use dunlin_trust::Endorsements;
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     /// Held by who makes or takes in a bundle: one at a time.
     pub(crate) bundles: Mutex<()>,
     pub(crate) api_address: SocketAddr,
+    /// What lets the node into a closed network.
+    pub(super) license: Option<Endorsements>,
     /// What the gateway did.
     pub(crate) gateway: gateway::Counters,
     permits: Arc<Semaphore>,
@@ -94,6 +97,7 @@ pub(super) struct Parts {
     pub(super) shares: Shares,
     pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
+    pub(super) license: Option<Endorsements>,
 }
 
 impl Shared {
@@ -110,6 +114,7 @@ impl Shared {
             shares,
             publisher,
             api_address,
+            license,
         } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
@@ -131,6 +136,7 @@ impl Shared {
             curious: Notify::new(),
             bundles: Mutex::new(()),
             api_address,
+            license,
             gateway: gateway::Counters::default(),
             permits,
             started: Instant::now(),
