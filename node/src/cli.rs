@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod keys;
 mod network;
+mod trust;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -20,6 +21,7 @@ pub(crate) use self::{
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
     network::{NetworkCommand, SigningArgs},
+    trust::TrustCommand,
 };
 use crate::{
     config::{ListenOn, Serve},
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     /// Close a network, license its peers, and revoke them for ever.
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// See how the node judges its peers, quarantine one or release it.
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.

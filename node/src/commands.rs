@@ -10,6 +10,7 @@ mod query;
 mod segments;
 mod sharing;
 mod testnet;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => keys::keys(&dir, &command, out)?,
         Command::Bundle(command) => return bundle::bundle(client, &command, out),
         Command::Network(command) => network::network(&dir, client, &command, out)?,
+        Command::Trust(command) => trust::trust(&client()?, &command, out)?,
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

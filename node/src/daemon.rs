@@ -8,6 +8,7 @@ mod compaction;
 mod exchanges;
 mod fetch;
 mod gateways;
+mod holds;
 mod logging;
 mod membership;
 mod node;

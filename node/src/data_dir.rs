@@ -9,6 +9,7 @@
 //! | `network.address` | where the running node listens for peers | 0644 |
 //! | `lock` | held while a node runs | 0600 |
 //! | `trust.cbor` | what peers did | 0600 |
+//! | `quarantined.cbor` | whom the operator quarantined | 0600 |
 //! | `sealing.keys` | keys of sealed segments | 0600 |
 //! | `sealing.keys.lock` | held while those change | 0600 |
 //! | `license.cbor` | what lets the node into a closed network | 0600 |

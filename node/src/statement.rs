@@ -255,5 +255,9 @@ mod tests {
         assert_eq!(golden, GOLDEN);
     }
 
-    const GOLDEN: [&str; 3] = ["", "", ""];
+    const GOLDEN: [&str; 3] = [
+        "b07ea7acd4a7982ea5dbebfb69f20334017dc732262755e26178ad6810f4743e",
+        "cbc419f4e3911ab1f3d5d2f060dd9f570fa814ab82df107842e6232ce5bb2ce9",
+        "c518f5ac9bd67a391ec0d67afd581eb695e95811473d03ce5bb75e43971f1f04",
+    ];
 }

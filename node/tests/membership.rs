@@ -208,3 +208,32 @@ fn a_key_that_was_stolen_withdraws_itself_in_an_open_network() {
     let a = Node::start_with(&dir("a"), &["--listen", LISTEN, "--one-machine"]);
     assert_eq!(revoked_keys(&a), 1);
 }
+
+#[test]
+fn the_operators_quarantine_outlives_a_crash_and_ends_by_a_word() {
+    let temp = tempfile::tempdir().unwrap();
+    let name = format!("held-{}", std::process::id());
+    let dir = |node: &str| temp.path().join(node);
+    let [_, peer] = ["a", "b"].map(|node| init(&dir(node), &name));
+    let trust = |node: &Node, args: &[&str]| -> Value {
+        let args = [&["trust"], args, &["--json"]].concat();
+        serde_json::from_str(&stdout(&mut node.command(&args))).unwrap()
+    };
+    let a = Node::start(&dir("a"));
+    assert_eq!(trust(&a, &["show", &peer])["standing"], "probation");
+    assert_eq!(trust(&a, &["quarantine", &peer])["standing"], "quarantined");
+    a.kill();
+
+    let a = Node::start(&dir("a"));
+    let shown = trust(&a, &["show", &peer]);
+    assert_eq!((&shown["standing"], &shown["held"]), (&"quarantined".into(), &true.into()));
+    assert_eq!(trust(&a, &["ls"])[0]["peer"], peer);
+    let text = stdout(&mut a.command(&["trust", "show", &peer]));
+    assert!(text.contains("you quarantined it") && text.contains("(4 + 0.000)"), "{text}");
+    assert_eq!(trust(&a, &["release", &peer])["standing"], "probation");
+    a.kill();
+
+    let a = Node::start(&dir("a"));
+    assert_eq!(trust(&a, &["show", &peer])["held"], false);
+    assert!(complaint(&mut a.command(&["trust", "show", "nobody"])).contains("nobody"));
+}

@@ -7,7 +7,7 @@ use dunlin_archive::{
     bitswap::{self, FetchId, Search},
     ipns::{Name, Record},
 };
-use dunlin_trust::{Evidence, Operation, Refusal};
+use dunlin_trust::{Evidence, Explanation, Operation, Refusal};
 use dunlin_wire::{Cid, block::Block};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Records { reply: oneshot::Sender<Records> },
     Providers { cid: Cid, reply: Reply<Vec<PeerId>> },
     Revoke { revocation: Revocation, reply: Reply<usize> },
+    Quarantine { peer: PeerId, is_held: bool, reply: Reply<Explanation> },
+    Explain { peer: PeerId, reply: oneshot::Sender<PeerView> },
     Revocations { reply: oneshot::Sender<RevocationsView> },
     Judge { peer: PeerId, evidence: Evidence, times: usize },
     May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
@@ -332,6 +334,31 @@ impl Handle {
     /// It is on disk when this returns.
     pub async fn revoke(&self, revocation: Revocation) -> Result<usize, NetworkError> {
         self.ask(|reply| Command::Revoke { revocation, reply }).await
+    }
+
+    /// Quarantines a peer by the operator's word, or ends its quarantine, whoever began it. The shell has kept
+    /// that already.
+    ///
+    /// # Errors
+    ///
+    /// Fails when as many are held as can be.
+    pub async fn quarantine(
+        &self,
+        peer: PeerId,
+        is_held: bool,
+    ) -> Result<Explanation, NetworkError> {
+        self.ask(|reply| Command::Quarantine { peer, is_held, reply }).await
+    }
+
+    /// Returns what is known of a peer, which may be nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the network has ended.
+    pub async fn explain(&self, peer: PeerId) -> Result<PeerView, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Explain { peer, reply }).await;
+        answer.await.map_err(|_| NetworkError::Ended)
     }
 
     /// Returns what this node knows of revocations, in short.

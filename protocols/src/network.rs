@@ -16,7 +16,7 @@ use std::{
 };
 
 use dunlin_archive::bitswap::FetchId;
-use dunlin_trust::{Evidence, Operation, Trust, UnixMillis};
+use dunlin_trust::{Evidence, Explanation, Operation, Standing, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -451,6 +451,13 @@ impl Actor {
                 (0..times).for_each(|_| self.observe(peer, evidence));
             }
             Command::Revoke { revocation, reply } => self.revoke(revocation, reply),
+            Command::Quarantine { peer, is_held, reply } => {
+                reply.send(self.quarantine(peer, is_held)).ok();
+            }
+            Command::Explain { peer, reply } => {
+                let trust = self.trust.explain(unix_now(), &peer);
+                reply.send(self.peers.view(trust, Instant::now())).ok();
+            }
             Command::Revocations { reply } => drop(reply.send(self.revocations())),
             Command::May { peer, operation, reply } => {
                 reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
@@ -512,15 +519,41 @@ impl Actor {
         self.queries.insert(id, Providers { found: BTreeSet::new(), asker });
     }
 
+    /// Does as the operator says about a peer. One that is released meets us anew, so that all who stopped to hear
+    /// it do again.
+    fn quarantine(&mut self, peer: PeerId, is_held: bool) -> Result<Explanation, NetworkError> {
+        let now = unix_now();
+        let change = if is_held {
+            self.trust
+                .hold(now, peer)
+                .map_err(|cause| NetworkError::Impossible { cause: cause.to_string() })?
+        } else {
+            self.trust.release(now, peer)
+        };
+        if let Some(change) = change {
+            if change.to <= Standing::Quarantined {
+                self.stop_hearing(peer);
+            } else {
+                self.close(peer);
+            }
+        }
+        Ok(self.trust.explain(now, &peer))
+    }
+
+    /// Forgets what a peer wants, and sends nobody its way.
+    fn stop_hearing(&mut self, peer: PeerId) {
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.kad.remove_peer(&peer);
+        behaviour.bitswap.mute(peer);
+    }
+
     /// Takes evidence about a peer; one that may no longer be connected is not.
     fn observe(&mut self, peer: PeerId, evidence: Evidence) {
         let now = unix_now();
         if let Some(change) = self.trust.observe(now, peer, evidence) {
             tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
             if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
-                // Nobody is sent its way any more.
-                self.swarm.behaviour_mut().kad.remove_peer(&peer);
-                self.swarm.behaviour_mut().bitswap.mute(peer);
+                self.stop_hearing(peer);
             }
             if self.trust.may(now, &peer, Operation::Connect).is_err() {
                 self.close(peer);

@@ -42,7 +42,7 @@ pub use engine::{
     ShareRequest, ShareResponse, Units,
 };
 pub use membership::{MembershipStatus, RevocationPublished};
-pub use peers::{Peer, Peers, Standing};
+pub use peers::{Peer, PeerTrust, Peers, Standing, TrustLine, TrustPage};
 pub use query::{
     AnomaliesAnswer, AnomaliesQuery, Anomaly, Change, ChangeOrder, ChangesAnswer, ChangesQuery,
     ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,

@@ -11,7 +11,9 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    announcer, archiver, membership, network_config,
+    announcer, archiver,
+    holds::Holds,
+    membership, network_config,
     outside::Outside,
     placing,
     publisher::{self, Publisher},
@@ -74,6 +76,7 @@ impl Node {
         let replicas = Replicas::open(&archive, &config.archive)?;
         let (mut trust, license) = membership::join(&dir, &config.network, trust_file.records())?;
         let revocations = RevocationFile::open(&dir, &mut trust)?;
+        let holds = Holds::load(&dir, &mut trust)?;
         let network = network_config(&config.network, license.clone());
         let (network, events, running) = Network::start(network, identity.clone(), trust).await?;
         let foreign_revocations = revocations.foreign();
@@ -91,6 +94,7 @@ impl Node {
             publisher,
             api_address,
             license,
+            holds,
         });
         if foreign_revocations > 0 {
             shared.report("revocations", foreign_problem(foreign_revocations));

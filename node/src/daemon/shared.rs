@@ -15,7 +15,8 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    clock, outside::Outside, publisher, replication::Replicas, shares::Shares, sharing::Sharing,
+    clock, holds::Holds, outside::Outside, publisher, replication::Replicas, shares::Shares,
+    sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
 
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) api_address: SocketAddr,
     /// What lets the node into a closed network.
     pub(super) license: Option<Endorsements>,
+    /// Whom the operator quarantined.
+    pub(crate) holds: Holds,
     /// What the gateway did.
     pub(crate) gateway: gateway::Counters,
     permits: Arc<Semaphore>,
@@ -98,6 +101,7 @@ pub(super) struct Parts {
     pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
     pub(super) license: Option<Endorsements>,
+    pub(super) holds: Holds,
 }
 
 impl Shared {
@@ -115,6 +119,7 @@ impl Shared {
             publisher,
             api_address,
             license,
+            holds,
         } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
@@ -137,6 +142,7 @@ impl Shared {
             bundles: Mutex::new(()),
             api_address,
             license,
+            holds,
             gateway: gateway::Counters::default(),
             permits,
             started: Instant::now(),

@@ -436,9 +436,7 @@ impl Actor {
 
     /// Ends everything with a peer that may not even be connected.
     pub(super) fn shut_out(&mut self, peer: PeerId) {
-        let behaviour = self.swarm.behaviour_mut();
-        behaviour.kad.remove_peer(&peer);
-        behaviour.bitswap.mute(peer);
+        self.stop_hearing(peer);
         self.close(peer);
     }
 
