@@ -35,7 +35,7 @@ use dunlin_trust::Endorsements;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
-    bundles::{BundleWish, ImportError, ImportWish, MakeError, Since},
+    bundles::{BundleCounters, BundleWish, ImportError, ImportWish, MakeError, Since},
     clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},

@@ -15,8 +15,8 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    clock, holds::Holds, outside::Outside, publisher, replication::Replicas, shares::Shares,
-    sharing::Sharing,
+    bundles::BundleCounters, clock, holds::Holds, outside::Outside, publisher,
+    replication::Replicas, shares::Shares, sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
 
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) holds: Holds,
     /// What the gateway did.
     pub(crate) gateway: gateway::Counters,
+    /// What became of bundles.
+    pub(crate) bundle_counters: BundleCounters,
     permits: Arc<Semaphore>,
     started: Instant,
     observed: Mutex<Observed>,
@@ -144,6 +146,7 @@ impl Shared {
             license,
             holds,
             gateway: gateway::Counters::default(),
+            bundle_counters: BundleCounters::default(),
             permits,
             started: Instant::now(),
             observed: Mutex::default(),
