@@ -41,7 +41,7 @@ impl Closed {
         }
         let config = made["config"].as_str().unwrap().to_owned();
         assert_eq!(fs::read_to_string(dir.join("network.toml")).unwrap(), config);
-        assert!(complaint(create.arg("--json")).contains("not empty"), "keys are not replaced");
+        assert!(complaint(&mut create).contains("not empty"), "keys are not replaced");
         Self { temp, name, config, keys }
     }
 
