@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Requests of peers that were answered.
+    /// Requests of peers for segments, blocks, templates and replicas that were answered.
     pub requests_served: u64,
     /// Requests of peers that the gate refused.
     pub requests_denied: u64,
@@ -12,7 +12,7 @@ pub struct Counters {
     pub requests_busy: u64,
     /// Requests of peers that the node failed to answer.
     pub requests_failed: u64,
-    /// Own requests that were answered.
+    /// Own requests of these kinds that were answered.
     pub answers_received: u64,
     /// Own requests that timed out.
     pub timeouts: u64,

@@ -544,6 +544,7 @@ impl Actor {
     fn stop_hearing(&mut self, peer: PeerId) {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.remove_peer(&peer);
+        behaviour.kad.store_mut().forget(&peer);
         behaviour.bitswap.mute(peer);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -285,19 +285,24 @@ fn known_revocations(
 }
 
 fn write_new(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut target = OpenOptions::new().write(true).create_new(true).open(file);
-    let written = target.as_mut().map_err(|cause| std::io::Error::from(cause.kind()));
-    let written = written.and_then(|file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.with_context(|| format!("cannot write {}", file.display()))
+    let write = || -> io::Result<()> {
+        let mut target = OpenOptions::new().write(true).create_new(true).open(file)?;
+        target.write_all(bytes)?;
+        target.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Replaces a file as a whole: a signature that is added must not cost those that are there.
 fn replace(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let next = file.with_added_extension("next");
-    let written = fs::write(&next, bytes)
-        .and_then(|()| fs::File::open(&next)?.sync_all())
-        .and_then(|()| fs::rename(&next, file));
-    written.with_context(|| format!("cannot write {}", file.display()))
+    let mut next = file.as_os_str().to_owned();
+    next.push(".next");
+    let write = || -> io::Result<()> {
+        fs::write(&next, bytes)?;
+        fs::File::open(&next)?.sync_all()?;
+        fs::rename(&next, file)
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn show(

@@ -212,19 +212,11 @@ impl Actor {
     }
 
     fn answer_member(&mut self, peer: PeerId, request: MembershipRequest) -> MembershipResponse {
-        let response = match request {
+        match request {
             MembershipRequest::License { endorsements } => self.on_license(peer, &endorsements),
             MembershipRequest::Compare { digest } => self.on_comparison(peer, *digest),
             MembershipRequest::CatchUp { known } => self.missing(&known),
-        };
-        let is_refused = matches!(response, MembershipResponse::Refused { .. });
-        let counters = &mut self.counters;
-        *(if is_refused {
-            &mut counters.requests_denied
-        } else {
-            &mut counters.requests_served
-        }) += 1;
-        response
+        }
     }
 
     fn on_license(&mut self, peer: PeerId, license: &Endorsements) -> MembershipResponse {
@@ -254,7 +246,6 @@ impl Actor {
         question: Question,
         response: MembershipResponse,
     ) {
-        self.counters.answers_received += 1;
         if question != Question::License {
             self.on_compared(&peer);
         }
