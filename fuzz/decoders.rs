@@ -31,8 +31,9 @@ use dunlin_privacy::{Ceiling, Epsilon, Ledger, TemplateSet};
 use dunlin_protocols::{
     Keypair,
     messages::{
-        Message, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+        MembershipRequest, MembershipResponse, Message, ReplicasRequest, ReplicasResponse,
+        Revocation, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+        TemplatesRequest, TemplatesResponse,
     },
 };
 use dunlin_trust::{Record, Trust, UnixMillis};
@@ -50,7 +51,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 28] = [
+pub(crate) const TARGETS: [(&str, Decoder); 31] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -59,6 +60,9 @@ pub(crate) const TARGETS: [(&str, Decoder); 28] = [
     ("templates_response", message::<TemplatesResponse>),
     ("replicas_request", message::<ReplicasRequest>),
     ("replicas_response", message::<ReplicasResponse>),
+    ("membership_request", message::<MembershipRequest>),
+    ("membership_response", message::<MembershipResponse>),
+    ("revocation", message::<Revocation>),
     ("segment_announcement", signed::<SegmentAnnouncement>),
     ("template_announcement", signed::<TemplateAnnouncement>),
     ("bitswap_message", bitswap_message),

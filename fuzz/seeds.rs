@@ -39,6 +39,7 @@ use dunlin_wire::{
     cbor,
     envelope::{self, Payload},
 };
+use serde::Serialize;
 use serde_bytes::{ByteArray, ByteBuf};
 
 #[expect(dead_code, reason = "only the sample and its key are needed here")]
@@ -53,6 +54,7 @@ fn main() {
     samples(&corpus);
     messages(&corpus);
     replicas(&corpus);
+    membership(&corpus);
     bitswap(&corpus);
     announcements(&corpus);
     segments(&corpus);
@@ -181,6 +183,59 @@ fn replicas(corpus: &Corpus) {
     response("proved", ReplicasResponse::Proved { proofs });
     response("released", ReplicasResponse::Released { count: 2 });
     response("refused", ReplicasResponse::Refused { reason: RefusalReason::Busy });
+}
+
+fn membership(corpus: &Corpus) {
+    let digest = ByteBuf::from([7; 32]);
+    let add = |target, name, value: Value| {
+        corpus.add(target, name, &cbor::encode(&value).expect("an encoding"));
+    };
+    let map = |fields: &[(&str, Value)]| {
+        let fields = fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        Value::Map(fields.collect())
+    };
+    let bytes = |bytes: &[u8]| Value::Bytes(ByteBuf::from(bytes));
+    let list = |items: &[Value]| Value::List(items.to_vec());
+    let digest = Value::Bytes(digest);
+    let head = list(&[bytes(&[1, 2, 3])]);
+    let extension =
+        map(&[("after", digest.clone()), ("keys", bytes(&[9; 64])), ("head", head.clone())]);
+    let license = map(&[("license", map(&[("endorsements", head)]))]);
+    let point = list(&[Value::Count(200), digest.clone()]);
+    let known = map(&[
+        ("logs", list(&[list(&[point])])),
+        ("withdrawals", bytes(&[0; 8])),
+        ("is_bucketed", Value::Flag(false)),
+    ]);
+    add("membership_request", "license", license);
+    add("membership_request", "compare", map(&[("compare", map(&[("digest", digest)]))]));
+    add("membership_request", "catch_up", map(&[("catch_up", map(&[("known", known)]))]));
+    let answer = map(&[
+        ("extensions", list(std::slice::from_ref(&extension))),
+        ("withdrawals", list(&[bytes(&[4, 5])])),
+        ("is_partial", Value::Flag(true)),
+    ]);
+    let response = |name: &str, fields: &[(&str, Value)]| {
+        add("membership_response", name, map(&[(name, map(fields))]));
+    };
+    response("admitted", &[]);
+    response("compared", &[("same", Value::Flag(false))]);
+    response("missing", &[("answer", answer)]);
+    response("refused", &[("reason", Value::Text("busy".to_owned()))]);
+    add("revocation", "extension", map(&[("extension", extension)]));
+    add("revocation", "withdrawal", map(&[("withdrawal", bytes(&[4, 5, 6]))]));
+}
+
+/// Objects whose fields have no constructor: bytes of the right shape, signed by nobody.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+enum Value {
+    Bytes(ByteBuf),
+    Count(u64),
+    Flag(bool),
+    List(Vec<Value>),
+    Map(std::collections::BTreeMap<String, Value>),
+    Text(String),
 }
 
 fn bitswap(corpus: &Corpus) {

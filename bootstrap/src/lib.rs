@@ -4,7 +4,8 @@
 //! peers to each other. It has no engine and no archive. Segments it denies, as it has no peers of its
 //! own to give them to; templates it denies because it releases none.
 //!
-//! **Invariant**: it keeps nothing on disk. What it learns about peers ends with the process.
+//! **Invariant**: it writes nothing to disk; what it learns about peers ends with the process. Revocations alone
+//! do not, and whoever runs it is given them to keep.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +15,8 @@ use dunlin_trust::Trust;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a bootstrap node until `stop` is cancelled, and then takes leave of its peers. `on_listening` is
-/// given every address that it listens on, with its peer id, as soon as it does.
+/// given every address that it listens on, with its peer id, as soon as it does. `keep` writes records of
+/// revocations down, behind all before or in place of them, and says whether they are on disk.
 ///
 /// # Errors
 ///
@@ -26,10 +28,11 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(
     config: Config,
     keypair: Keypair,
+    trust: Trust,
     stop: CancellationToken,
     mut on_listening: impl FnMut(&Multiaddr) + Send,
+    mut keep: impl FnMut(Vec<Vec<u8>>, bool) -> bool + Send,
 ) -> anyhow::Result<()> {
-    let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
     let (_handle, mut events, network) =
         Network::start(config, keypair, trust).await.context("the bootstrap node cannot start")?;
     loop {
@@ -37,6 +40,11 @@ pub async fn run(
             biased;
             () = stop.cancelled() => break,
             event = events.recv() => match event {
+                Some(Event::RevocationsChecked { records, is_everything, reply }) => {
+                    if keep(records, is_everything) {
+                        reply.kept();
+                    }
+                }
                 Some(event) => on_event(event, &mut on_listening),
                 None => anyhow::bail!("the network ended by itself; restart the bootstrap node"),
             },
@@ -110,9 +118,14 @@ mod tests {
     async fn peers_meet_through_it_and_it_gives_nothing_else() {
         let (stop, (tell, told)) = (CancellationToken::new(), oneshot::channel());
         let mut tell = Some(tell);
-        let running = tokio::spawn(run(config(Vec::new()), key(1), stop.clone(), move |address| {
+        let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
+        let on_listening = move |address: &Multiaddr| {
             tell.take().map(|tell| tell.send(address.clone()));
-        }));
+        };
+        let config_of_boot = config(Vec::new());
+        let keep = |_, _| true;
+        let running =
+            tokio::spawn(run(config_of_boot, key(1), trust, stop.clone(), on_listening, keep));
         let address = timeout(PATIENCE, told).await.unwrap().unwrap();
 
         let (alice, mut alice_events, _alice_network) = peer(2, &address).await;

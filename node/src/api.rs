@@ -6,6 +6,7 @@ mod collections;
 mod convert;
 mod error;
 mod metrics;
+mod network;
 mod pins;
 mod publishing;
 mod query;
@@ -14,6 +15,7 @@ mod segments;
 mod shares;
 mod status;
 mod templates;
+mod trust;
 mod upload;
 
 use std::{sync::Arc, time::Duration};
@@ -58,6 +60,12 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/cluster/status", get(status::cluster))
         .route("/v1/peers", get(status::peers))
+        .route("/v1/network", get(network::status))
+        .route("/v1/network/revocations", post(network::publish))
+        .route("/v1/trust", get(trust::list))
+        .route("/v1/trust/{peer}", get(trust::show))
+        .route("/v1/trust/{peer}/quarantine", post(trust::quarantine))
+        .route("/v1/trust/{peer}/release", post(trust::release))
         .route("/v1/collections", get(collections::list).post(collections::create))
         .route("/v1/collections/{name}/observations", post(collections::ingest))
         .route("/v1/collections/{name}/entities", get(collections::entities))

@@ -4,6 +4,8 @@ mod archive;
 mod bench;
 mod bundle;
 mod keys;
+mod network;
+mod trust;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -18,6 +20,8 @@ pub(crate) use self::{
     bench::{BenchArgs, BenchCommand, BenchData},
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
+    network::{NetworkCommand, SigningArgs},
+    trust::TrustCommand,
 };
 use crate::{
     config::{ListenOn, Serve},
@@ -83,6 +87,12 @@ pub(crate) enum Command {
     /// Carry segments and templates where no network goes, in signed files.
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Close a network, license its peers, and revoke them for ever.
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// See how the node judges its peers, quarantine one or release it.
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.

@@ -6,10 +6,12 @@ mod doctor;
 mod ingest;
 mod keys;
 mod local;
+mod network;
 mod query;
 mod segments;
 mod sharing;
 mod testnet;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Archive(command) => archive::archive(&dir, client, &command, out)?,
         Command::Keys(command) => keys::keys(&dir, &command, out)?,
         Command::Bundle(command) => return bundle::bundle(client, &command, out),
+        Command::Network(command) => network::network(&dir, client, &command, out)?,
+        Command::Trust(command) => trust::trust(&client()?, &command, out)?,
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

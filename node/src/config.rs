@@ -21,6 +21,7 @@ use dunlin_archive::{
 };
 use dunlin_privacy::{CELLS_MAX, DELTA_MAX, Mechanism, Unit};
 use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
+use dunlin_trust::{AUTHORITIES_MAX, Authorities, AuthoritiesError};
 use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
 
@@ -76,6 +77,10 @@ pub(crate) struct NetworkConfig {
     pub(crate) dht: Option<StreamProtocol>,
     /// Exempt loopback from the limit on connections from one address.
     pub(crate) one_machine: bool,
+    /// Who licenses peers and revokes them. Without any, the network is open.
+    pub(crate) authorities: Vec<PeerId>,
+    /// How many of them must agree.
+    pub(crate) threshold: usize,
 }
 
 /// The local HTTP API.
@@ -297,6 +302,7 @@ impl Default for Config {
 
 impl NetworkConfig {
     fn read(section: &mut Section<'_>) -> Self {
+        let (authorities, threshold) = authorities(section);
         let listen =
             ["/ip4/0.0.0.0/tcp/4601", "/ip4/0.0.0.0/udp/4601/quic-v1", "/ip4/0.0.0.0/tcp/4602/ws"];
         Self {
@@ -319,16 +325,49 @@ impl NetworkConfig {
             mdns: section.boolean("mdns", true),
             reach: section.choice("reach", &[("local", Reach::Local), ("public", Reach::Public)]),
             own_peers: section.parsed_list("own_peers", &[], "a peer id like 12D3KooW…"),
-            dht: dht(section),
+            dht: dht(section, !authorities.is_empty()),
             one_machine: section.boolean("one_machine", false),
+            authorities,
+            threshold,
         }
+    }
+
+    /// Returns who speaks for the network, when it is a closed one.
+    pub(crate) fn authorities(&self) -> Option<Authorities> {
+        let keys = self.authorities.iter().copied();
+        let authorities = Authorities::new(self.name.as_str(), keys, self.threshold);
+        // They were checked when they were read.
+        authorities.ok().filter(|_| !self.authorities.is_empty())
     }
 }
 
-fn dht(section: &mut Section<'_>) -> Option<StreamProtocol> {
+fn authorities(section: &mut Section<'_>) -> (Vec<PeerId>, usize) {
+    let authorities: Vec<PeerId> =
+        section.parsed_list("authorities", &[], "the peer id of a key, like 12D3KooW…");
+    let threshold = section.integer("threshold", 1, 1..=AUTHORITIES_MAX as u64) as usize;
+    if authorities.is_empty() {
+        if threshold > 1 {
+            section.object("threshold", "there are no `authorities` that could agree");
+        }
+    } else if let Err(cause) = Authorities::new("any", authorities.iter().copied(), threshold) {
+        let key = match cause {
+            AuthoritiesError::Count { .. } => "authorities",
+            _ => "threshold",
+        };
+        section.object(key, &cause.to_string());
+    }
+    (authorities, threshold)
+}
+
+fn dht(section: &mut Section<'_>, is_closed: bool) -> Option<StreamProtocol> {
     let parse = |text: &str| StreamProtocol::try_from_owned(text.to_owned()).ok();
     let is_accepted = |text: &str| text.is_empty() || parse(text).is_some();
-    parse(&section.checked("dht", "", "a protocol like /ipfs/kad/1.0.0, or nothing", is_accepted))
+    let accepted = "a protocol like /ipfs/kad/1.0.0, or nothing";
+    let dht = parse(&section.checked("dht", "", accepted, is_accepted));
+    if is_closed && dht.is_some() {
+        section.object("dht", "a network with `authorities` has a DHT of its own: leave this out");
+    }
+    dht
 }
 
 impl ApiConfig {
@@ -590,6 +629,29 @@ mod tests {
         assert_eq!(config.archive.backend, BackendKind::Kubo);
         assert_eq!(config.kubo.holds, Selection::Everything);
         assert_eq!(config.pinning.url.0.unwrap().to_string(), "https://api.example.org/psa");
+    }
+
+    #[test]
+    fn authorities_must_be_able_to_agree() {
+        let key = "12D3KooWCYJGHHBLAYG1oAnwoSTfZkEo3QVuaRfJSRW2FsTNzXHs";
+        let closed = format!("[network]\nauthorities = ['{key}']\nthreshold = 1\n");
+        let config = Config::parse(&closed).unwrap();
+        assert_eq!(config.network.authorities().unwrap().threshold(), 1);
+        assert_eq!(Config::default().network.authorities(), None);
+        for (wrong, key_of_mistake) in [
+            (format!("{closed}dht = '/ipfs/kad/1.0.0'"), "network.dht"),
+            (closed.replace("= 1", "= 2"), "network.threshold"),
+            // The same key twice is one.
+            (
+                closed.replace("= 1", "= 2").replace("']", &format!("', '{key}']")),
+                "network.threshold",
+            ),
+            ("[network]\nthreshold = 2".to_owned(), "network.threshold"),
+            ("[network]\nauthorities = ['anna']".to_owned(), "network.authorities"),
+        ] {
+            let message = Config::parse(&wrong).unwrap_err().to_string();
+            assert!(message.contains(key_of_mistake), "{key_of_mistake} is not in:\n{message}");
+        }
     }
 
     #[test]

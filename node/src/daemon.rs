@@ -8,7 +8,9 @@ mod compaction;
 mod exchanges;
 mod fetch;
 mod gateways;
+mod holds;
 mod logging;
+mod membership;
 mod node;
 mod opening;
 mod outside;
@@ -17,6 +19,7 @@ mod publisher;
 mod replication;
 mod responder;
 mod retention;
+mod revocation_file;
 mod sealer;
 mod shared;
 mod shares;
@@ -28,22 +31,25 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use dunlin_protocols::Multiaddr;
+use dunlin_trust::Endorsements;
 use tokio_util::sync::CancellationToken;
 
-use self::node::Node;
 pub(crate) use self::{
     bundles::{BundleCounters, BundleWish, ImportError, ImportWish, MakeError, Since},
     clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
     gateways::GatewayUrl,
+    membership::{LICENSE_FILE, license_of},
     opening::{FromSealed, Unopened},
     publisher::{Progress as PublishProgress, PublishError, Published},
     replication::Kept,
+    revocation_file::{Contents as RevocationContents, FILE as REVOCATIONS_FILE},
     shared::{Observed, Shared},
     shares::Share,
     sharing::{Held, Judged, ReleaseRequest, SharingError},
 };
+use self::{node::Node, revocation_file::RevocationFile};
 use crate::{
     cli::{NetworkArgs, RunArgs},
     config::{Config, NetworkConfig},
@@ -104,8 +110,16 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
             end_at_once_on_second_interrupt();
         });
         let mut addresses = Vec::new();
-        let publish = |address: &Multiaddr| publish_address(&dir, &mut addresses, address);
-        dunlin_bootstrap::run(network_config(&config.network), identity, stop, publish).await
+        let on_listening = |address: &Multiaddr| publish_address(&dir, &mut addresses, address);
+        let (mut trust, license) = membership::join(&dir, &config.network, Vec::new())?;
+        let mut revocations = RevocationFile::open(&dir, &mut trust)?;
+        let keep = |records, is_everything| {
+            let kept = revocations.keep(&dir, records, is_everything);
+            kept.inspect_err(|cause| tracing::error!(cause = format!("{cause:#}"), "revocations"))
+                .is_ok()
+        };
+        let network = network_config(&config.network, license);
+        dunlin_bootstrap::run(network, identity, trust, stop, on_listening, keep).await
     });
     runtime.shutdown_timeout(WORK_DEADLINE);
     dir.unpublish();
@@ -132,8 +146,12 @@ fn override_network(config: &mut NetworkConfig, args: NetworkArgs) {
     config.one_machine |= args.one_machine;
 }
 
-fn network_config(config: &NetworkConfig) -> dunlin_protocols::Config {
+fn network_config(
+    config: &NetworkConfig,
+    license: Option<Endorsements>,
+) -> dunlin_protocols::Config {
     dunlin_protocols::Config {
+        license,
         listen: config.listen.clone(),
         external: config.external.clone(),
         bootstrap: config.bootstrap.clone(),

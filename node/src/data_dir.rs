@@ -9,8 +9,11 @@
 //! | `network.address` | where the running node listens for peers | 0644 |
 //! | `lock` | held while a node runs | 0600 |
 //! | `trust.cbor` | what peers did | 0600 |
+//! | `quarantined.cbor` | whom the operator quarantined | 0600 |
 //! | `sealing.keys` | keys of sealed segments | 0600 |
 //! | `sealing.keys.lock` | held while those change | 0600 |
+//! | `license.cbor` | what lets the node into a closed network | 0600 |
+//! | `revocations.log` | keys that are revoked for ever, with the proofs | 0600 |
 //! | `shares.cbor` | what of each collection may leave | 0600 |
 //! | `engine/`, `archive/`, `privacy/` | stores of those rooms | 0700 |
 
@@ -144,8 +147,7 @@ impl DataDir {
     ///
     /// Fails when others than the owner may read the file: a key that others may have read is no key.
     pub(crate) fn identity(&self) -> Result<Keypair, DataDirError> {
-        let (path, bytes) = self.read_secret(IDENTITY_FILE)?;
-        Keypair::from_protobuf_encoding(&bytes).map_err(|_| DataDirError::Identity { path })
+        read_key(&self.path.join(IDENTITY_FILE))
     }
 
     /// Returns the API's bearer token.
@@ -258,22 +260,59 @@ impl DataDir {
 
     fn read_secret(&self, name: &str) -> Result<(PathBuf, Vec<u8>), DataDirError> {
         let path = self.path.join(name);
-        let fail = |cause| DataDirError::Access { path: path.clone(), cause };
-        let metadata = fs::metadata(&path).map_err(fail)?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            let mode = metadata.mode() & 0o777;
-            return Err(DataDirError::Exposed { path, mode });
-        }
-        let bytes = fs::read(&path).map_err(fail)?;
+        let bytes = read_secret(&path)?;
         Ok((path, bytes))
     }
+}
+
+/// Returns a file that only its owner may read.
+///
+/// # Errors
+///
+/// Fails when others may read it, too, or it cannot be read.
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, DataDirError> {
+    let fail = |cause| DataDirError::Access { path: path.into(), cause };
+    let metadata = fs::metadata(path).map_err(fail)?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        let mode = metadata.mode() & 0o777;
+        return Err(DataDirError::Exposed { path: path.into(), mode });
+    }
+    fs::read(path).map_err(fail)
+}
+
+/// Returns a key from a file that only its owner may read.
+///
+/// # Errors
+///
+/// As [`read_secret`], and when the file holds no key.
+pub(crate) fn read_key(path: &Path) -> Result<Keypair, DataDirError> {
+    let bytes = read_secret(path)?;
+    Keypair::from_protobuf_encoding(&bytes)
+        .map_err(|_| DataDirError::Identity { path: path.into() })
+}
+
+/// Makes a file that only its owner may read, durably. One that is there already is left alone.
+///
+/// # Errors
+///
+/// Fails when there is one, or it cannot be written.
+pub(crate) fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|cause| DataDirError::Access { path: path.into(), cause })
 }
 
 fn absent_is_fine(cause: io::Error) -> io::Result<()> {
     if cause.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(cause) }
 }
 
-fn new_identity() -> Result<Vec<u8>, DataDirError> {
+/// Returns the bytes of a new key.
+pub(crate) fn new_identity() -> Result<Vec<u8>, DataDirError> {
     let bytes = Keypair::generate_ed25519().to_protobuf_encoding();
     Ok(bytes.expect("an Ed25519 key has a protobuf encoding"))
 }

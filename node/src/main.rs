@@ -17,6 +17,7 @@ mod input;
 mod interrupt;
 mod key_ring;
 mod output;
+mod statement;
 
 use std::process::ExitCode;
 

@@ -24,9 +24,11 @@ use crate::{
         QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX, REQUEST_STREAMS_MAX, REQUEST_TIMEOUT, Reach,
     },
     connection_limits,
+    members_only::MembersOnly,
     messages::{
-        REPLICAS_PROTOCOL, ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest,
-        SegmentsResponse, TEMPLATES_PROTOCOL, TemplatesRequest, TemplatesResponse,
+        MEMBERSHIP_PROTOCOL, MembershipRequest, MembershipResponse, REPLICAS_PROTOCOL,
+        ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse,
+        TEMPLATES_PROTOCOL, TemplatesRequest, TemplatesResponse,
     },
     multiplexer,
     network::StartError,
@@ -37,6 +39,11 @@ use crate::{
 const AGENT: &str = concat!("dunlin/", env!("CARGO_PKG_VERSION"));
 /// Largest announcement by gossip, in bytes: its payload and envelope have at most 512.
 const ANNOUNCEMENT_BYTES_MAX: usize = 1024;
+/// Largest revocation by gossip, in bytes: the signatures of 16 authorities and some 200 keys. Larger ones are
+/// told when peers compare what they know.
+pub(crate) const REVOCATION_GOSSIP_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that gossip puts around a message: its own signature, source and topic.
+const GOSSIP_FRAMING_BYTES_MAX: usize = 512;
 /// Largest frame of gossip, in bytes: gossip's own talk about which messages there are needs more room
 /// than the messages.
 const GOSSIP_BYTES_MAX: usize = 64 * 1024;
@@ -49,6 +56,12 @@ pub(crate) type TemplatesExchange =
 pub(crate) type ReplicasExchange =
     request_response::Behaviour<Codec<ReplicasRequest, ReplicasResponse>>;
 
+pub(crate) type MembershipExchange =
+    request_response::Behaviour<Codec<MembershipRequest, MembershipResponse>>;
+
+pub(crate) type Gossip =
+    gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
+
 /// Everything that the swarm does. Limits come first: they must see a connection before the others.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -58,17 +71,17 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(crate) kad: kad::Behaviour<ProviderStore>,
-    pub(crate) gossip:
-        gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
+    pub(crate) kad: MembersOnly<kad::Behaviour<ProviderStore>>,
+    pub(crate) gossip: MembersOnly<Gossip>,
     pub(crate) bitswap: bitswap::Behaviour,
     pub(crate) segments: SegmentsExchange,
     pub(crate) templates: TemplatesExchange,
     pub(crate) replicas: ReplicasExchange,
+    pub(crate) membership: MembershipExchange,
 }
 
 impl Behaviour {
-    fn new(keypair: &Keypair, config: &Config) -> Result<Self, StartError> {
+    fn new(keypair: &Keypair, config: &Config, is_closed: bool) -> Result<Self, StartError> {
         Ok(Self {
             connection_limits: connection_limits::Behaviour::default(),
             memory_limits: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
@@ -76,12 +89,13 @@ impl Behaviour {
             identify: identify(keypair, config),
             ping: ping::Behaviour::new(ping::Config::new()),
             mdns: mdns(keypair, config).into(),
-            kad: kad(keypair, config),
-            gossip: gossip(keypair, config)?,
+            kad: MembersOnly::new(kad(keypair, config), is_closed),
+            gossip: MembersOnly::new(gossip(keypair, config)?, is_closed),
             bitswap: bitswap::Behaviour::default(),
             segments: exchange(SEGMENTS_PROTOCOL),
             templates: exchange(TEMPLATES_PROTOCOL),
             replicas: exchange(REPLICAS_PROTOCOL),
+            membership: exchange(MEMBERSHIP_PROTOCOL),
         })
     }
 }
@@ -126,18 +140,20 @@ fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<ProviderStore> {
     kad
 }
 
-fn gossip(
-    keypair: &Keypair,
-    config: &Config,
-) -> Result<
-    gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
-    StartError,
-> {
-    let topics = [config.network.segments_topic(), config.network.templates_topic()];
+fn gossip(keypair: &Keypair, config: &Config) -> Result<Gossip, StartError> {
+    let sized = [
+        (config.network.segments_topic(), ANNOUNCEMENT_BYTES_MAX),
+        (config.network.templates_topic(), ANNOUNCEMENT_BYTES_MAX),
+        (
+            config.network.revocations_topic(),
+            REVOCATION_GOSSIP_BYTES_MAX + GOSSIP_FRAMING_BYTES_MAX,
+        ),
+    ];
     let mut settings = gossipsub::ConfigBuilder::default();
-    for topic in &topics {
-        settings.max_transmit_size_for_topic(ANNOUNCEMENT_BYTES_MAX, topic.hash());
+    for (topic, bytes_max) in &sized {
+        settings.max_transmit_size_for_topic(*bytes_max, topic.hash());
     }
+    let topics = sized.map(|(topic, _)| topic);
     let settings = settings
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
@@ -192,15 +208,16 @@ where
     )
 }
 
-/// Returns the swarm, which listens nowhere yet.
+/// Returns the swarm, which listens nowhere yet. In a closed network it serves none but members.
 pub(crate) async fn swarm(
     keypair: Keypair,
     config: &Config,
+    is_closed: bool,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let transport =
         |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
     let multiplexer = || multiplexer::Upgrade;
-    let behaviour = Behaviour::new(&keypair, config)?;
+    let behaviour = Behaviour::new(&keypair, config, is_closed)?;
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)

@@ -2,6 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
+use dunlin_trust::Endorsements;
 use dunlin_wire::{
     Cid,
     block::{Codec, cid_of},
@@ -66,6 +67,9 @@ pub struct Config {
     /// Whether several nodes share this machine: connections from loopback are then exempt from the
     /// limit for one address. Default false.
     pub one_machine: bool,
+    /// What to present to peers of a closed network. Default none: an open network asks for nothing, and a
+    /// closed one lets nobody in without.
+    pub license: Option<Endorsements>,
 }
 
 impl Config {
@@ -81,6 +85,7 @@ impl Config {
             reach: Reach::Local,
             dht: None,
             one_machine: false,
+            license: None,
         }
     }
 
@@ -136,6 +141,10 @@ impl NetworkName {
 
     pub(crate) fn segments_topic(&self) -> IdentTopic {
         IdentTopic::new(format!("/dunlin/{}/segments/1", self.0))
+    }
+
+    pub(crate) fn revocations_topic(&self) -> IdentTopic {
+        IdentTopic::new(format!("/dunlin/{}/revocations/1", self.0))
     }
 
     pub(crate) fn templates_topic(&self) -> IdentTopic {

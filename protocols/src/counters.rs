@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Requests of peers that were answered.
+    /// Requests of peers for segments, blocks, templates and replicas that were answered.
     pub requests_served: u64,
     /// Requests of peers that the gate refused.
     pub requests_denied: u64,
@@ -12,7 +12,7 @@ pub struct Counters {
     pub requests_busy: u64,
     /// Requests of peers that the node failed to answer.
     pub requests_failed: u64,
-    /// Own requests that were answered.
+    /// Own requests of these kinds that were answered.
     pub answers_received: u64,
     /// Own requests that timed out.
     pub timeouts: u64,
@@ -40,6 +40,14 @@ pub struct Counters {
     pub announcements_ignored: u64,
     /// Announcements that were malformed or badly signed.
     pub announcements_rejected: u64,
+    /// Licenses of peers that do not open this network.
+    pub licenses_refused: u64,
+    /// Keys that were revoked since the start.
+    pub keys_revoked: u64,
+    /// Revocations that were forged or malformed.
+    pub revocations_rejected: u64,
+    /// Revocations that were passed over for want of room, to be asked for again.
+    pub revocations_passed_over: u64,
     /// Events that were dropped because the shell did not keep up.
     pub events_dropped: u64,
     /// Connections refused because there are too many.

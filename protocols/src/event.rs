@@ -75,6 +75,16 @@ pub enum Event {
         /// What it says.
         announcement: TemplateAnnouncement,
     },
+    /// Revocations were checked, and count once they are on disk: write them down, and say so. None is lost, and
+    /// the next ones come when these are kept.
+    RevocationsChecked {
+        /// Records for [`dunlin_trust::Trust::restore_revocation`], in this order.
+        records: Vec<Vec<u8>>,
+        /// Whether these take the place of all records before, or come after them.
+        is_everything: bool,
+        /// Where the answer goes.
+        reply: RevocationsKept,
+    },
     /// What is known of peers changed: keep it.
     TrustChanged {
         /// Records to keep.
@@ -91,6 +101,18 @@ pub enum Audience {
     OwnPeer,
     /// Somebody else: it may have what is public, and cannot tell whether anything else is here.
     Stranger,
+}
+
+/// Where the news goes that revocations are on disk. Dropped without it, they do not count.
+#[derive(Debug)]
+pub struct RevocationsKept(pub(crate) oneshot::Sender<bool>);
+
+impl RevocationsKept {
+    /// Says that they are on disk.
+    pub fn kept(self) {
+        // The network may have ended.
+        self.0.send(true).ok();
+    }
 }
 
 /// Where the answer to a request goes. Dropped without an answer, it says that the node failed.

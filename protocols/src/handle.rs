@@ -7,7 +7,7 @@ use dunlin_archive::{
     bitswap::{self, FetchId, Search},
     ipns::{Name, Record},
 };
-use dunlin_trust::{Evidence, Operation, Refusal};
+use dunlin_trust::{Evidence, Explanation, Operation, Refusal};
 use dunlin_wire::{Cid, block::Block};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use crate::{
     fetch::Started,
     messages::{
         CIDS_PER_REQUEST_MAX, ClaimedBlock, RefusalReason, ReplicasRequest, ReplicasResponse,
-        SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+        Revocation, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
         TemplatesRequest, TemplatesResponse,
     },
 };
@@ -57,6 +57,10 @@ pub(crate) enum Command {
     ResolveName { name: Name, reply: Reply<Option<Record>> },
     Records { reply: oneshot::Sender<Records> },
     Providers { cid: Cid, reply: Reply<Vec<PeerId>> },
+    Revoke { revocation: Revocation, reply: Reply<usize> },
+    Quarantine { peer: PeerId, is_held: bool, reply: Reply<Explanation> },
+    Explain { peer: PeerId, reply: oneshot::Sender<PeerView> },
+    Revocations { reply: oneshot::Sender<RevocationsView> },
     Judge { peer: PeerId, evidence: Evidence, times: usize },
     May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
     Peers { reply: oneshot::Sender<Vec<PeerView>> },
@@ -86,6 +90,17 @@ pub struct Records {
     pub providers: Vec<(Vec<u8>, PeerId)>,
     /// Names of which a record is here.
     pub names: Vec<Name>,
+}
+
+/// What a node knows of revocations, in short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RevocationsView {
+    /// How many keys are revoked.
+    pub keys: usize,
+    /// The short name of all that it can prove: equal nodes know the same.
+    pub digest: [u8; 32],
+    /// Whether its own key is one of them: then nobody speaks with it.
+    pub is_own_key_revoked: bool,
 }
 
 /// One page of a peer's segments.
@@ -307,6 +322,52 @@ impl Handle {
         self.ask(|reply| Command::Providers { cid, reply }).await
     }
 
+    /// Takes a revocation that the operator brings, and tells it to the network; returns how many keys are revoked
+    /// by it that were not before.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not count, cannot be written down, or too many are under way.
+    ///
+    /// # Durability
+    ///
+    /// It is on disk when this returns.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<usize, NetworkError> {
+        self.ask(|reply| Command::Revoke { revocation, reply }).await
+    }
+
+    /// Quarantines a peer by the operator's word, or ends its quarantine, whoever began it. The shell has kept
+    /// that already.
+    ///
+    /// # Errors
+    ///
+    /// Fails when as many are held as can be.
+    pub async fn quarantine(
+        &self,
+        peer: PeerId,
+        is_held: bool,
+    ) -> Result<Explanation, NetworkError> {
+        self.ask(|reply| Command::Quarantine { peer, is_held, reply }).await
+    }
+
+    /// Returns what is known of a peer, which may be nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the network has ended.
+    pub async fn explain(&self, peer: PeerId) -> Result<PeerView, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Explain { peer, reply }).await;
+        answer.await.map_err(|_| NetworkError::Ended)
+    }
+
+    /// Returns what this node knows of revocations, in short.
+    pub async fn revocations(&self) -> RevocationsView {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Revocations { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// Takes evidence that the shell found, such as a badly signed template, as often as it was seen.
     pub async fn judge(&self, peer: PeerId, evidence: Evidence, times: usize) {
         if times > 0 {
@@ -443,7 +504,7 @@ pub enum NetworkError {
     /// More blocks are wanted at once than one fetch may have.
     #[error(transparent)]
     Fetch(bitswap::Refusal),
-    /// The address cannot be dialled, or the record not be stored.
+    /// The address cannot be dialled, the record not be stored, or the revocation does not count.
     #[error("{cause}")]
     Impossible {
         /// Why.

@@ -10,7 +10,8 @@
 //!
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
 //! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`] and
-//! [`Event::ReplicasRequested`].
+//! [`Event::ReplicasRequested`]. Nor is any file: the shell writes down what [`Event::RevocationsChecked`] and
+//! [`Event::TrustChanged`] bring.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ mod discovery;
 mod event;
 mod fetch;
 mod handle;
+mod members_only;
 pub mod messages;
 mod multiplexer;
 mod name_store;
@@ -37,9 +39,11 @@ mod requests;
 pub use config::{Config, ConfigError, NetworkName, Reach};
 pub use counters::Counters;
 pub use dunlin_archive::bitswap::{Found, Query, Search};
-pub use event::{Audience, BlocksReply, Event, ReplicasReply, SegmentsReply, TemplatesReply};
+pub use event::{
+    Audience, BlocksReply, Event, ReplicasReply, RevocationsKept, SegmentsReply, TemplatesReply,
+};
 pub use fetch::Fetch;
-pub use handle::{BlocksAnswer, Handle, NetworkError, Records, SegmentsPage};
+pub use handle::{BlocksAnswer, Handle, NetworkError, Records, RevocationsView, SegmentsPage};
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
 pub use network::{Network, StartError};
 pub use peers::{Direction, PeerView, Transport};

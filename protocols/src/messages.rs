@@ -3,13 +3,15 @@
 //! All of it is canonical DAG-CBOR; `docs/formats/messages.md` has the tables and
 //! `protocols/tests/golden.rs` the bytes. Types here are pure: they know no stream and no swarm.
 
+mod membership;
 mod replicas;
 
 use dunlin_wire::{Cid, block::Block, cbor, envelope::Payload, limits::MESSAGE_BYTES_MAX};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use self::replicas::{
-    PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse,
+pub use self::{
+    membership::{MembershipRequest, MembershipResponse, Revocation},
+    replicas::{PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse},
 };
 
 /// Protocol id of segment exchange.
@@ -18,6 +20,8 @@ pub const SEGMENTS_PROTOCOL: &str = "/dunlin/segments/1";
 pub const TEMPLATES_PROTOCOL: &str = "/dunlin/templates/1";
 /// Protocol id of replication.
 pub const REPLICAS_PROTOCOL: &str = "/dunlin/replicas/1";
+/// Protocol id of licenses and revocations.
+pub const MEMBERSHIP_PROTOCOL: &str = "/dunlin/membership/1";
 
 /// Largest request: a full list of CIDs, with room.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -38,6 +42,8 @@ pub const OBJECTS_PER_REQUEST_MAX: usize = 64;
 pub const OBJECT_CIDS_MAX: usize = 1024;
 /// Most blocks in one challenge.
 pub const PROOFS_MAX: usize = 16;
+/// Largest revocation that is handed over whole: a log of all the keys that it may have, with its signatures.
+pub const REVOCATION_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
 /// An object of the protocol: bytes of bounded size that mean exactly one thing.
 pub trait Message: Serialize + DeserializeOwned {

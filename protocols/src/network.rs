@@ -2,7 +2,9 @@
 
 mod announcements;
 mod blocks;
+mod membership;
 mod records;
+mod revoking;
 mod serving;
 mod swarm_events;
 
@@ -14,7 +16,7 @@ use std::{
 };
 
 use dunlin_archive::bitswap::FetchId;
-use dunlin_trust::{Evidence, Operation, Trust, UnixMillis};
+use dunlin_trust::{Evidence, Explanation, Operation, Standing, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -29,7 +31,7 @@ use libp2p::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +39,9 @@ use tokio_util::sync::CancellationToken;
 use self::{
     announcements::Heard,
     blocks::{Fetches, LookingUp},
+    membership::Members,
     records::Telling,
+    revoking::Revoking,
     serving::{Held, Serving},
 };
 use crate::{
@@ -86,7 +90,8 @@ impl Network {
         trust: Trust,
     ) -> Result<(Handle, mpsc::Receiver<Event>, Self), StartError> {
         let bootstrap = config.bootstrap_peers()?;
-        let mut swarm = behaviour::swarm(keypair.clone(), &config).await?;
+        let is_closed = trust.revocations().authorities().is_some();
+        let mut swarm = behaviour::swarm(keypair.clone(), &config, is_closed).await?;
         for address in &config.external {
             swarm.add_external_address(address.clone());
         }
@@ -122,6 +127,8 @@ impl Network {
             fetches: Fetches::default(),
             held: Held::default(),
             heard: Heard::default(),
+            members: Members::default(),
+            revoking: Revoking::default(),
             counters: Counters::default(),
             config,
         };
@@ -204,6 +211,8 @@ struct Actor {
     fetches: Fetches,
     held: Held,
     heard: Heard,
+    members: Members,
+    revoking: Revoking,
     counters: Counters,
 }
 
@@ -250,9 +259,11 @@ impl Actor {
                 () = stop.cancelled() => break,
                 Some(served) = self.serving.next() => self.on_served(served),
                 Some(found) = self.looking_up.next() => self.on_looked_up(found),
+                is_kept = self.revoking.kept() => self.on_revocations_kept(is_kept),
                 () = sleep_until(deadline.into()) => self.wake(Instant::now()),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                () = yield_now(), if self.revoking.is_ready() => self.keep_revocations(),
             }
         }
         // What was found out about peers before the end still counts.
@@ -302,11 +313,15 @@ impl Actor {
         }
         self.hand_out_records();
         self.finish_abandoned_fetches();
+        self.send_unlicensed_away(now);
+        self.keep_revocations();
+        self.compare_revocations();
     }
 
     fn look_for_peers(&mut self) {
         for (peer, address) in self.bootstrap.clone() {
-            if !self.swarm.is_connected(&peer) {
+            let may_connect = self.trust.may(unix_now(), &peer, Operation::Connect).is_ok();
+            if may_connect && !self.swarm.is_connected(&peer) {
                 self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
             }
         }
@@ -342,6 +357,9 @@ impl Actor {
 
     /// Dials a peer wherever the behaviours know it to be.
     fn dial_by_id(&mut self, peer: PeerId) {
+        if self.trust.may(unix_now(), &peer, Operation::Connect).is_err() {
+            return;
+        }
         let everywhere = DialOpts::peer_id(peer).addresses(Vec::new());
         self.dial(everywhere.extend_addresses_through_behaviour());
     }
@@ -432,6 +450,15 @@ impl Actor {
                 }
                 (0..times).for_each(|_| self.observe(peer, evidence));
             }
+            Command::Revoke { revocation, reply } => self.revoke(revocation, reply),
+            Command::Quarantine { peer, is_held, reply } => {
+                reply.send(self.quarantine(peer, is_held)).ok();
+            }
+            Command::Explain { peer, reply } => {
+                let trust = self.trust.explain(unix_now(), &peer);
+                reply.send(self.peers.view(trust, Instant::now())).ok();
+            }
+            Command::Revocations { reply } => drop(reply.send(self.revocations())),
             Command::May { peer, operation, reply } => {
                 reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
             }
@@ -492,15 +519,42 @@ impl Actor {
         self.queries.insert(id, Providers { found: BTreeSet::new(), asker });
     }
 
+    /// Does as the operator says about a peer. One that is released meets us anew, so that all who stopped to hear
+    /// it do again.
+    fn quarantine(&mut self, peer: PeerId, is_held: bool) -> Result<Explanation, NetworkError> {
+        let now = unix_now();
+        let change = if is_held {
+            self.trust
+                .hold(now, peer)
+                .map_err(|cause| NetworkError::Impossible { cause: cause.to_string() })?
+        } else {
+            self.trust.release(now, peer)
+        };
+        if let Some(change) = change {
+            if change.to <= Standing::Quarantined {
+                self.stop_hearing(peer);
+            } else {
+                self.close(peer);
+            }
+        }
+        Ok(self.trust.explain(now, &peer))
+    }
+
+    /// Forgets what a peer wants, and sends nobody its way.
+    fn stop_hearing(&mut self, peer: PeerId) {
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.kad.remove_peer(&peer);
+        behaviour.kad.store_mut().forget(&peer);
+        behaviour.bitswap.mute(peer);
+    }
+
     /// Takes evidence about a peer; one that may no longer be connected is not.
     fn observe(&mut self, peer: PeerId, evidence: Evidence) {
         let now = unix_now();
         if let Some(change) = self.trust.observe(now, peer, evidence) {
             tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
-            if self.trust.may(now, &peer, Operation::AcceptAnnouncement).is_err() {
-                // Nobody is sent its way any more.
-                self.swarm.behaviour_mut().kad.remove_peer(&peer);
-                self.swarm.behaviour_mut().bitswap.mute(peer);
+            if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
+                self.stop_hearing(peer);
             }
             if self.trust.may(now, &peer, Operation::Connect).is_err() {
                 self.close(peer);

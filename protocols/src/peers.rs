@@ -87,6 +87,8 @@ struct Connected {
     connections: BTreeMap<ConnectionId, (ConnectedPoint, Instant)>,
     rtt: Option<Duration>,
     identity: Option<Identity>,
+    /// When the first of the connections was opened.
+    since: Instant,
     /// Up to when its time with us has become evidence.
     credited: Instant,
 }
@@ -100,11 +102,20 @@ pub(crate) enum Kinship {
     Foreign,
 }
 
+/// What a peer says about itself.
 #[derive(Debug)]
-struct Identity {
-    kinship: Kinship,
-    agent: String,
-    addresses: Vec<Multiaddr>,
+pub(crate) struct Identity {
+    pub(crate) kinship: Kinship,
+    pub(crate) agent: String,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) is_dht_server: bool,
+}
+
+impl Identity {
+    /// Returns a program's name as it may be shown.
+    pub(crate) fn agent(name: &str) -> String {
+        name.chars().take(64).filter(|c| !c.is_control()).collect()
+    }
 }
 
 impl Connected {
@@ -121,32 +132,64 @@ impl Peers {
         point: ConnectedPoint,
         now: Instant,
     ) {
-        let new =
-            || Connected { connections: BTreeMap::new(), rtt: None, identity: None, credited: now };
+        let new = || Connected {
+            connections: BTreeMap::new(),
+            rtt: None,
+            identity: None,
+            since: now,
+            credited: now,
+        };
         self.connected.entry(peer).or_insert_with(new).connections.insert(id, (point, now));
     }
 
-    /// Forgets a connection; returns whether it was the last one with a peer of our network.
-    pub(crate) fn disconnect(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
-        let Some(connected) = self.connected.get_mut(peer) else { return false };
+    /// Forgets a connection; returns, when it was the last one, of which network the peer said to be.
+    pub(crate) fn disconnect(
+        &mut self,
+        peer: &PeerId,
+        id: ConnectionId,
+    ) -> Option<Option<Kinship>> {
+        let connected = self.connected.get_mut(peer)?;
         connected.connections.remove(&id);
         if !connected.connections.is_empty() {
-            return false;
+            return None;
         }
-        self.connected.remove(peer).is_some_and(|gone| gone.is_ours())
+        let gone = self.connected.remove(peer)?;
+        Some(gone.identity.map(|identity| identity.kinship))
     }
 
     /// Remembers what a peer says about itself; returns whether it is the first time.
-    pub(crate) fn identify(
-        &mut self,
-        peer: &PeerId,
-        kinship: Kinship,
-        agent: &str,
-        addresses: Vec<Multiaddr>,
-    ) -> bool {
+    pub(crate) fn identify(&mut self, peer: &PeerId, identity: Identity) -> bool {
         let Some(connected) = self.connected.get_mut(peer) else { return false };
-        let agent = agent.chars().take(64).filter(|c| !c.is_control()).collect();
-        connected.identity.replace(Identity { kinship, agent, addresses }).is_none()
+        connected.identity.replace(identity).is_none()
+    }
+
+    /// Returns where a peer says to be, and whether it serves the DHT.
+    pub(crate) fn addresses(&self, peer: &PeerId) -> (Vec<Multiaddr>, bool) {
+        let identity = self.connected.get(peer).and_then(|connected| connected.identity.as_ref());
+        identity.map_or((Vec::new(), false), |identity| {
+            (identity.addresses.clone(), identity.is_dht_server)
+        })
+    }
+
+    /// Returns the connections with a peer.
+    pub(crate) fn connections(&self, peer: &PeerId) -> Vec<ConnectionId> {
+        let connected = self.connected.get(peer);
+        connected.map_or_else(Vec::new, |peer| peer.connections.keys().copied().collect())
+    }
+
+    /// Returns whether this node opened the connection with a peer that lasts longest.
+    pub(crate) fn is_dialed(&self, peer: &PeerId) -> bool {
+        let connections = self.connected.get(peer).map(|connected| &connected.connections);
+        let oldest = connections.and_then(|connections| connections.values().next());
+        oldest.is_some_and(|(point, _)| point.is_dialer())
+    }
+
+    /// Returns the peers that are with us for at least so long.
+    pub(crate) fn connected_for(&self, now: Instant, time: Duration) -> Vec<PeerId> {
+        let is_long =
+            |connected: &Connected| now.saturating_duration_since(connected.since) >= time;
+        let peers = self.connected.iter().filter(|(_, connected)| is_long(connected));
+        peers.map(|(peer, _)| *peer).collect()
     }
 
     pub(crate) fn pinged(&mut self, peer: &PeerId, rtt: Duration) {

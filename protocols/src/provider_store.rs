@@ -71,6 +71,18 @@ impl ProviderStore {
         all.map(|record| (record.key.to_vec(), record.provider))
     }
 
+    /// Forgets what a provider told, so that nobody is sent its way.
+    pub(crate) fn forget(&mut self, provider: &PeerId) {
+        if self.counts.remove(provider).is_none() {
+            return;
+        }
+        self.others.retain(|_, records| {
+            records.retain(|record| record.provider != *provider);
+            !records.is_empty()
+        });
+        self.count = self.others.values().map(Vec::len).sum();
+    }
+
     fn add_own(&mut self, record: ProviderRecord) -> Result<()> {
         if self.own.len() >= OWN_MAX && !self.own.contains_key(&record.key) {
             return Err(Error::MaxProvidedKeys);
@@ -217,6 +229,20 @@ mod tests {
         store.add_provider(record(0, me, None)).unwrap();
         assert_eq!(store.provided().count(), 1);
         assert_eq!(store.providers(&record(0, me, None).key).len(), 2);
+    }
+
+    #[test]
+    fn what_a_provider_told_is_forgotten_as_a_whole() {
+        let mut store = store();
+        let [stays, goes] = [(); 2].map(|()| PeerId::random());
+        for key in 0..3 {
+            store.add_provider(record(key, stays, None)).unwrap();
+            store.add_provider(record(key + 1, goes, None)).unwrap();
+        }
+        store.forget(&goes);
+        store.forget(&PeerId::random());
+        assert_eq!((store.count, store.counts.len(), store.others.len()), (3, 1, 3));
+        assert!(store.all_providers().all(|(_, provider)| provider == stays));
     }
 
     #[test]

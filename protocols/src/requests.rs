@@ -35,6 +35,10 @@ const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(25) };
 /// How fast one peer may ask about replicas, beside that: each question may have 32 MiB read here.
 const REPLICATING: Rate = Rate { burst: 32, every: Duration::from_millis(50) };
 
+/// How fast one peer may present licenses and ask about revocations, beside that: each license may have 16
+/// signatures to verify, each answer 4 MiB. Peers that meet ask three times.
+const INTRODUCING: Rate = Rate { burst: 24, every: Duration::from_millis(500) };
+
 /// Entries of a [`Bounded`] map. More peers than can be connected fit, so none escapes its rate by
 /// reconnecting; of authors that are heard through others, the longest silent one is forgotten.
 const RATES_MAX: usize = 1024;
@@ -106,6 +110,7 @@ impl<R> Asked<R> {
 pub(crate) struct Admission {
     rates: Bounded<PeerId, Bucket>,
     replicating: Bounded<PeerId, Bucket>,
+    introducing: Bounded<PeerId, Bucket>,
     serving: HashMap<PeerId, usize>,
     under_way: usize,
 }
@@ -130,6 +135,12 @@ impl Admission {
     pub(crate) fn admit_replicating(&mut self, peer: PeerId, now: Instant) -> bool {
         let bucket = self.replicating.get_or_insert(peer, || Bucket::full(REPLICATING, now));
         bucket.take(REPLICATING, now) && self.admit(peer, now)
+    }
+
+    /// As [`Self::admit`], for a request about membership.
+    pub(crate) fn admit_introducing(&mut self, peer: PeerId, now: Instant) -> bool {
+        let bucket = self.introducing.get_or_insert(peer, || Bucket::full(INTRODUCING, now));
+        bucket.take(INTRODUCING, now) && self.admit(peer, now)
     }
 
     /// Ends a request that was taken on.

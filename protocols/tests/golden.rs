@@ -6,16 +6,21 @@ use std::fmt::Debug;
 use dunlin_protocols::{
     Keypair,
     messages::{
-        Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
-        ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
-        TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+        MembershipRequest, MembershipResponse, Message, PinOutcome, RefusalReason, ReplicaBlock,
+        ReplicaObject, ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement,
+        SegmentsRequest, SegmentsResponse, TemplateAnnouncement, TemplatesRequest,
+        TemplatesResponse,
     },
+};
+use dunlin_trust::{
+    Authorities, Endorsements, License, Revocations, SyncAnswer, UnixMillis, Withdrawal,
 };
 use dunlin_wire::{
     block::{Block, Codec},
+    cbor,
     envelope::{self, Payload},
 };
-use serde_bytes::ByteArray;
+use serde_bytes::{ByteArray, ByteBuf};
 
 /// CIDv1, raw, sha2-256 of `dunlin`, as tag 42 over 37 bytes that begin with a zero.
 const CID: &str = "d82a 5825 00 01551220 \
@@ -215,6 +220,101 @@ fn a_release_and_its_answer() {
     let released = ReplicasResponse::Released { count: 1 };
     // map of 1, "released", map of 1, "count", 1
     assert_golden(&released, &["a1 68 72656c6561736564", "a1 65 636f756e74 01"]);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_license_and_its_answers() {
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes are a key");
+    let peer = key.public().to_peer_id();
+    let license = License::new("plant-7", peer, UnixMillis(1_000), UnixMillis(2_000));
+    let envelope = envelope::sign(&key, license).expect("a license within limits").bytes;
+    let endorsements = Endorsements::collect::<License>(vec![envelope.clone()]).expect("signed");
+    // `trust/tests/golden.rs` has the bytes of the envelope.
+    assert_golden(
+        &MembershipRequest::License { endorsements },
+        &[
+            "a1 67 6c6963656e7365",              // map of 1, "license"
+            "a1 6c 656e646f7273656d656e7473 81", // map of 1, "endorsements", list of 1
+            &format!("59 {:04x}", envelope.len()),
+            &hex(&envelope),
+        ],
+    );
+    // map of 1, "admitted", map of 0
+    assert_golden(&MembershipResponse::Admitted {}, &["a1 68 61646d6974746564 a0"]);
+    // map of 1, "refused", map of 1, "reason", "denied"
+    let refused = MembershipResponse::Refused { reason: RefusalReason::Denied };
+    assert_golden(&refused, &["a1 67 72656675736564 a1 66 726561736f6e 66 64656e696564"]);
+}
+
+#[test]
+fn a_comparison_of_revocations_and_what_follows() {
+    let digest = ByteArray::new([0xd5; 32]);
+    assert_golden(
+        &MembershipRequest::Compare { digest },
+        &[
+            "a1 67 636f6d70617265",    // map of 1, "compare"
+            "a1 66 646967657374 5820", // map of 1, "digest", 32 bytes
+            "d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5",
+        ],
+    );
+    // map of 1, "compared", map of 1, "same", true
+    let compared = MembershipResponse::Compared { same: true };
+    assert_golden(&compared, &["a1 68 636f6d7061726564 a1 64 73616d65 f5"]);
+    let [asked, answered] = [
+        MembershipRequest::Compare { digest }.encode().expect("within limits").len(),
+        compared.encode().expect("within limits").len(),
+    ];
+    assert!(asked + answered <= 100, "{asked} and {answered} bytes tell that two know the same");
+    assert_golden(
+        &MembershipRequest::CatchUp { known: Revocations::new(None).sync_request() },
+        &[
+            "a1 68 63617463685f7570",       // map of 1, "catch_up"
+            "a1 65 6b6e6f776e a3",          // map of 1, "known", map of 3
+            "64 6c6f6773 80",               // "logs", list of 0
+            "6b 69735f6275636b65746564 f4", // "is_bucketed", false
+            "6b 7769746864726177616c73 40", // "withdrawals", 0 bytes
+        ],
+    );
+    let answer = SyncAnswer {
+        extensions: Vec::new(),
+        withdrawals: vec![ByteBuf::from([7, 7])],
+        is_partial: true,
+    };
+    assert_golden(
+        &MembershipResponse::Missing { answer },
+        &[
+            "a1 67 6d697373696e67",                 // map of 1, "missing"
+            "a1 66 616e73776572 a3",                // map of 1, "answer", map of 3
+            "6a 657874656e73696f6e73 80",           // "extensions", list of 0
+            "6a 69735f7061727469616c f5",           // "is_partial", true
+            "6b 7769746864726177616c73 81 42 0707", // "withdrawals", list of 1, 2 bytes
+        ],
+    );
+}
+
+#[test]
+fn a_revocation_as_it_is_handed_over() {
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes are a key");
+    let peer = key.public().to_peer_id();
+    let withdrawal = envelope::sign(&key, Withdrawal::new(UnixMillis(1_000), None))
+        .expect("within limits")
+        .bytes;
+    assert_golden(
+        &Revocation::Withdrawal(ByteBuf::from(withdrawal.clone())),
+        // map of 1, "withdrawal", bytes
+        &["a1 6a 7769746864726177616c", &format!("58 {:02x}", withdrawal.len()), &hex(&withdrawal)],
+    );
+    let authorities = Authorities::new("plant-7", [peer], 1).expect("one of one");
+    let draft = Revocations::new(Some(authorities)).draft(&[peer], UnixMillis(1)).expect("a draft");
+    let signature = draft.sign(&key).expect("an Ed25519 key");
+    let extension = draft.signed(vec![signature]).expect("of this draft");
+    let inner = hex(&cbor::encode(&extension).expect("an extension has an encoding"));
+    // map of 1, "extension"; `trust/tests/golden.rs` has what is in it
+    assert_golden(&Revocation::Extension(extension), &["a1 69 657874656e73696f6e", &inner]);
 }
 
 #[track_caller]

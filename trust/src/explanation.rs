@@ -16,6 +16,10 @@ pub struct Explanation {
     pub peer: PeerId,
     /// Whether it is one of the operator's own.
     pub is_own: bool,
+    /// Whether the operator quarantined it, whatever its score.
+    pub is_held: bool,
+    /// What the evidence is weighed against, on each side.
+    pub prior: f64,
     /// Where it stands now.
     pub standing: Standing,
     /// Its score now, between 0 and 1.
@@ -71,6 +75,9 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = if self.is_own { ", own peer" } else { "" };
         write!(f, "{}: {} ({:.3}){own}", self.peer, self.standing, self.score)?;
+        if self.is_held {
+            write!(f, "\n  held in quarantine by the operator, whatever the score")?;
+        }
         for line in &self.lines {
             write!(f, "\n  {:<7}{:>7.3}  {}", line.part, line.amount, line.evidence)?;
         }

@@ -65,4 +65,4 @@ pub use revocations::{
 };
 pub use standing::{Standing, StandingChange};
 pub use time::UnixMillis;
-pub use trust::Trust;
+pub use trust::{HELD_MAX, HeldError, Trust};

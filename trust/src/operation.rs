@@ -25,6 +25,8 @@ pub enum Operation {
     AdoptTemplates,
     /// Hear and forward its announcements, and tell others where it is.
     AcceptAnnouncement,
+    /// Tell each other which keys are revoked.
+    ExchangeRevocations,
     /// Hear what it reports about third peers.
     AcceptEvidence,
     /// Have it hold our objects, whatever they are, and hold its own.
@@ -37,7 +39,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServePublicBlocks,
@@ -46,6 +48,7 @@ impl Operation {
         Self::FetchTemplates,
         Self::AdoptTemplates,
         Self::AcceptAnnouncement,
+        Self::ExchangeRevocations,
         Self::AcceptEvidence,
         Self::ReplicatePrivate,
         Self::ReplicatePublic,
@@ -68,6 +71,7 @@ impl Operation {
             | Self::FetchTemplates
             | Self::AdoptTemplates
             | Self::AcceptAnnouncement
+            | Self::ExchangeRevocations
             | Self::ReplicatePrivate
             | Self::ImportBundle => Standing::Probation,
             Self::AcceptEvidence | Self::ReplicatePublic => Standing::Trusted,
@@ -100,6 +104,7 @@ impl Operation {
             Self::FetchTemplates => "fetch_templates",
             Self::AdoptTemplates => "adopt_templates",
             Self::AcceptAnnouncement => "accept_announcement",
+            Self::ExchangeRevocations => "exchange_revocations",
             Self::AcceptEvidence => "accept_evidence",
             Self::ReplicatePrivate => "replicate_private",
             Self::ReplicatePublic => "replicate_public",

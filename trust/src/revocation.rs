@@ -117,6 +117,12 @@ impl Head {
         self.issued
     }
 
+    /// Returns the network that it is of.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
     /// Returns how many keys the log has.
     #[must_use]
     pub fn count(&self) -> u64 {

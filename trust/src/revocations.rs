@@ -427,6 +427,13 @@ impl Draft {
         self.keys.len() / 32
     }
 
+    /// Returns whether a peer's key is one of those that it adds.
+    #[must_use]
+    pub fn adds(&self, peer: &PeerId) -> bool {
+        let (keys, _) = self.keys.as_chunks::<32>();
+        keys.contains(Subject::of(peer).as_bytes())
+    }
+
     /// Returns what is signed.
     #[must_use]
     pub fn head(&self) -> &Head {

@@ -20,9 +20,17 @@ use crate::time::UnixMillis;
 /// drains never gets near it; beyond it a hint is dropped.
 const FORGOTTEN_MAX: usize = 65_536;
 
+/// Most peers that the operator may hold in quarantine: people name them one by one.
+pub const HELD_MAX: usize = 4_096;
+
 /// Most licenses that are remembered, about 20 MiB: authorities made each. One more has to be presented again
 /// and again, until others have ended.
 const LICENSED_MAX: usize = 100_000;
+
+/// More peers than the operator may hold in quarantine. Nothing was changed; release one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{HELD_MAX} peers are held in quarantine, and no more can be")]
+pub struct HeldError;
 
 /// What this node knows about its peers' conduct.
 ///
@@ -40,6 +48,8 @@ pub struct Trust {
     revocations: Revocations,
     /// Who presented a license, and when it ends.
     licensed: BTreeMap<PeerId, License>,
+    /// Whom the operator quarantined. It is no evidence, so it needs no record and does not fade.
+    held: BTreeSet<PeerId>,
 }
 
 impl Trust {
@@ -64,6 +74,7 @@ impl Trust {
         let mut trust = Self {
             revocations: Revocations::new(config.authorities.clone()),
             licensed: BTreeMap::new(),
+            held: BTreeSet::new(),
             config,
             records,
             dirty: BTreeSet::new(),
@@ -88,10 +99,11 @@ impl Trust {
         peer: PeerId,
         evidence: Evidence,
     ) -> Option<StandingChange> {
-        let from = self.standing(now, &peer);
         if self.revocations.is_revoked(&peer) {
             return None;
         }
+        let seen = self.standing(now, &peer);
+        let from = self.conduct(now, &peer);
         if !self.make_room_for(now, &peer) {
             self.unrecorded = self.unrecorded.saturating_add(1);
             return None;
@@ -102,11 +114,59 @@ impl Trust {
         record.updated = record.updated.max(now);
         let score = record.sums.score(&self.config.weights);
         record.standing = from.next(score, &self.config.thresholds);
-        let change = self.put_record(record, from);
+        self.put_record(record, from);
+        let change = self.moved(now, peer, seen);
         if change.is_some_and(|change| change.to == Standing::Quarantined) {
             self.limit_quarantined(now, Some(&peer));
         }
         change
+    }
+
+    /// Quarantines a peer by the operator's word, until [`release`](Self::release); returns the change if the
+    /// standing moved. The shell keeps who is held, and says so again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// Fails when [`HELD_MAX`] are held.
+    pub fn hold(
+        &mut self,
+        now: UnixMillis,
+        peer: PeerId,
+    ) -> Result<Option<StandingChange>, HeldError> {
+        if self.held.len() >= HELD_MAX && !self.held.contains(&peer) {
+            return Err(HeldError);
+        }
+        let from = self.standing(now, &peer);
+        self.held.insert(peer);
+        Ok(self.moved(now, peer, from))
+    }
+
+    /// Ends a peer's quarantine by the operator's word, whether the operator began it or evidence did: what is
+    /// held against it is forgiven, what it earned and how often it did what stays. Returns the change if the
+    /// standing moved. Of a revoked peer nothing changes.
+    pub fn release(&mut self, now: UnixMillis, peer: PeerId) -> Option<StandingChange> {
+        let from = self.standing(now, &peer);
+        self.held.remove(&peer);
+        if self.standing(now, &peer) == Standing::Quarantined
+            && let Some(mut record) = self.records.get(&peer).cloned()
+        {
+            record.sums = Sums { grave: 0.0, slight: 0.0, ..self.sums_at(now, &record) };
+            record.updated = record.updated.max(now);
+            record.standing = Standing::Probation;
+            self.put_record(record, from);
+        }
+        self.moved(now, peer, from)
+    }
+
+    /// Returns whether the operator holds a peer in quarantine.
+    #[must_use]
+    pub fn is_held(&self, peer: &PeerId) -> bool {
+        self.held.contains(peer)
+    }
+
+    fn moved(&self, now: UnixMillis, peer: PeerId, from: Standing) -> Option<StandingChange> {
+        let to = self.standing(now, &peer);
+        (from != to).then_some(StandingChange { peer, from, to })
     }
 
     /// Returns the revocations that are known.
@@ -233,6 +293,14 @@ impl Trust {
         }
         match self.records.get(peer) {
             Some(record) if record.revoked => Standing::Revoked,
+            _ if self.held.contains(peer) => Standing::Quarantined,
+            _ => self.conduct(now, peer),
+        }
+    }
+
+    /// Returns where the conduct of a peer that is not revoked puts it, whatever the operator says.
+    fn conduct(&self, now: UnixMillis, peer: &PeerId) -> Standing {
+        match self.records.get(peer) {
             Some(record) => {
                 record.standing.next(self.score_of(now, record), &self.config.thresholds)
             }
@@ -264,6 +332,8 @@ impl Trust {
         Explanation {
             peer: *peer,
             is_own: self.is_own(peer),
+            is_held: self.is_held(peer),
+            prior: self.config.weights.prior,
             standing: self.standing(now, peer),
             score: self.score(now, peer),
             updated: record.map(|record| record.updated),
@@ -271,9 +341,9 @@ impl Trust {
         }
     }
 
-    /// Returns every remembered peer, in the order of their ids.
+    /// Returns every remembered peer, and everyone whom the operator holds; some of them twice.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.records.keys()
+        self.records.keys().chain(&self.held)
     }
 
     /// Returns whether `peer` is one of the operator's own.

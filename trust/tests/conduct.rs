@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dunlin_trust::{
-    Config, Evidence, Operation, Record, Standing, StandingChange, Trust, UnixMillis,
+    Config, Evidence, HELD_MAX, Operation, Record, Standing, StandingChange, Trust, UnixMillis,
 };
 use dunlin_wire::cbor;
 use libp2p_identity::{Keypair, PeerId};
@@ -251,4 +251,45 @@ fn record_of_a_foreign_version_is_refused() {
     assert_eq!(bytes[key + 8], 1);
     bytes[key + 8] = 2;
     assert!(cbor::decode::<Record>(&bytes, 1024).is_err());
+}
+
+#[test]
+fn the_operator_quarantines_and_releases_whatever_the_conduct() {
+    let mut trust = trust();
+    let good = peer(1);
+    trust.observe(at(0), good, Evidence::Served { blocks: 400 });
+    assert_eq!(trust.standing(at(0), &good), Standing::Trusted);
+    let held = trust.hold(at(0), good).unwrap().unwrap();
+    assert_eq!((held.from, held.to), (Standing::Trusted, Standing::Quarantined));
+    // Nothing that it does, and no time, leads out of it.
+    assert_eq!(trust.observe(at(0), good, Evidence::Served { blocks: 400 }), None);
+    let later = at(100 * DAY);
+    assert_eq!(trust.standing(later, &good), Standing::Quarantined);
+    assert!(trust.explain(at(0), &good).to_string().contains("by the operator"));
+    assert_eq!(trust.release(at(0), good).unwrap().to, Standing::Trusted);
+
+    // A stranger needs no record, and one whom evidence quarantined is forgiven.
+    let stranger = peer(2);
+    trust.hold(at(0), stranger).unwrap();
+    assert!(trust.may(at(0), &stranger, Operation::FetchTemplates).is_err());
+    trust.release(at(0), stranger);
+    assert!(trust.may(at(0), &stranger, Operation::FetchTemplates).is_ok());
+    let liar = peer(3);
+    trust.observe(at(0), liar, Evidence::WrongCid);
+    assert_eq!(trust.release(at(0), liar).unwrap().to, Standing::Probation);
+    assert_eq!(trust.score(at(0), &liar), 0.5);
+    assert_eq!(trust.observe(at(0), liar, Evidence::WrongCid).unwrap().to, Standing::Quarantined);
+    assert_eq!(trust.explain(at(0), &liar).lines.len(), 3);
+}
+
+#[test]
+fn no_more_peers_are_held_than_the_limit() {
+    let mut trust = trust();
+    let ids = (0..=HELD_MAX as u64).map(|number| {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend(number.to_be_bytes().repeat(4));
+        PeerId::from_bytes(&bytes).expect("a hash")
+    });
+    let held = ids.filter(|peer| trust.hold(at(0), *peer).is_ok()).count();
+    assert_eq!(held, HELD_MAX);
 }

@@ -13,11 +13,12 @@ use crate::{
     BundleRequest, Bundles, ChangesAnswer, ChangesQuery, ClusterStatus, CollectionSpec,
     Collections, CompactRequest, CompactResponse, Entities, ErrorBody, FetchRequest, FetchResponse,
     HistoryAnswer, HistoryQuery, ImportResponse, IngestAck, IngestRequest, KnnAnswer, KnnQuery,
-    LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins, ProvideRequest, ProvideResponse,
-    PublishRequest, PublishResponse, PublishedName, Quality, RemoveRequest, RemoveResponse,
-    Replicas, ResolveRequest, ResolvedName, ScoresAnswer, ScoresQuery, SealRequest, SealResponse,
-    Segment, SegmentPage, SegmentsQuery, Share, ShareRequest, ShareResponse, Templates,
-    TrajectoryAnswer, TrajectoryQuery, UnpinRequest, UnpinResponse,
+    LedgerView, MembershipStatus, NamedPin, NodeStatus, PeerTrust, Peers, PinRequest, Pins,
+    ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, PublishedName, Quality,
+    RemoveRequest, RemoveResponse, Replicas, ResolveRequest, ResolvedName, RevocationPublished,
+    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
+    Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery, TrustPage,
+    UnpinRequest, UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -467,6 +468,66 @@ impl Client {
     ) -> Result<BundleImported, ClientError> {
         let from = from.join(",");
         self.upload(&format!("/v1/bundles/import?from={from}&accept_gap={accept_gap}"), bundle)
+    }
+
+    /// Returns how the node judges its peers: a page of those behind `after`, by peer id.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn trust(&self, after: Option<&str>) -> Result<TrustPage, ClientError> {
+        match after {
+            Some(after) => self.get(&format!("/v1/trust?after={after}")),
+            None => self.get("/v1/trust"),
+        }
+    }
+
+    /// Returns why a peer stands where it stands.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn peer_trust(&self, peer: &str) -> Result<PeerTrust, ClientError> {
+        self.get(&format!("/v1/trust/{peer}"))
+    }
+
+    /// Quarantines a peer, until it is released.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn quarantine(&self, peer: &str) -> Result<PeerTrust, ClientError> {
+        self.post(&format!("/v1/trust/{peer}/quarantine"), &())
+    }
+
+    /// Ends a peer's quarantine, whoever began it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `revoked` when it is revoked, which nothing ends.
+    pub fn release(&self, peer: &str) -> Result<PeerTrust, ClientError> {
+        self.post(&format!("/v1/trust/{peer}/release"), &())
+    }
+
+    /// Returns who may be in the node's network, and what it knows to be revoked.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn membership(&self) -> Result<MembershipStatus, ClientError> {
+        self.get("/v1/network")
+    }
+
+    /// Publishes a revocation or withdrawal: the bytes of a file that `dunlin network` made.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `revocation_refused` when it does not count.
+    pub fn publish_revocation(
+        &self,
+        mut statement: &[u8],
+    ) -> Result<RevocationPublished, ClientError> {
+        self.upload("/v1/network/revocations", &mut statement)
     }
 
     /// Sends a file, however large.

@@ -18,6 +18,7 @@ mod archive;
 mod bundle;
 mod client;
 mod engine;
+mod membership;
 mod peers;
 mod query;
 mod status;
@@ -40,7 +41,8 @@ pub use engine::{
     RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
     ShareRequest, ShareResponse, Units,
 };
-pub use peers::{Peer, Peers, Standing};
+pub use membership::{MembershipStatus, RevocationPublished};
+pub use peers::{Peer, PeerTrust, Peers, Standing, TrustLine, TrustPage};
 pub use query::{
     AnomaliesAnswer, AnomaliesQuery, Anomaly, Change, ChangeOrder, ChangesAnswer, ChangesQuery,
     ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,

@@ -51,3 +51,48 @@ pub struct Peer {
     /// Whether it belongs to the same operator.
     pub own: bool,
 }
+
+/// One page of peers and how the node judges them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrustPage {
+    /// By peer id.
+    pub peers: Vec<PeerTrust>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// Why a peer stands where it stands.
+///
+/// The score is `(prior + earned) / (2 prior + earned + grave + slight)`, with the amounts of the lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerTrust {
+    /// Its id.
+    pub peer: String,
+    /// What it may do.
+    pub standing: Standing,
+    /// Trust score, 0 to 1.
+    pub score: f64,
+    /// What the evidence is weighed against, on each side.
+    pub prior: f64,
+    /// Whether it belongs to the same operator.
+    pub own: bool,
+    /// Whether the operator quarantined it, whatever its score.
+    pub held: bool,
+    /// Whether a connection is open now.
+    pub connected: bool,
+    /// When evidence about it last arrived, in milliseconds since the epoch; absent for a stranger.
+    pub updated_ms: Option<u64>,
+    /// What the score is made of.
+    pub lines: Vec<TrustLine>,
+}
+
+/// One part of a score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrustLine {
+    /// The sum of the formula: `earned`, `grave` or `slight`.
+    pub part: String,
+    /// What is left of it now.
+    pub amount: f64,
+    /// The evidence that it came from, counted for as long as the peer is remembered.
+    pub evidence: String,
+}

@@ -60,7 +60,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 23] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 27] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -123,6 +123,18 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 23] = [
         "protocols_connections_closed",
         "Connections closed: revoked, or of another network",
         |network| network.connections_closed,
+    ),
+    ("protocols_licenses_refused", "Licenses of peers that do not open this network", |network| {
+        network.licenses_refused
+    }),
+    ("trust_keys_revoked", "Keys revoked since the start", |network| network.keys_revoked),
+    ("protocols_revocations_rejected", "Revocations that were forged or malformed", |network| {
+        network.revocations_rejected
+    }),
+    (
+        "protocols_revocations_passed_over",
+        "Revocations passed over for want of room, to be asked for again",
+        |network| network.revocations_passed_over,
     ),
     ("protocols_records_stored", "DHT records of others taken", |network| network.records_stored),
     ("protocols_records_refused", "DHT records refused", |network| network.records_refused),

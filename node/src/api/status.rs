@@ -5,9 +5,8 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::StatusCode};
 use dunlin_client as json;
 use dunlin_protocols::{Direction, PeerView, Transport};
-use dunlin_trust::Standing;
 
-use super::{error::ApiError, segments::archive_if_readable};
+use super::{error::ApiError, segments::archive_if_readable, trust};
 use crate::daemon::{Observed, Shared};
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -107,12 +106,7 @@ fn peer_json(view: &PeerView) -> json::Peer {
         connected_s: link.map(|link| link.age.as_secs()),
         rtt_ms: link.and_then(|link| link.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
         agent: view.agent.clone(),
-        standing: match view.trust.standing {
-            Standing::Probation => json::Standing::Probation,
-            Standing::Trusted => json::Standing::Trusted,
-            Standing::Quarantined => json::Standing::Quarantined,
-            Standing::Revoked => json::Standing::Revoked,
-        },
+        standing: trust::standing(view.trust.standing),
         score: view.trust.score,
         evidence: view
             .trust

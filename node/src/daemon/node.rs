@@ -7,18 +7,20 @@ use dunlin_archive::Archive;
 use dunlin_client::ADDRESS_FILE;
 use dunlin_engine::Engine;
 use dunlin_protocols::Network;
-use dunlin_trust::Trust;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    announcer, archiver, network_config,
+    announcer, archiver,
+    holds::Holds,
+    membership, network_config,
     outside::Outside,
     placing,
     publisher::{self, Publisher},
     replication::{self, Replicas},
     responder::Responder,
     retention,
+    revocation_file::RevocationFile,
     shared::{Parts, Shared},
     shares::Shares,
     sharing::Sharing,
@@ -72,13 +74,12 @@ impl Node {
         let shares = Shares::load(&dir)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let replicas = Replicas::open(&archive, &config.archive)?;
-        let trust = dunlin_trust::Config {
-            own_peers: config.network.own_peers.iter().copied().collect(),
-            ..dunlin_trust::Config::default()
-        };
-        let trust = Trust::new(trust, trust_file.records());
-        let (network, events, running) =
-            Network::start(network_config(&config.network), identity.clone(), trust).await?;
+        let (mut trust, license) = membership::join(&dir, &config.network, trust_file.records())?;
+        let revocations = RevocationFile::open(&dir, &mut trust)?;
+        let holds = Holds::load(&dir, &mut trust)?;
+        let network = network_config(&config.network, license.clone());
+        let (network, events, running) = Network::start(network, identity.clone(), trust).await?;
+        let foreign_revocations = revocations.foreign();
         let (publisher, wishes) = publisher::Handle::new();
         let shared = Shared::new(Parts {
             config,
@@ -92,7 +93,12 @@ impl Node {
             shares,
             publisher,
             api_address,
+            license,
+            holds,
         });
+        if foreign_revocations > 0 {
+            shared.report("revocations", foreign_problem(foreign_revocations));
+        }
         let publisher = Publisher::open(Arc::clone(&shared), identity)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -112,7 +118,7 @@ impl Node {
         tasks.spawn(publisher.run(wishes, stop.clone()));
         let mut responder = JoinSet::new();
         let (idle, responder_idle) = oneshot::channel();
-        responder.spawn(Responder::new(Arc::clone(&shared), trust_file).run(
+        responder.spawn(Responder::new(Arc::clone(&shared), trust_file, revocations).run(
             events,
             stop.clone(),
             idle,
@@ -183,6 +189,14 @@ async fn join(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
         first = first.and(ended.context("a task failed while it ended").and_then(|done| done));
     }
     first
+}
+
+fn foreign_problem(records: usize) -> String {
+    format!(
+        "{records} revocations on disk were signed by authorities that the configuration does not name, \
+         and do not count; name them again in `network.authorities`, or have the present ones revoke \
+         those keys"
+    )
 }
 
 /// Who listens, and how to make it listen elsewhere.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dunlin_archive::{Pin, ReadError, bitswap::BATCH_BYTES_MAX};
 use dunlin_protocols::{
-    Audience, BlocksReply, Event, Found, PeerId, Query, SegmentsReply,
+    Audience, BlocksReply, Event, Found, PeerId, Query, RevocationsKept, SegmentsReply,
     messages::{
         RESPONSE_BYTES_MAX, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse,
     },
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     exchanges::{Exchanges, Wish},
     publish_address, replication,
+    revocation_file::RevocationFile,
     shared::Shared,
     trust_file::TrustFile,
 };
@@ -44,6 +45,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub(super) struct Responder {
     shared: Arc<Shared>,
     trust_file: TrustFile,
+    revocations: RevocationFile,
     addresses: Vec<String>,
     work: JoinSet<Done>,
     exchanges: Exchanges,
@@ -60,10 +62,15 @@ enum Done {
 }
 
 impl Responder {
-    pub(super) fn new(shared: Arc<Shared>, trust_file: TrustFile) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        trust_file: TrustFile,
+        revocations: RevocationFile,
+    ) -> Self {
         Self {
             shared,
             trust_file,
+            revocations,
             addresses: Vec::new(),
             work: JoinSet::new(),
             exchanges: Exchanges::default(),
@@ -88,7 +95,10 @@ impl Responder {
                 biased;
                 () = stop.cancelled() => break,
                 Some(done) = self.work.join_next() => self.on_done(done?),
-                _ = judging.tick() => self.judge_again(),
+                _ = judging.tick() => {
+                    shared.check_membership().await;
+                    self.judge_again();
+                }
                 () = shared.arrived.notified() => self.judge_again(),
                 () = shared.curious.notified() => self.ask_all_peers().await,
                 event = events.recv() => match event {
@@ -104,8 +114,12 @@ impl Responder {
         }
         drop(idle);
         while let Some(event) = events.recv().await {
-            if let Event::TrustChanged { changed, forgotten } = event {
-                self.keep_trust(changed, &forgotten);
+            match event {
+                Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
+                Event::RevocationsChecked { records, is_everything, reply } => {
+                    self.keep_revocations(records, is_everything, reply);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -161,7 +175,27 @@ impl Responder {
                 self.exchange_templates(peer, Some(announcement.collection));
             }
             Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
+            Event::RevocationsChecked { records, is_everything, reply } => {
+                self.keep_revocations(records, is_everything, reply);
+            }
             _ => {}
+        }
+    }
+
+    /// Writes revocations down, and only then lets them count.
+    fn keep_revocations(
+        &mut self,
+        records: Vec<Vec<u8>>,
+        is_everything: bool,
+        reply: RevocationsKept,
+    ) {
+        let (file, dir) = (&mut self.revocations, &self.shared.dir);
+        match block_in_place(|| file.keep(dir, records, is_everything)) {
+            Ok(()) => {
+                reply.kept();
+                tracing::debug!("revocations were written down");
+            }
+            Err(cause) => self.shared.report("revocations", format!("{cause:#}")),
         }
     }
 

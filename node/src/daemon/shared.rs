@@ -10,12 +10,13 @@ use std::{
 use dunlin_archive::{Archive, Object, ReadError};
 use dunlin_engine::Engine;
 use dunlin_protocols::{Handle, PeerId};
+use dunlin_trust::Endorsements;
 use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    bundles::BundleCounters, clock, outside::Outside, publisher, replication::Replicas,
-    shares::Shares, sharing::Sharing,
+    bundles::BundleCounters, clock, holds::Holds, outside::Outside, publisher,
+    replication::Replicas, shares::Shares, sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
 
@@ -60,6 +61,10 @@ pub(crate) struct Shared {
     /// Held by who makes or takes in a bundle: one at a time.
     pub(crate) bundles: Mutex<()>,
     pub(crate) api_address: SocketAddr,
+    /// What lets the node into a closed network.
+    pub(super) license: Option<Endorsements>,
+    /// Whom the operator quarantined.
+    pub(crate) holds: Holds,
     /// What the gateway did.
     pub(crate) gateway: gateway::Counters,
     /// What became of bundles.
@@ -97,6 +102,8 @@ pub(super) struct Parts {
     pub(super) shares: Shares,
     pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
+    pub(super) license: Option<Endorsements>,
+    pub(super) holds: Holds,
 }
 
 impl Shared {
@@ -113,6 +120,8 @@ impl Shared {
             shares,
             publisher,
             api_address,
+            license,
+            holds,
         } = parts;
         let permits = Arc::new(Semaphore::new(config.engine.requests_max.get()));
         Arc::new(Self {
@@ -134,6 +143,8 @@ impl Shared {
             curious: Notify::new(),
             bundles: Mutex::new(()),
             api_address,
+            license,
+            holds,
             gateway: gateway::Counters::default(),
             bundle_counters: BundleCounters::default(),
             permits,

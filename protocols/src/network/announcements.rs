@@ -65,6 +65,8 @@ impl Actor {
                     announcement,
                 },
             )
+        } else if message.topic == self.config.network.revocations_topic().hash() {
+            self.on_revocation_gossip(propagation_source, &message)
         } else {
             self.judge_message(
                 propagation_source,

@@ -44,6 +44,7 @@ pub(super) enum Exchange {
     Segments,
     Templates,
     Replicas,
+    Membership,
 }
 
 /// The requests that were taken on. They are no more than [`Admission`](crate::requests::Admission)
@@ -62,6 +63,11 @@ struct Holding {
 impl Held {
     fn take_on(&mut self, slot: Slot, peer: PeerId) {
         self.0.insert(slot, Holding { peer, is_answered: false, is_closed: false });
+    }
+
+    /// As [`Self::take_on`], for a request that is answered at once.
+    pub(super) fn take_on_answered(&mut self, slot: Slot, peer: PeerId) {
+        self.0.insert(slot, Holding { peer, is_answered: true, is_closed: false });
     }
 
     /// Notes a change of a request that is held; returns its peer when its place is free now.
@@ -278,13 +284,13 @@ impl Actor {
     }
 
     /// A peer sent something that is no request; its stream ends without an answer.
-    fn on_damaged(&mut self, peer: PeerId) {
+    pub(super) fn on_damaged(&mut self, peer: PeerId) {
         self.counters.violations += 1;
         self.observe(peer, Evidence::ProtocolViolation);
     }
 
     /// The stream of a request has ended, with or without an answer.
-    fn on_closed(&mut self, slot: Slot) {
+    pub(super) fn on_closed(&mut self, slot: Slot) {
         if let Some(peer) = self.held.note(slot, |holding| holding.is_closed = true) {
             self.admission.done(&peer);
         }
@@ -363,7 +369,7 @@ impl Actor {
         self.swarm.behaviour_mut().replicas.send_response(channel, response).ok();
     }
 
-    fn on_failed_ask(&mut self, peer: PeerId, blame: Blame) {
+    pub(super) fn on_failed_ask(&mut self, peer: PeerId, blame: Blame) {
         match blame {
             Blame::None => self.counters.failures += 1,
             Blame::Timeout => {

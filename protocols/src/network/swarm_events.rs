@@ -16,7 +16,7 @@ use crate::{
     Event, Reach, bitswap,
     config::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX},
     discovery::DIALS_PER_ROUND_MAX,
-    peers::Kinship,
+    peers::{Identity, Kinship},
     provider_store::ProviderStore,
 };
 
@@ -36,13 +36,19 @@ impl Actor {
                     return self.close(peer_id);
                 }
                 self.peers.connect(peer_id, connection_id, endpoint, Instant::now());
-                if self.trust.may(unix_now(), &peer_id, Operation::FetchSegments).is_err() {
+                self.open_if_licensed(peer_id, connection_id);
+                // One without a license may present it yet; until then, nothing that it wants is here.
+                if !Operation::FetchSegments.admits(self.trust.standing(unix_now(), &peer_id)) {
                     self.swarm.behaviour_mut().bitswap.mute(peer_id);
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
-                let was_last = self.peers.disconnect(&peer_id, connection_id);
-                was_last.then(|| self.tell(Event::PeerDisconnected(peer_id)));
+                if let Some(kinship) = self.peers.disconnect(&peer_id, connection_id) {
+                    self.on_member_gone(&peer_id);
+                    if kinship == Some(Kinship::Ours) {
+                        self.tell(Event::PeerDisconnected(peer_id));
+                    }
+                }
                 if self.peers.ids().next().is_none() {
                     self.discovery.on_alone(Instant::now());
                 }
@@ -80,6 +86,7 @@ impl Actor {
             BehaviourEvent::Segments(event) => self.on_segments_event(event),
             BehaviourEvent::Templates(event) => self.on_templates_event(event),
             BehaviourEvent::Replicas(event) => self.on_replicas_event(event),
+            BehaviourEvent::Membership(event) => self.on_membership_event(event),
             _ => {}
         }
     }
@@ -90,34 +97,35 @@ impl Actor {
         // A node of IPFS is welcome to exchange blocks.
         let is_foreign = !info.protocol_version.starts_with("/dunlin/")
             && info.protocols.iter().any(bitswap::is_protocol);
-        if !is_ours && !is_foreign {
+        if !is_ours && (!is_foreign || self.is_closed_network()) {
             return self.close(peer);
         }
         let reach = self.config.reach;
         let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, reach));
-        let addresses: Vec<_> = addresses.take(ADDRESSES_PER_PEER_MAX).cloned().collect();
-        let kinship = if is_ours { Kinship::Ours } else { Kinship::Foreign };
-        let is_new = self.peers.identify(&peer, kinship, &info.agent_version, addresses.clone());
-        // A peer that is not heard may be connected, but nobody is sent its way.
-        if self.trust.may(unix_now(), &peer, Operation::AcceptAnnouncement).is_err() {
-            return;
-        }
-        self.keep_addresses(peer, addresses, info);
-        if is_ours {
-            self.swarm.behaviour_mut().bitswap.on_kin(peer);
-        }
-        if is_new && is_ours {
-            self.discovery.on_new_contact(Instant::now(), self.peers.ids().count());
-            self.tell(Event::PeerConnected(peer));
+        let identity = Identity {
+            kinship: if is_ours { Kinship::Ours } else { Kinship::Foreign },
+            agent: Identity::agent(&info.agent_version),
+            addresses: addresses.take(ADDRESSES_PER_PEER_MAX).cloned().collect(),
+            is_dht_server: info.protocols.contains(&self.config.kad_protocol()),
+        };
+        let is_new = self.peers.identify(&peer, identity);
+        self.keep_addresses(peer);
+        if is_ours && is_new {
+            self.introduce(peer);
+            self.welcome(peer);
         }
     }
 
-    /// Keeps what a peer told about where it is. The DHT tells others of those that serve it.
-    fn keep_addresses(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, info: &identify::Info) {
-        let is_server = info.protocols.contains(&self.config.kad_protocol());
+    /// Keeps what a peer told about where it is. The DHT tells others of those that serve it. A peer that is not
+    /// heard may be connected, but nobody is sent its way.
+    pub(super) fn keep_addresses(&mut self, peer: PeerId) {
+        if self.trust.may(unix_now(), &peer, Operation::AcceptAnnouncement).is_err() {
+            return;
+        }
+        let (addresses, is_dht_server) = self.peers.addresses(&peer);
         for address in addresses {
             self.swarm.add_peer_address(peer, address.clone());
-            if is_server {
+            if is_dht_server {
                 self.swarm.behaviour_mut().kad.add_address(&peer, address);
             }
         }

@@ -43,6 +43,11 @@ pub(crate) trait Shell: Send + 'static {
         None
     }
 
+    /// Writes revocations down; says whether they are on disk.
+    fn keeps(&mut self, _: Vec<Vec<u8>>) -> bool {
+        true
+    }
+
     /// What strangers may have.
     fn public_blocks(&mut self, queries: Vec<Query>) -> Vec<Found> {
         vec![Found::Absent; queries.len()]
@@ -156,15 +161,19 @@ pub(crate) fn local() -> Config {
 
 impl Node {
     /// Starts the node with this number, whose own peers are those with the numbers `own`.
-    pub(crate) async fn start(
-        number: u8,
-        config: Config,
-        own: &[u8],
-        mut shell: impl Shell,
-    ) -> Self {
+    pub(crate) async fn start(number: u8, config: Config, own: &[u8], shell: impl Shell) -> Self {
         let own_peers: BTreeSet<_> = own.iter().map(|number| peer(*number)).collect();
         let trust = dunlin_trust::Config { own_peers, ..dunlin_trust::Config::default() };
-        let trust = Trust::new(trust, Vec::new());
+        Self::start_trusting(number, config, Trust::new(trust, Vec::new()), shell).await
+    }
+
+    /// Starts the node with this number, which judges its peers by `trust`.
+    pub(crate) async fn start_trusting(
+        number: u8,
+        config: Config,
+        trust: Trust,
+        mut shell: impl Shell,
+    ) -> Self {
         let (handle, mut events, network) =
             Network::start(config, key(number), trust).await.unwrap();
         let (tell, mut news) = mpsc::channel(1024);
@@ -195,6 +204,11 @@ impl Node {
                     Event::TemplatesRequested { request, reply, .. } => {
                         if let Some(answer) = shell.templates(request) {
                             reply.send(answer);
+                        }
+                    }
+                    Event::RevocationsChecked { records, reply, .. } => {
+                        if shell.keeps(records) {
+                            reply.kept();
                         }
                     }
                     // A test that has ended wants no news.

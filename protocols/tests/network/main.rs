@@ -12,6 +12,7 @@ mod flood;
 mod gossip;
 mod hostile;
 mod limits;
+mod membership;
 mod naming;
 mod replicas;
 mod transports;

@@ -81,8 +81,9 @@ pub(crate) struct Stranger {
     swarm: Swarm<Behaviour>,
 }
 
-/// Topic of announcements of segments in the network of these tests.
+/// Topics in the network of these tests.
 pub(crate) const SEGMENTS_TOPIC: &str = "/dunlin/test/segments/1";
+pub(crate) const REVOCATIONS_TOPIC: &str = "/dunlin/test/revocations/1";
 
 impl Stranger {
     /// Makes a stranger with a key, who says that it is of the tests' network.
@@ -90,7 +91,9 @@ impl Stranger {
         let identify = identify::Config::new("/dunlin/test/1".to_owned(), keypair.public());
         let author = gossipsub::MessageAuthenticity::Signed(keypair.clone());
         let mut gossip = gossipsub::Behaviour::new(author, gossipsub::Config::default()).unwrap();
-        gossip.subscribe(&gossipsub::IdentTopic::new(SEGMENTS_TOPIC)).unwrap();
+        for topic in [SEGMENTS_TOPIC, REVOCATIONS_TOPIC] {
+            gossip.subscribe(&gossipsub::IdentTopic::new(topic)).unwrap();
+        }
         let protocols = [SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL]
             .map(|name| (StreamProtocol::new(name), ProtocolSupport::Full));
         let settings = request_response::Config::default();
@@ -137,7 +140,12 @@ impl Stranger {
 
     /// Publishes bytes as an announcement of segments, as soon as somebody listens.
     pub(crate) async fn publish(&mut self, bytes: Vec<u8>) {
-        let topic = gossipsub::IdentTopic::new(SEGMENTS_TOPIC);
+        self.publish_on(SEGMENTS_TOPIC, bytes).await;
+    }
+
+    /// Publishes bytes on a topic, as soon as somebody listens.
+    pub(crate) async fn publish_on(&mut self, topic: &str, bytes: Vec<u8>) {
+        let topic = gossipsub::IdentTopic::new(topic);
         while self.swarm.behaviour_mut().gossip.publish(topic.clone(), bytes.clone()).is_err() {
             self.until(|event| {
                 let subscribed = matches!(
