@@ -1,5 +1,7 @@
 //! The one judge: records of peers, the gate, and what must be persisted.
 
+mod second_hand;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
@@ -8,6 +10,7 @@ use crate::authorities::Endorsements;
 use crate::config::Config;
 use crate::evidence::{Evidence, Tally};
 use crate::explanation::{self, Explanation};
+use crate::hearsay::Hearsay;
 use crate::license::{License, LicenseError};
 use crate::operation::{Operation, Refusal};
 use crate::record::Record;
@@ -40,6 +43,8 @@ pub struct Trust {
     revocations: Revocations,
     /// Who presented a license, and when it ends.
     licensed: BTreeMap<PeerId, License>,
+    /// What trusted peers report about others. Not persisted: all that it does is to withhold trust.
+    hearsay: Hearsay,
 }
 
 impl Trust {
@@ -64,6 +69,7 @@ impl Trust {
         let mut trust = Self {
             revocations: Revocations::new(config.authorities.clone()),
             licensed: BTreeMap::new(),
+            hearsay: Hearsay::default(),
             config,
             records,
             dirty: BTreeSet::new(),
@@ -81,14 +87,14 @@ impl Trust {
     /// Evidence dated before what is already known counts as simultaneous with it: it is weighed in
     /// full and nothing decays. Evidence about a stranger is dropped (and counted) when every
     /// record is one that must not be forgotten; such a stranger stands as quarantined. Evidence about a
-    /// revoked peer changes nothing.
+    /// revoked peer changes nothing. What others report has no part in the change that is returned.
     pub fn observe(
         &mut self,
         now: UnixMillis,
         peer: PeerId,
         evidence: Evidence,
     ) -> Option<StandingChange> {
-        let from = self.standing(now, &peer);
+        let from = self.first_hand_standing(now, &peer);
         if self.revocations.is_revoked(&peer) {
             return None;
         }
@@ -129,6 +135,7 @@ impl Trust {
         let new = self.revocations.apply(pending).len();
         if new > 0 {
             self.licensed.retain(|peer, _| !self.revocations.is_revoked(peer));
+            self.hearsay.forget(|peer| self.revocations.is_revoked(peer));
             // Nothing that it did or does matters any more.
             let gone: Vec<_> = self
                 .records
@@ -225,9 +232,8 @@ impl Trust {
         Ok(())
     }
 
-    /// Returns where `peer` stands at `now`.
-    #[must_use]
-    pub fn standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
+    /// Returns where `peer` stands at `now` by what this node saw itself, or saw proven.
+    fn first_hand_standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
         if self.revocations.is_revoked(peer) {
             return Standing::Revoked;
         }
@@ -248,11 +254,13 @@ impl Trust {
         if self.revocations.is_revoked(peer) {
             return 0.0;
         }
-        match self.records.get(peer) {
-            Some(record) if record.revoked => 0.0,
-            Some(record) => self.score_of(now, record),
-            None => Sums::default().score(&self.config.weights),
-        }
+        let sums = match self.records.get(peer) {
+            Some(record) if record.revoked => return 0.0,
+            Some(record) => self.sums_at(now, record),
+            None => Sums::default(),
+        };
+        let hearsay = self.hearsay_about(now, peer);
+        sums.with_hearsay(hearsay, &self.config.weights).score(&self.config.weights)
     }
 
     /// Takes a peer's score apart.
@@ -267,7 +275,10 @@ impl Trust {
             standing: self.standing(now, peer),
             score: self.score(now, peer),
             updated: record.map(|record| record.updated),
-            lines: explanation::lines(&sums, &tally),
+            lines: explanation::lines(&sums, &tally)
+                .into_iter()
+                .chain(self.hearsay_line(now, peer))
+                .collect(),
         }
     }
 
@@ -344,7 +355,7 @@ impl Trust {
         let mut quarantined: Vec<_> = self
             .records
             .values()
-            .filter(|record| self.standing(now, record.peer()) == Standing::Quarantined)
+            .filter(|record| self.first_hand_standing(now, record.peer()) == Standing::Quarantined)
             .filter(|record| !self.is_own(record.peer()) && Some(record.peer()) != newest)
             .map(|record| (self.sums_at(now, record).grave, record.updated, *record.peer()))
             .collect();
@@ -388,6 +399,7 @@ impl Trust {
     }
 
     fn is_forgettable(&self, now: UnixMillis, record: &Record) -> bool {
-        self.standing(now, record.peer()) > Standing::Quarantined && !self.is_own(record.peer())
+        self.first_hand_standing(now, record.peer()) > Standing::Quarantined
+            && !self.is_own(record.peer())
     }
 }
