@@ -40,6 +40,7 @@ mod operation;
 mod peer_bytes;
 mod proof;
 mod record;
+pub mod recovery;
 mod report;
 mod revocation;
 mod revocations;

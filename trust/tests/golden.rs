@@ -1,8 +1,9 @@
-//! The bytes of licenses, revocations, reports and proofs: a change here is a change of format.
+//! The bytes of licenses, revocations, reports, proofs and statements about segments: a change here is a change of format.
 
 use dunlin_trust::{
     Authorities, Claim, Endorsements, License, Passed, Proof, Report, Revocations, Served,
-    UnixMillis, Withdrawal,
+    Standing, UnixMillis, Withdrawal,
+    recovery::{Attestation, Conflicts, Decision, Series, Version},
 };
 use dunlin_wire::{
     block::{Codec, cid_of},
@@ -81,3 +82,21 @@ const REPORT_AND_PROOFS: [&str; 3] = [
     "7d2983456639eff38a589ebe03badcbfc808bcfc99a7f7f7200e005259630d0d",
 ];
 const EQUIVOCATION: &str = "a16c65717569766f636174696f6ea36566697273744101667365636f6e6441026c7061796c6f61645f7479706566612074797065";
+
+#[test]
+fn an_attestation_and_a_decision() {
+    let (one, other) = (cid_of(Codec::DagCbor, b"one"), cid_of(Codec::DagCbor, b"other"));
+    let attestation = envelope::sign(&key(1), Attestation::new(vec![one, other])).unwrap();
+    let decision = Decision::new(one, other, UnixMillis(1_000));
+    let decision = envelope::sign(&key(1), decision).unwrap();
+    let mut conflicts = Conflicts::default();
+    let series = Series { collection: "servers".into(), entity: "web-1".into() };
+    let mut version = Version::new(one, -5, 10);
+    version.attest(key(3).public().to_peer_id(), |_| Standing::Probation);
+    conflicts.land(&series, &version, &[Version::new(other, 0, 20)]);
+    let record = conflicts.next_dirty().unwrap();
+    let hashes = [attestation.bytes, decision.bytes, record].map(|bytes| sha256(&bytes));
+    assert_eq!(hashes, RECOVERY);
+}
+
+const RECOVERY: [&str; 3] = ["", "", ""];
