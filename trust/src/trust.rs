@@ -172,9 +172,28 @@ impl Trust {
         peer: PeerId,
         endorsements: &Endorsements,
     ) -> Result<(), LicenseError> {
+        if self.config.authorities.is_none() {
+            return Ok(());
+        }
+        let (license, signers) = endorsements.open().map_err(LicenseError::from)?;
+        self.present_opened_license(now, peer, license, &signers)
+    }
+
+    /// As [`Self::present_license`], of endorsements that [`Endorsements::open`] opened.
+    ///
+    /// # Errors
+    ///
+    /// Says why it does not open the network.
+    pub fn present_opened_license(
+        &mut self,
+        now: UnixMillis,
+        peer: PeerId,
+        license: License,
+        signers: &[PeerId],
+    ) -> Result<(), LicenseError> {
         let Some(authorities) = &self.config.authorities else { return Ok(()) };
         let is_revoked = |signer: &PeerId| self.revocations.is_revoked(signer);
-        let license = authorities.license(endorsements, &peer, now, is_revoked)?;
+        let license = authorities.check(license, signers, (&peer, now), is_revoked)?;
         if self.licensed.len() >= LICENSED_MAX {
             self.licensed.retain(|_, license| !license.has_expired(now));
         }
