@@ -4,6 +4,7 @@ mod archive;
 mod bench;
 mod bundle;
 mod keys;
+mod sim;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -18,6 +19,7 @@ pub(crate) use self::{
     bench::{BenchArgs, BenchCommand, BenchData},
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
+    sim::SimArgs,
 };
 use crate::{
     config::{ListenOn, Serve},
@@ -590,6 +592,8 @@ pub(crate) enum TestnetCommand {
         #[arg(long)]
         purge: bool,
     },
+    /// Simulate a network under faults: the nodes' decisions in virtual time, no processes.
+    Sim(SimArgs),
     /// Run a peer that serves one block with a flipped byte, for tests of verification.
     #[command(hide = true)]
     Liar {
