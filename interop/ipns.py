@@ -14,6 +14,7 @@ import json
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,7 @@ class Names:
         self.cell("the number rises over a restart, and Kubo sees the new root", self.restart)
         self.cell("we resolve Kubo's name over the DHT", self.resolve_theirs)
         self.cell("we see Kubo's newer record", self.resolve_newer)
+        self.cell("Kubo fetches the catalog of sealed copies whole, and reads nothing", self.sealed)
 
     def nothing(self):
         self.segments = self.ours.make_segments(2 * SEGMENTS)
@@ -158,6 +160,35 @@ class Names:
     def resolve_newer(self):
         resolved = self.we_resolve(self.kubo_publishes(b"what Kubo says later"))
         return f"number {resolved['sequence']}"
+
+
+    def sealed(self):
+        self.ours.ask("POST", "/v1/collections/interop/share", {"share": "sealed"})
+        count = len(self.segments)
+        catalog = run.until("the copies", lambda: self.sealed_catalog(count))
+        # Over bitswap from the connected peer: Kubo finds it as a provider of this CID.
+        self.ours.ask("POST", "/v1/segments/provide", {"cids": [catalog]})
+        self.kubo.ask("pin/add", arg=catalog, recursive="true", timeout=f"{run.CELL_S}s")
+        cids = [json.loads(line)["Ref"] for line in self.kubo.ask(
+            "refs", arg=catalog, recursive="true", unique="true").splitlines()]
+        if len(cids) < count:
+            raise run.Failed(f"{len(cids)} blocks under the catalog for {count} segments")
+        blocks = [self.kubo.get(cid) for cid in [catalog, *cids]]
+        for secret in [b"entity-", b"interop", *(self.plain_mean(cid) for cid in self.segments)]:
+            if any(secret in block for block in blocks):
+                raise run.Failed(f"{secret!r} is there to be read")
+        return f"{len(cids)} blocks"
+
+    def sealed_catalog(self, count):
+        collections = self.ours.ask("GET", "/v1/archive")["sealed"]
+        return next((one["root"] for one in collections if one["copies"] >= count), None)
+
+    def plain_mean(self, cid):
+        """A segment's mean, as it stands in the plain block."""
+        mean = struct.pack("<2f", *self.ours.ask("GET", f"/v1/segments/{cid}")["mean"])
+        if mean not in self.ours.block(cid):
+            raise run.Failed("the test looks for what is not even in the plain segment")
+        return mean
 
 
 def base64_of(text):

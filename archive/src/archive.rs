@@ -13,6 +13,7 @@ mod publishing;
 mod put;
 mod read;
 mod retain;
+pub(crate) mod stored;
 pub(crate) mod tables;
 pub(crate) mod writer;
 

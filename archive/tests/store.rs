@@ -316,3 +316,91 @@ fn a_batch_that_does_not_fit_is_not_in_the_catalog_either() {
     assert_eq!((archive.catalog(&own).unwrap(), archive.stats().unwrap()), before);
     assert_eq!(archive.position().unwrap(), Some(1));
 }
+
+/// A block of so many bytes, which repeat nowhere.
+fn large(number: u64, bytes: usize) -> Block {
+    let words = (0..bytes as u64 / 8 + 1)
+        .map(|word| ((number << 40) + word).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let mut content: Vec<u8> = words.flatten().collect();
+    content.truncate(bytes);
+    Block::new(Codec::Raw, content)
+}
+
+#[test]
+fn blocks_of_every_size_come_back_leave_and_are_counted() {
+    let fixture = Fixture::new();
+    let archive = fixture.open();
+    let pin = Pin::own("servers");
+    let piece = 32 * 1024 - 128;
+    let around = |bytes: usize| [bytes - 1, bytes, bytes + 1];
+    let sizes: Vec<usize> = [0, 1]
+        .into_iter()
+        .chain([1, 2, 3, 33].into_iter().flat_map(|n| around(n * piece)))
+        .collect();
+    let blocks: Vec<Block> = sizes.iter().map(|bytes| large(1, *bytes)).collect();
+    for block in &blocks {
+        archive.put(&[Object::leaf(pin.clone(), block.clone())], None).unwrap();
+    }
+    let bytes = sizes.iter().sum::<usize>() as u64;
+    let full = Stats { blocks: sizes.len() as u64, bytes };
+    assert_eq!(archive.stats().unwrap(), full);
+    drop(archive);
+    let archive = fixture.open();
+    assert_eq!(archive.usage("own/").unwrap()[&pin].bytes, bytes);
+    for (block, size) in blocks.iter().zip(&sizes) {
+        assert_eq!(archive.get(block.cid()).unwrap().as_deref(), Some(block.bytes()));
+        assert_eq!(archive.held(&pin, block.cid()).unwrap().unwrap().bytes, *size as u64);
+    }
+    for (gone, block) in (1..).zip(&blocks) {
+        archive.unpin_root(&pin, block.cid()).unwrap();
+        assert_eq!(archive.get(block.cid()).unwrap(), None);
+        assert_eq!(archive.stats().unwrap().blocks, full.blocks - gone);
+    }
+    assert_eq!(archive.stats().unwrap(), Stats::default());
+}
+
+#[test]
+fn a_block_of_a_mebibyte_takes_little_more_room_than_that() {
+    let fixture = Fixture::new();
+    let archive = fixture.open();
+    let blocks = (0..32).map(|number| Object::leaf(Pin::own("servers"), large(number, 1 << 20)));
+    archive.put(&blocks.collect::<Vec<_>>(), None).unwrap();
+    drop(archive);
+    let mib = fs::metadata(fixture.path()).unwrap().len() >> 20;
+    assert!((32..=40).contains(&mib), "{mib} MiB");
+}
+
+#[test]
+fn a_file_of_the_first_format_opens_and_one_of_a_newer_format_is_refused() {
+    const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    const BLOCKS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("blocks");
+    const PIECES: redb::TableDefinition<'_, (&[u8], u16), &[u8]> =
+        redb::TableDefinition::new("pieces");
+    let fixture = Fixture::new();
+    let block = large(1, 100_000);
+    let object = Object::leaf(Pin::own("servers"), block.clone());
+    fixture.open().put(std::slice::from_ref(&object), Some(1)).unwrap();
+    let rewrite = |format: u64| {
+        let database = redb::Database::open(fixture.path()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", format).unwrap();
+        // In the first format the row has all of it, and there are no pieces.
+        let key = block.cid().to_bytes();
+        transaction.open_table(BLOCKS).unwrap().insert(key.as_slice(), block.bytes()).unwrap();
+        transaction.delete_table(PIECES).unwrap();
+        transaction.commit().unwrap();
+    };
+    rewrite(1);
+    let archive = fixture.open();
+    assert_eq!(archive.get(block.cid()).unwrap().as_deref(), Some(block.bytes()));
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 1, bytes: 100_000 });
+    // Putting it again changes nothing, and it leaves as a whole.
+    archive.put(&[object], None).unwrap();
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 1, bytes: 100_000 });
+    archive.unpin(&Pin::own("servers")).unwrap();
+    assert_eq!(archive.stats().unwrap(), Stats::default());
+    drop(archive);
+    rewrite(3);
+    let refused = Archive::open(&fixture.path(), Config::default()).unwrap_err();
+    assert!(matches!(refused, OpenError::Format { found: 3, known: 2, .. }), "{refused}");
+}

@@ -65,6 +65,11 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// List the peers that the node is connected to or remembers.
     Peers,
+    /// Look for what is wrong with the node or its surroundings, and say what to do.
+    ///
+    /// It looks at the data folder, the configuration, keys, clock, disk, ports, bootstrap nodes and multicast,
+    /// and asks the node when it runs. It changes nothing. The exit code is 1 when something is broken.
+    Doctor,
     /// List or create collections, and say what of them may leave.
     #[command(subcommand)]
     Collections(CollectionsCommand),

@@ -2,6 +2,7 @@
 
 mod archive;
 mod bundle;
+mod doctor;
 mod ingest;
 mod keys;
 mod local;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bootstrap(args) => return daemon::bootstrap(&dir, args),
         Command::Ingest(args) => return ingest::ingest(&dir, &args, out),
         Command::Status(args) => local::status(&client()?, &args, out)?,
+        Command::Doctor => return doctor::doctor(&dir, out),
         Command::Peers => local::peers(&client()?, out)?,
         Command::Collections(command) => local::collections(&client()?, command, out)?,
         Command::Segments(command) => return segments::segments(&client()?, command, out),

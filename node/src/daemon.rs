@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::node::Node;
 pub(crate) use self::{
-    bundles::{BundleWish, ImportError, ImportWish, MakeError, Since},
+    bundles::{BundleCounters, BundleWish, ImportError, ImportWish, MakeError, Since},
     clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 /// Exit code of a command that was interrupted, as shells expect it.
 pub(crate) const EXIT_CODE: u8 = 130;
 
@@ -18,11 +20,16 @@ impl Interrupt {
         let flag = Arc::new(AtomicBool::new(false));
         let raised = Arc::clone(&flag);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Before this returns: whoever is interrupted from then on must not die with work half done.
+        let mut signals = {
+            let _context = runtime.enter();
+            Signals::listen()?
+        };
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             runtime.block_on(async {
-                wait().await;
+                signals.next().await;
                 raised.store(true, Ordering::Relaxed);
-                wait().await;
+                signals.next().await;
                 std::process::exit(EXIT_CODE.into());
             });
         })?;
@@ -41,14 +48,30 @@ impl Interrupt {
 ///
 /// Safe: a signal that arrives later is seen by the next call.
 pub(crate) async fn wait() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    match Signals::listen() {
+        Ok(mut signals) => signals.next().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Ctrl-C and SIGTERM, from the moment on at which this was made.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::data_dir::{DataDir, DataDirError};
 
 /// The file.
-const FILE: &str = "sealing.keys";
+pub(crate) const FILE: &str = "sealing.keys";
 
 /// Held by whoever changes the file.
 const LOCK_FILE: &str = "sealing.keys.lock";

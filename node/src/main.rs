@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod daemon;
 mod data_dir;
+mod doctor;
 mod gateway;
 mod input;
 mod interrupt;

@@ -63,7 +63,12 @@ fn a_malformed_observation_refuses_its_batch_and_nothing_else() {
     let endless = Observation { vector: vec![f32::INFINITY, 0.0], ..good(3) };
     let nameless = Observation { entity: String::new(), ..good(3) };
     let long = Observation { entity: "x".repeat(10_000), ..good(3) };
-    for bad in [wrong_dim, endless, nameless, long] {
+    let empty = Observation { vector: Vec::new(), ..good(3) };
+    let bomb = |pairs: usize, bytes: usize| Observation {
+        metadata: Some((0..pairs).map(|i| (i.to_string(), "x".repeat(bytes))).collect()),
+        ..good(3)
+    };
+    for bad in [wrong_dim, endless, nameless, long, empty, bomb(1_000, 0), bomb(1, 1 << 20)] {
         let batch = IngestRequest { observations: vec![good(2), bad] };
         let error = client.ingest("pairs", &batch).unwrap_err();
         assert!(error.is_refusal("bad_observation") || error.is_refusal("bad_json"), "{error:?}");

@@ -4,13 +4,20 @@
 
 mod common;
 
-use std::{fs, io::Read, path::Path, process::Stdio, time::Instant};
+use std::{
+    fs,
+    io::{Read, Write},
+    path::Path,
+    process::{Child, Stdio},
+    time::Instant,
+};
 
-use common::{Node, complaint, peers::init, stdout};
+use common::{Node, complaint, eventually, peers::init, stdout};
 use dunlin_archive::{Archive, Config, Object, Pin};
 use dunlin_client::{BundleImported, BundleMade};
 use dunlin_engine::Segment;
 use dunlin_wire::block::{Block, Codec};
+use rustix::process::{Pid, Signal};
 
 /// Payload of the bundle, in MiB; 1 GiB with `DUNLIN_SLOW_TESTS` set.
 const MIB: u64 = 160;
@@ -88,6 +95,65 @@ fn an_export_that_ends_early_leaves_no_file_and_loses_nothing() {
     assert!(fs::read(&file).unwrap().starts_with(&little));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no unfinished file is left");
     assert_eq!(sender.client().bundles().unwrap().sent.unwrap().sequence, 1);
+}
+
+#[test]
+fn ctrl_c_ends_an_import_and_an_export_and_loses_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (from, to) = (temp.path().join("sender"), temp.path().join("receiver"));
+    let sender_id = init(&from, "island-0");
+    // Far more than what waits between the node and the reader of standard output.
+    archive(&from, 24);
+    let sender = Node::start(&from);
+    let file = temp.path().join("whole.car");
+    stdout(sender.command(&["bundle", "export", "-o"]).arg(&file));
+    let bundle = fs::read(&file).unwrap();
+    let interrupt = |child: &Child| {
+        rustix::process::kill_process(Pid::from_child(child), Signal::INT).unwrap();
+    };
+
+    // Somebody reads an export no further than this.
+    let mut command = sender.command(&["bundle", "export", "--again", "1", "-o", "-"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    interrupt(&child);
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+    assert!(rest.len() + (1 << 20) < bundle.len(), "it went on to its end");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("--again 1"), "{ended:?}");
+
+    // An import gets half of its bundle, and a little more after it was told to end.
+    init(&to, "island-0");
+    let receiver = Node::start(&to);
+    let mut command = receiver.command(&["bundle", "import", "--from", &sender_id, "-"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&bundle[..bundle.len() / 2]).unwrap();
+    interrupt(&child);
+    // It takes a moment to be heard of; whoever has ended reads no more.
+    eventually("the import ends", || {
+        input.write_all(&bundle[..1]).ok();
+        child.try_wait().unwrap()
+    });
+    drop(input);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+    assert!(receiver.client().bundles().unwrap().received.is_empty());
+    stdout(receiver.command(&["bundle", "import", "--from", &sender_id]).arg(&file));
+    assert_eq!(receiver.client().bundles().unwrap().received.len(), 1);
+    let counted = |node: &Node, what: &str| node.metric(&format!("dunlin_bundles_{what}_total"));
+    eventually("the node sees that nobody reads any more", || {
+        ((counted(&sender, "made"), counted(&sender, "cut")) == (1.0, 1.0)).then_some(())
+    });
+    assert_eq!((counted(&receiver, "imported"), counted(&receiver, "refused")), (1.0, 1.0));
 }
 
 /// Archives segments with a MiB of payload each, as if the node in this folder had sealed them.

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use common::{
     Node, complaint, eventually, observation,
@@ -191,6 +191,71 @@ fn private_objects_go_to_own_peers_alone_and_not_beyond_their_quota() {
     assert!(said.contains(&format!("{count} objects have 1")) && said.contains(&own_id), "{said}");
     let judged = a.peer(&full_id).unwrap();
     assert!(judged.score >= 0.5, "to refuse is no offence: {judged:?}");
+}
+
+/// Makes segments public with all that they link to.
+#[track_caller]
+fn publish(net: &Net, node: &Node, cids: &[String]) {
+    let client = node.client();
+    let roots: Vec<_> = cids.iter().map(|cid| cid.parse().unwrap()).collect();
+    let mut bytes = car::header(&roots);
+    let payload = cids.iter().flat_map(|cid| client.segment(cid).unwrap().payload);
+    for cid in cids.iter().cloned().chain(payload.collect::<BTreeSet<_>>()) {
+        car::section(&mut bytes, &cid.parse().unwrap(), &client.block(&cid).unwrap());
+    }
+    let path = net.dir("public.car");
+    fs::write(&path, bytes).unwrap();
+    stdout(node.command(&["archive", "import", "--public"]).arg(path));
+}
+
+#[test]
+fn public_objects_go_to_strangers_who_earned_trust_and_to_no_others() {
+    // Each earns the other's trust by serving what it made public.
+    const SEGMENTS: u32 = 300;
+    let net = Net::start("replicas-strangers");
+    let a_id = init_with_replicas(&net, "a", 1);
+    let (b_id, c_id) = (net.init("b"), net.init("c"));
+    for name in ["b", "c"] {
+        set(&net.dir(name), "replicate_for_mib = 0", "replicate_for_mib = 100");
+    }
+    let (a, b, c) = (net.node("a", &[]), net.node("b", &[]), net.node("c", &[]));
+    for id in [&b_id, &c_id] {
+        a.wait_for_peer(id);
+    }
+    let of = |node: &Node, entity: &str| {
+        node.fill(&two_channels("pairs"), life(entity, SEGMENTS * 50));
+        let cids = node.archive_all("pairs", entity);
+        publish(&net, node, &cids);
+        cids
+    };
+    let (of_a, of_b) = (of(&a, "of-a"), of(&b, "of-b"));
+    let holders = || -> Vec<(String, u64)> {
+        let status = a.client().replicas().unwrap();
+        status.peers.iter().map(|peer| (peer.peer.clone(), peer.held)).collect()
+    };
+    assert!(holders().iter().all(|(_, held)| *held == 0), "nobody has earned anything yet");
+    let fetch = |node: &Node, peer: &str, cids: &[String]| {
+        let peers = vec![peer.to_owned()];
+        let request = FetchRequest { cids: cids.to_vec(), peers, ..FetchRequest::default() };
+        let got = node.client().fetch(&request).unwrap();
+        assert!(got.segments.iter().all(|fetched| fetched.segment.is_some()), "{got:?}");
+        assert_eq!(node.peer(peer).unwrap().standing, Standing::Trusted);
+    };
+    // First the one that is to hold: asked before, it has no room, and is left alone for an hour.
+    fetch(&b, &a_id, &of_a);
+    assert!(holders().iter().all(|(_, held)| *held == 0), "this node does not trust it yet");
+    fetch(&a, &b_id, &of_b);
+    eventually("the one that is trusted has them all", || {
+        (holders() == [(b_id.clone(), of_a.len() as u64)]).then_some(())
+    });
+    assert!(c.client().replicas().unwrap().kept.is_empty());
+
+    // What is public no more is asked back.
+    let one = format!("public/{}", of_a[0]);
+    stdout(&mut a.command(&["archive", "pins", "rm", &one]));
+    eventually("it is let go of", || {
+        (holders() == [(b_id.clone(), of_a.len() as u64 - 1)]).then_some(())
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use dunlin_wire::{
     Cid,
-    block::{Block, Codec, verify},
+    block::{Block, Codec},
 };
 use libp2p_identity::PeerId;
 use redb::{
@@ -433,19 +433,14 @@ impl Writer<'_> {
             let what = "a part of a bundle's index is missing or damaged".to_owned();
             PutError::from(StorageError::Corrupted(what))
         };
-        let index = self.whole(content)?.and_then(|bytes| Index::decode(&bytes));
+        let index =
+            self.whole(content).map_err(PutError::from)?.and_then(|bytes| Index::decode(&bytes));
         let Index(_, parts) = index.ok_or_else(missing)?;
         for cid in &parts {
-            let part = self.whole(cid)?.and_then(|bytes| Part::decode(&bytes));
+            let part =
+                self.whole(cid).map_err(PutError::from)?.and_then(|bytes| Part::decode(&bytes));
             take(self, part.ok_or_else(missing)?)?;
         }
         Ok(())
-    }
-
-    /// Returns the bytes of a block when they are here and what its CID names.
-    fn whole(&self, cid: &Cid) -> Result<Option<Vec<u8>>, PutError> {
-        let stored = self.blocks.get(cid.to_bytes().as_slice())?;
-        let bytes = stored.map(|stored| stored.value().to_vec());
-        Ok(bytes.filter(|bytes| verify(cid, bytes).is_ok()))
     }
 }

@@ -7,7 +7,8 @@ use redb::ReadableDatabase;
 
 use super::{
     Archive,
-    tables::{BLOCKS, PINS, stored_cid, stored_links},
+    stored::{self, BLOCKS, PIECES},
+    tables::{PINS, stored_cid, stored_links},
     writer::Writer,
 };
 use crate::{Pin, PutError, ReadError};
@@ -131,14 +132,14 @@ impl Archive {
     /// Fails when the store cannot be read.
     pub fn held(&self, pin: &Pin, root: &Cid) -> Result<Option<Held>, ReadError> {
         let transaction = self.database.begin_read()?;
-        let (pins, blocks) = (transaction.open_table(PINS)?, transaction.open_table(BLOCKS)?);
+        let (blocks, pieces) = (transaction.open_table(BLOCKS)?, transaction.open_table(PIECES)?);
+        let pins = transaction.open_table(PINS)?;
         let Some(links) = pins.get((pin.as_str(), root.to_bytes().as_slice()))? else {
             return Ok(None);
         };
         let (links, mut bytes) = (stored_links(links.value())?, 0);
         for cid in std::iter::once(root).chain(&links) {
-            let block = blocks.get(cid.to_bytes().as_slice())?;
-            bytes += block.map_or(0, |block| block.value().len() as u64);
+            bytes += stored::length(&blocks, &pieces, &cid.to_bytes())?.unwrap_or(0);
         }
         Ok(Some(Held { links, bytes }))
     }
@@ -174,7 +175,8 @@ impl Archive {
     /// Fails when the store cannot be read.
     pub fn usage(&self, prefix: &str) -> Result<BTreeMap<Pin, Usage>, ReadError> {
         let transaction = self.database.begin_read()?;
-        let (pins, blocks) = (transaction.open_table(PINS)?, transaction.open_table(BLOCKS)?);
+        let (blocks, pieces) = (transaction.open_table(BLOCKS)?, transaction.open_table(PIECES)?);
+        let pins = transaction.open_table(PINS)?;
         let mut found: BTreeMap<Pin, Usage> = BTreeMap::new();
         for entry in pins.range((prefix, &[][..])..)? {
             let (key, links) = entry?;
@@ -186,9 +188,8 @@ impl Archive {
             usage.roots += 1;
             let links = stored_links(links.value())?;
             for cid in std::iter::once(root.to_vec()).chain(links.iter().map(Cid::to_bytes)) {
-                let block = blocks.get(cid.as_slice())?;
                 usage.blocks += 1;
-                usage.bytes += block.map_or(0, |block| block.value().len() as u64);
+                usage.bytes += stored::length(&blocks, &pieces, &cid)?.unwrap_or(0);
             }
         }
         Ok(found)

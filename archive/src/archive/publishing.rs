@@ -270,9 +270,8 @@ impl Writer<'_> {
         let Some(generation) = self.meta.get(GENERATION)?.map(|count| count.value()) else {
             return Ok(());
         };
-        let block = self.blocks.get(node.to_bytes().as_slice())?;
-        let block = block.and_then(|bytes| Block::verified(*node, bytes.value().to_vec()).ok());
         // One that is damaged is as good as none.
+        let block = self.whole(node)?.and_then(|bytes| Block::verified(*node, bytes).ok());
         block.map_or(Ok(()), |block| self.put(&Object::leaf(Pin::retired(generation), block)))
     }
 

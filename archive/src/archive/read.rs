@@ -5,7 +5,8 @@ use redb::ReadableDatabase;
 
 use super::{
     Archive, Stats, bundles,
-    tables::{BLOCKS, CATALOGS, META, PUBLIC, read_stats, stored_cid},
+    stored::{self, BLOCKS, PIECES},
+    tables::{CATALOGS, META, PUBLIC, read_stats, stored_cid},
 };
 use crate::{Pin, ReadError, catalog::Root};
 
@@ -17,13 +18,12 @@ impl Archive {
     /// Fails when the stored bytes no longer hash to `cid`; they are not returned.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
         let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
-        let Some(stored) = transaction.open_table(BLOCKS)?.get(key.as_slice())? else {
-            return Ok(None);
-        };
+        let (blocks, pieces) = (transaction.open_table(BLOCKS)?, transaction.open_table(PIECES)?);
+        let Some(bytes) = stored::read(&blocks, &pieces, &key)? else { return Ok(None) };
         if bundles::is_hidden(&transaction, &key)? {
             return Ok(None);
         }
-        let block = Block::verified(*cid, stored.value().to_vec());
+        let block = Block::verified(*cid, bytes);
         block.map(Some).map_err(|_| ReadError::Damaged { cid: *cid })
     }
 

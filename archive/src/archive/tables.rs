@@ -3,14 +3,19 @@
 use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
-use super::{Stats, bundles, copies};
+use super::{
+    Stats, bundles, copies,
+    stored::{BLOCKS, PIECES},
+};
 use crate::places;
 
 /// Version of the table layout.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
+
+/// The version whose blocks are whole in their row, however large. Its files need nothing but the new number.
+const WITHOUT_PIECES: u64 = 1;
 
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-pub(crate) const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks");
 /// How many pins reach each block.
 pub(crate) const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
 /// Pin and root, to the CIDs that the root links to.
@@ -45,11 +50,13 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
     let format = {
         let mut meta = transaction.open_table(META)?;
-        let format = meta.get("format")?.map(|format| format.value());
-        if format.is_none() {
-            meta.insert("format", FORMAT)?;
+        let found = meta.get("format")?.map(|format| format.value());
+        let format = found.filter(|format| *format != WITHOUT_PIECES).unwrap_or(FORMAT);
+        if found != Some(format) {
+            meta.insert("format", format)?;
         }
         transaction.open_table(BLOCKS)?;
+        transaction.open_table(PIECES)?;
         transaction.open_table(REFERENCES)?;
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;
@@ -60,7 +67,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(copies::COPIES)?;
         bundles::prepare(&transaction)?;
         places::prepare(&transaction)?;
-        format.unwrap_or(FORMAT)
+        format
     };
     if format == FORMAT {
         transaction.commit()?;

@@ -9,9 +9,9 @@ use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::{
     Object, Stats,
+    stored::{self, BLOCKS, BlocksTable, PIECES, PiecesTable},
     tables::{
-        BLOCKS, CATALOGS, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid,
-        stored_links,
+        CATALOGS, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid, stored_links,
     },
 };
 use crate::{
@@ -23,7 +23,8 @@ use crate::{
 /// The tables of one write transaction.
 pub(crate) struct Writer<'a> {
     pub(crate) meta: Table<'a, &'static str, u64>,
-    pub(crate) blocks: Table<'a, &'static [u8], &'static [u8]>,
+    pub(crate) blocks: BlocksTable<'a>,
+    pieces: PiecesTable<'a>,
     pub(crate) references: Table<'a, &'static [u8], u64>,
     pub(crate) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
     pub(crate) public: Table<'a, &'static [u8], u64>,
@@ -42,6 +43,7 @@ impl<'a> Writer<'a> {
             places: Places::open(transaction, &meta)?,
             meta,
             blocks: transaction.open_table(BLOCKS)?,
+            pieces: transaction.open_table(PIECES)?,
             references: transaction.open_table(REFERENCES)?,
             pins: transaction.open_table(PINS)?,
             public: transaction.open_table(PUBLIC)?,
@@ -85,12 +87,8 @@ impl<'a> Writer<'a> {
                 Some(Root { cid: stored_cid(cid)?, count })
             }
         };
-        let get = |cid: &Cid| match self.blocks.get(cid.to_bytes().as_slice()) {
-            Ok(None) => Ok(None),
-            // One that is damaged is as good as none.
-            Ok(Some(bytes)) => Ok(verify(cid, bytes.value()).ok().map(|()| bytes.value().to_vec())),
-            Err(cause) => Err(cause),
-        };
+        // One that is damaged is as good as none.
+        let get = |cid: &Cid| self.whole(cid);
         let update = catalog::insert(get, root.as_ref(), entries).map_err(|cause| match cause {
             CatalogError::Store(cause) => cause.into(),
             cause => PutError::Catalog { what: cause.to_string() },
@@ -109,15 +107,19 @@ impl<'a> Writer<'a> {
         self.put_own_root(pin)
     }
 
+    /// Returns the bytes of a block when they are here and what its CID names.
+    pub(crate) fn whole(&self, cid: &Cid) -> Result<Option<Vec<u8>>, StorageError> {
+        let bytes = stored::read(&self.blocks, &self.pieces, &cid.to_bytes())?;
+        Ok(bytes.filter(|bytes| verify(cid, bytes).is_ok()))
+    }
+
     /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
     pub(crate) fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
         let key = block.cid().to_bytes();
-        let stored = self.blocks.get(key.as_slice())?.map(|stored| {
-            let bytes = stored.value();
-            (bytes.len() as u64, verify(block.cid(), bytes).is_ok())
-        });
+        let stored = stored::read(&self.blocks, &self.pieces, &key)?
+            .map(|bytes| (bytes.len() as u64, verify(block.cid(), &bytes).is_ok()));
         if !matches!(stored, Some((_, true))) {
-            self.blocks.insert(key.as_slice(), block.bytes())?;
+            stored::write(&mut self.blocks, &mut self.pieces, &key, block.bytes())?;
             self.now.blocks += u64::from(stored.is_none());
             let before = stored.map_or(0, |(bytes, _)| bytes);
             // Counts are read from the disk, too.
@@ -204,9 +206,9 @@ impl<'a> Writer<'a> {
         if !count_down(&mut self.references, &key)? {
             return Ok(());
         }
-        if let Some(block) = self.blocks.remove(key.as_slice())? {
+        if let Some(bytes) = stored::remove(&mut self.blocks, &mut self.pieces, &key)? {
             self.now.blocks = self.now.blocks.saturating_sub(1);
-            self.now.bytes = self.now.bytes.saturating_sub(block.value().len() as u64);
+            self.now.bytes = self.now.bytes.saturating_sub(bytes);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 mod compacted;
 mod compaction;
 mod durability;
+mod extremes;
 mod factors;
 mod folder;
 mod golden;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use axum::{
@@ -77,6 +77,7 @@ pub(super) async fn make(
         collections: request.collections,
     };
     let made = shared.blocking(move |shared| shared.make_bundle(&wish)).await?;
+    shared.bundle_counters.made.fetch_add(1, Ordering::Relaxed);
     Ok(Json(json::BundleMade {
         bundle: exported_json(&made.exported),
         more: made.more,
@@ -102,6 +103,7 @@ pub(super) async fn write(
     let work = move |shared: &Shared| {
         let mut out = Pieces { sender, buffer: Vec::new() };
         if let Err(cause) = shared.write_bundle(&exported, &mut out) {
+            shared.bundle_counters.cut.fetch_add(1, Ordering::Relaxed);
             let cause = anyhow::Error::from(cause);
             tracing::debug!(cause = format!("{cause:#}"), "a bundle was cut off");
             // Who has left need not hear of it.
@@ -142,7 +144,11 @@ pub(super) async fn import(
     let wish = ImportWish { from: peers.map(peer).collect::<Result<_, _>>()?, gaps };
     let landed =
         upload::read(&shared, body, move |shared, input| shared.import_bundle(input, &wish));
-    let landed = landed.await?;
+    let landed = landed.await;
+    let counters = &shared.bundle_counters;
+    let counter = if landed.is_ok() { &counters.imported } else { &counters.refused };
+    counter.fetch_add(1, Ordering::Relaxed);
+    let landed = landed?;
     Ok(Json(json::BundleImported {
         bundle: bundle_json(&landed.signed, &landed.bundle),
         resumed: landed.staged.resumed,

@@ -16,7 +16,7 @@ use super::{
     status::{Totals, resident_bytes},
 };
 use crate::{
-    daemon::{Kept, Shared},
+    daemon::{BundleCounters, Kept, Shared},
     gateway,
 };
 
@@ -143,6 +143,19 @@ const GATEWAY: [Row<gateway::Counters>; 4] = [
     }),
 ];
 
+const BUNDLES: [Row<BundleCounters>; 4] = [
+    ("bundles_made", "Bundles made", |bundles| bundles.made.load(Ordering::Relaxed)),
+    ("bundles_cut", "Bundles that were not written to their end", |bundles| {
+        bundles.cut.load(Ordering::Relaxed)
+    }),
+    ("bundles_imported", "Bundles of peers taken in", |bundles| {
+        bundles.imported.load(Ordering::Relaxed)
+    }),
+    ("bundles_refused", "Bundles of peers refused, or cut off on their way", |bundles| {
+        bundles.refused.load(Ordering::Relaxed)
+    }),
+];
+
 const REPLICATION: [Row<dunlin_archive::replication::Counters>; 8] = [
     ("archive_replicas_placed", "Copies that peers confirmed", |replicas| replicas.placed),
     ("archive_replicas_refused", "Copies that peers refused", |replicas| replicas.refused),
@@ -211,6 +224,7 @@ impl Sample {
             counters: rows(&ENGINE, &engine)
                 .chain(rows(&NETWORK, &network))
                 .chain(rows(&GATEWAY, &shared.gateway))
+                .chain(rows(&BUNDLES, &shared.bundle_counters))
                 .chain(rows(&REPLICATION, &shared.replicas.status().counters))
                 .chain(rows(&KEPT, shared.replicas.kept()))
                 .collect(),

@@ -5,7 +5,7 @@
 
 use std::{
     io::{Read, Write},
-    sync::{MutexGuard, TryLockError},
+    sync::{MutexGuard, TryLockError, atomic::AtomicU64},
 };
 
 use dunlin_archive::{
@@ -78,6 +78,19 @@ pub(crate) struct ImportWish {
     /// These peers; the operator's own ones, when there are none.
     pub(crate) from: Vec<PeerId>,
     pub(crate) gaps: Gaps,
+}
+
+/// What became of bundles since the start.
+#[derive(Debug, Default)]
+pub(crate) struct BundleCounters {
+    /// Made here.
+    pub(crate) made: AtomicU64,
+    /// Of these, how often one was not written to its end.
+    pub(crate) cut: AtomicU64,
+    /// Of peers, taken in.
+    pub(crate) imported: AtomicU64,
+    /// Of peers, refused or cut off.
+    pub(crate) refused: AtomicU64,
 }
 
 impl Shared {

@@ -14,7 +14,8 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    clock, outside::Outside, publisher, replication::Replicas, shares::Shares, sharing::Sharing,
+    bundles::BundleCounters, clock, outside::Outside, publisher, replication::Replicas,
+    shares::Shares, sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
 
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) api_address: SocketAddr,
     /// What the gateway did.
     pub(crate) gateway: gateway::Counters,
+    /// What became of bundles.
+    pub(crate) bundle_counters: BundleCounters,
     permits: Arc<Semaphore>,
     started: Instant,
     observed: Mutex<Observed>,
@@ -132,6 +135,7 @@ impl Shared {
             bundles: Mutex::new(()),
             api_address,
             gateway: gateway::Counters::default(),
+            bundle_counters: BundleCounters::default(),
             permits,
             started: Instant::now(),
             observed: Mutex::default(),

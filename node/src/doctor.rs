@@ -1,0 +1,148 @@
+//! `dunlin doctor`: what is wrong with a node or its surroundings, and what to do about it.
+//!
+//! Each check looks at one thing and finds it fine, doubtful or broken. They need no running node, change
+//! nothing, and wait a few seconds at most. What a running node knows better is asked of it.
+
+mod addresses;
+mod folder;
+mod multicast;
+mod surroundings;
+
+use std::path::Path;
+
+use dunlin_client::Client;
+use serde::Serialize;
+
+use self::folder::Folder;
+use crate::config::Config;
+
+/// How something was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// As it should be.
+    Fine,
+    /// It works, and may not do what is wanted.
+    Doubtful,
+    /// It does not work.
+    Broken,
+}
+
+impl State {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Doubtful => "doubtful",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What was looked at.
+    pub(crate) check: &'static str,
+    /// How it was found.
+    pub(crate) state: State,
+    /// What was seen.
+    pub(crate) found: String,
+    /// What to do, unless all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) advice: Option<String>,
+}
+
+impl Finding {
+    fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, state: State::Fine, found: found.into(), advice: None }
+    }
+
+    fn doubtful(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        let (found, advice) = (found.into(), Some(advice.into()));
+        Self { check, state: State::Doubtful, found, advice }
+    }
+
+    fn broken(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { state: State::Broken, ..Self::doubtful(check, found, advice) }
+    }
+}
+
+/// Examines the node of a data folder, whether it runs or not, and the machine that it is on.
+pub(crate) fn examine(path: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let folder = Folder::at(path);
+    findings.extend(folder.findings());
+    let (config, finding) = configuration(&folder);
+    findings.extend(finding);
+    findings.push(surroundings::clock(&folder));
+    findings.push(surroundings::disk(&folder, &config));
+    findings.push(surroundings::files());
+    let node = Client::for_data_dir(path).and_then(|client| {
+        let status = client.status()?;
+        Ok((status, client.peers()?))
+    });
+    match &node {
+        Ok((status, peers)) => findings.extend(running(status, peers)),
+        Err(_) => {
+            findings.push(Finding::fine("node", "not running"));
+            findings.extend(addresses::free(&config));
+        }
+    }
+    let connected = node.as_ref().map_or(0, |(status, _)| status.peers);
+    findings.extend(addresses::bootstrap(&config.network, connected));
+    if config.network.mdns {
+        findings.push(multicast::finding());
+    }
+    findings
+}
+
+fn configuration(folder: &Folder) -> (Config, Option<Finding>) {
+    if !folder.is_made() {
+        return (Config::default(), None);
+    }
+    let path = folder.config_path();
+    match Config::load(&path) {
+        Ok(config) => {
+            (config, Some(Finding::fine("config", format!("{} is right", path.display()))))
+        }
+        Err(mistakes) => {
+            let advice = format!("correct {}; what follows assumes defaults", path.display());
+            let found = mistakes.to_string();
+            (Config::default(), Some(Finding::broken("config", found.trim_end(), advice)))
+        }
+    }
+}
+
+/// What a running node says of itself.
+fn running(status: &dunlin_client::NodeStatus, peers: &dunlin_client::Peers) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(if status.problems.is_empty() {
+        Finding::fine("node", format!("running as {} (pid {})", status.peer, status.pid))
+    } else {
+        let found = status.problems.join("; ");
+        Finding::broken("node", found, "see its log; `dunlin status` says when it is over")
+    });
+    let known = peers.peers.len();
+    findings.push(if status.peers > 0 {
+        Finding::fine("peers", format!("{} connected of {known} known", status.peers))
+    } else {
+        Finding::doubtful(
+            "peers",
+            format!("none connected, {known} known"),
+            "a node works alone; to meet others, name a bootstrap node in `network.bootstrap`, and see \
+             that all of them have the same `network.name`",
+        )
+    });
+    let inbound = |peer: &&dunlin_client::Peer| peer.direction.as_deref() == Some("inbound");
+    if let Some(peer) = peers.peers.iter().filter(|peer| peer.connected).find(inbound) {
+        findings.push(Finding::fine("reach", format!("peers reach it: {} did", peer.peer)));
+    } else if status.peers > 0 {
+        findings.push(Finding::doubtful(
+            "reach",
+            "no connected peer has dialed this node",
+            "it may be behind a NAT or a firewall, or nobody has tried: open the ports of `network.listen`, \
+             and name the address that others see in `network.external`",
+        ));
+    }
+    findings
+}
