@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use dunlin_wire::{Cid, block::Block};
 
 pub use self::{
-    compare::{Difference, compare},
+    compare::{Comparison, ComparisonError, Difference, Step, compare},
     key::Entry,
     node::LEAF_ENTRIES_MAX,
 };

@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod keys;
 mod network;
+mod sim;
 mod trust;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -21,6 +22,7 @@ pub(crate) use self::{
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
     network::{NetworkCommand, SigningArgs},
+    sim::SimArgs,
     trust::TrustCommand,
 };
 use crate::{
@@ -605,6 +607,8 @@ pub(crate) enum TestnetCommand {
         #[arg(long)]
         purge: bool,
     },
+    /// Simulate a network under faults: the nodes' decisions in virtual time, no processes.
+    Sim(SimArgs),
     /// Run a peer that serves one block with a flipped byte, for tests of verification.
     #[command(hide = true)]
     Liar {

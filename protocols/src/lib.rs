@@ -26,6 +26,7 @@ mod discovery;
 mod event;
 mod fetch;
 mod handle;
+mod hearing;
 mod members_only;
 pub mod messages;
 mod multiplexer;
@@ -44,6 +45,7 @@ pub use event::{
 };
 pub use fetch::Fetch;
 pub use handle::{BlocksAnswer, Handle, NetworkError, Records, RevocationsView, SegmentsPage};
+pub use hearing::{Heard, Verdict};
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
 pub use network::{Network, StartError};
 pub use peers::{Direction, PeerView, Transport};

@@ -6,6 +6,7 @@
 mod membership;
 mod replicas;
 
+use dunlin_trust::Exclusive;
 use dunlin_wire::{Cid, block::Block, cbor, envelope::Payload, limits::MESSAGE_BYTES_MAX};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -353,20 +354,16 @@ impl Payload for TemplateAnnouncement {
     const BYTES_MAX: usize = 256;
 }
 
-/// What both kinds of announcement have in common.
-pub(crate) trait Announcement: Payload {
+/// What both kinds of announcement have in common. Their place is the collection, and where one stands in the order
+/// of its author's announcements: two different ones for one place prove that the author says both.
+pub trait Announcement: Exclusive {
+    /// Returns whether it is of a known version, and its name no longer than a name may be.
     fn is_valid(&self) -> bool;
-    /// The collection and the place in the order of its author's announcements.
-    fn place(&self) -> (&str, u64);
 }
 
 impl Announcement for SegmentAnnouncement {
     fn is_valid(&self) -> bool {
         self.version == VERSION && self.collection.len() <= COLLECTION_BYTES_MAX
-    }
-
-    fn place(&self) -> (&str, u64) {
-        (&self.collection, self.sequence)
     }
 }
 
@@ -374,7 +371,15 @@ impl Announcement for TemplateAnnouncement {
     fn is_valid(&self) -> bool {
         self.version == VERSION && self.collection.len() <= COLLECTION_BYTES_MAX
     }
+}
 
+impl Exclusive for SegmentAnnouncement {
+    fn place(&self) -> (&str, u64) {
+        (&self.collection, self.sequence)
+    }
+}
+
+impl Exclusive for TemplateAnnouncement {
     fn place(&self) -> (&str, u64) {
         (&self.collection, self.sequence)
     }

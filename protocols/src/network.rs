@@ -37,7 +37,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    announcements::Heard,
     blocks::{Fetches, LookingUp},
     membership::Members,
     records::Telling,
@@ -50,6 +49,7 @@ use crate::{
     codec::Received,
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
+    hearing::Heard,
     messages::{ReplicasResponse, SegmentsResponse, TemplatesResponse},
     peers::Peers,
     requests::{Admission, Asked},

@@ -6,10 +6,11 @@
 //! - [`up`], [`status`], [`down`]: a network to play with, which lives until it is stopped.
 //! - [`liar`]: a peer that serves one block with a flipped byte.
 //! - [`mod@bench`]: benchmarks on real telemetry, beside what others reach in the same run.
+//! - [`sim`]: many nodes' cores under one virtual clock and one seed, with everything that can go wrong.
 //! - [`vts1`]: the telemetry format that the demo and the benchmarks read.
 //!
-//! This room is a shell. What it knows of a peer, it learned by asking it; only the benchmarks use the
-//! engine itself.
+//! This room is a shell. What it knows of a peer, it learned by asking it; only the benchmarks and the simulator
+//! use the rooms below themselves.
 
 #![deny(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod liar;
 mod peer;
 mod process;
 mod report;
+pub mod sim;
 pub mod vts1;
 
 pub use fleet::{DownOptions, StatusOptions, UpOptions, down, status, up};

@@ -68,21 +68,6 @@ impl Authorities {
         self.threshold
     }
 
-    /// Returns what enough authorities say together. Only those for whom `counts` is true are counted.
-    ///
-    /// # Errors
-    ///
-    /// As [`Endorsements::open`], and when too few of those who signed count.
-    pub(crate) fn agreed<T: Payload + PartialEq>(
-        &self,
-        endorsements: &Endorsements,
-        counts: impl Fn(&PeerId) -> bool,
-    ) -> Result<T, EndorsementError> {
-        let (value, signers) = endorsements.open::<T>()?;
-        self.agree(&signers, counts)?;
-        Ok(value)
-    }
-
     /// Checks that enough of those who signed are authorities that count.
     pub(crate) fn agree(
         &self,

@@ -60,6 +60,8 @@ pub struct Weights {
     pub violation: f64,
     /// Grave: a proof of a block that it does not hold. Default 9: a newcomer's first one quarantines.
     pub wrong_proof: f64,
+    /// Grave: two signed statements that cannot both be true. Default 9.
+    pub equivocation: f64,
     /// Most grave evidence held against a peer, which bounds the longest quarantine. Default 64.
     pub grave_max: f64,
     /// What grave evidence leaves of what was earned: a factor in [0, 1]. Default 0.5.
@@ -74,6 +76,12 @@ pub struct Weights {
     /// Most slight evidence held against a peer. Default 6, which leaves a newcomer at 0.286:
     /// a slow or absent peer is used less, but only proof of misconduct quarantines.
     pub slight_max: f64,
+    /// What one trusted peer's report about another adds to the slight sum of that. Default 1. Higher withholds
+    /// trust on fewer voices; no value lets reports quarantine.
+    pub hearsay: f64,
+    /// Most that all reports about a peer add, however many trusted peers agree. Default 3, which takes trust
+    /// from a peer that earned less than 6.5 and leaves it to others.
+    pub hearsay_max: f64,
 }
 
 impl Default for Weights {
@@ -87,12 +95,15 @@ impl Default for Weights {
             bad_signature: 9.0,
             violation: 3.0,
             wrong_proof: 9.0,
+            equivocation: 9.0,
             grave_max: 64.0,
             earned_kept: 0.5,
             timeout: 0.25,
             not_served: 0.25,
             replica_lost: 1.0,
             slight_max: 6.0,
+            hearsay: 1.0,
+            hearsay_max: 3.0,
         }
     }
 }
@@ -106,12 +117,16 @@ pub struct HalfLives {
     pub grave: Duration,
     /// Of slight evidence. Default 1 hour: a night offline is forgotten by noon.
     pub slight: Duration,
+    /// Of what others report, from when they signed it. Default 1 day: who is accused and does nothing wrong is
+    /// clear of it within days.
+    pub hearsay: Duration,
 }
 
 impl Default for HalfLives {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Self { earned: DAY * 7, grave: DAY * 7, slight: Duration::from_secs(60 * 60) }
+        let slight = Duration::from_secs(60 * 60);
+        Self { earned: DAY * 7, grave: DAY * 7, slight, hearsay: DAY }
     }
 }
 
@@ -171,6 +186,7 @@ impl Config {
             ("earned", self.half_lives.earned),
             ("grave", self.half_lives.grave),
             ("slight", self.half_lives.slight),
+            ("hearsay", self.half_lives.hearsay),
         ];
         mistakes.extend(
             half_lives
@@ -201,12 +217,15 @@ impl Weights {
             ("bad_signature", self.bad_signature, any.clone()),
             ("violation", self.violation, any.clone()),
             ("wrong_proof", self.wrong_proof, any.clone()),
+            ("equivocation", self.equivocation, any.clone()),
             ("grave_max", self.grave_max, any.clone()),
             ("earned_kept", self.earned_kept, 0.0..=1.0),
             ("timeout", self.timeout, any.clone()),
             ("not_served", self.not_served, any.clone()),
             ("replica_lost", self.replica_lost, any.clone()),
-            ("slight_max", self.slight_max, any),
+            ("slight_max", self.slight_max, any.clone()),
+            ("hearsay", self.hearsay, any.clone()),
+            ("hearsay_max", self.hearsay_max, any),
         ];
         fields
             .into_iter()

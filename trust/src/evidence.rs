@@ -1,8 +1,9 @@
-//! What a peer did that bears on its standing, as this node saw it happen.
+//! What a peer did that bears on its standing, as this node saw it happen or saw it proven.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing a peer did. Every variant is an observation of this node's own, never hearsay.
+/// One thing a peer did. Every variant is an observation of this node's own or was proven to it
+/// ([`crate::Proof`]), never hearsay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -31,6 +32,8 @@ pub enum Evidence {
     ReplicaLost,
     /// Gave a proof of a block that it does not hold.
     WrongProof,
+    /// Signed two statements that cannot both be true.
+    Equivocation,
 }
 
 /// How often each kind of evidence was seen over the life of a record. Never decays; it explains a
@@ -58,6 +61,9 @@ pub struct Tally {
     /// Proofs it gave of what it does not hold. Absent while 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wrong_proofs: u64,
+    /// Pairs of signed statements that cannot both be true. Absent while 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub equivocations: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -78,6 +84,7 @@ impl Tally {
             Evidence::NotServed => (&mut self.not_served, 1),
             Evidence::ReplicaLost => (&mut self.replicas_lost, 1),
             Evidence::WrongProof => (&mut self.wrong_proofs, 1),
+            Evidence::Equivocation => (&mut self.equivocations, 1),
         };
         *field = field.saturating_add(by);
     }

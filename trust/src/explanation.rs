@@ -33,7 +33,7 @@ pub struct Explanation {
 /// One part of a score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
-    /// The sum of the formula: `earned`, `grave` or `slight`.
+    /// The sum of the formula: `earned`, `grave` or `slight`; or `hearsay`, which is added to the last.
     pub part: &'static str,
     /// What is left of it now.
     pub amount: f64,
@@ -56,8 +56,12 @@ pub(crate) fn lines(sums: &Sums, tally: &Tally) -> Vec<Line> {
             part: "grave",
             amount: sums.grave,
             evidence: format!(
-                "{} wrong CIDs, {} bad signatures, {} wrong proofs, {} protocol violations",
-                tally.wrong_cids, tally.bad_signatures, tally.wrong_proofs, tally.violations
+                "{} wrong CIDs, {} bad signatures, {} wrong proofs, {} equivocations, {} protocol violations",
+                tally.wrong_cids,
+                tally.bad_signatures,
+                tally.wrong_proofs,
+                tally.equivocations,
+                tally.violations
             ),
         },
         Line {

@@ -10,8 +10,8 @@
 //! generator, so the same inputs make the same state. It keeps nothing on disk; the shell stores
 //! what [`Trust::next_dirty`] hands out and gives it back to [`Trust::new`].
 //!
-//! It judges only what this node saw itself. What other peers report about third ones is refused
-//! by the gate unless the reporter is trusted, and changes no score.
+//! It judges by what this node saw itself, and by what is proven to it ([`Proof`]). What other peers report
+//! about third ones ([`Report`]) is heard of trusted ones alone and can withhold trust, and no more.
 //!
 //! ```
 //! use dunlin_trust::{Config, Evidence, Operation, Standing, Trust, UnixMillis};
@@ -34,10 +34,14 @@ mod authorities;
 mod config;
 mod evidence;
 mod explanation;
+mod hearsay;
 mod license;
 mod operation;
 mod peer_bytes;
+mod proof;
 mod record;
+pub mod recovery;
+mod report;
 mod revocation;
 mod revocations;
 mod score;
@@ -52,9 +56,15 @@ pub use authorities::{
 pub use config::{Config, ConfigError, HalfLives, Thresholds, Weights};
 pub use evidence::{Evidence, Tally};
 pub use explanation::{Explanation, Line};
+pub use hearsay::{REPORTERS_MAX, REPORTS_OF_ONE_MAX, SUBJECTS_MAX};
 pub use license::{CLOCK_SLACK_MS, LICENSE_VERSION, License, LicenseError};
 pub use operation::{Operation, Refusal};
+pub use proof::{
+    Exclusive, Kind, PROOF_BYTES_MAX, PROOF_VERSION, Passed, Proof, ProofError, Proven,
+    STATEMENT_BYTES_MAX, Served,
+};
 pub use record::{RECORD_VERSION, Record};
+pub use report::{Claim, REPORT_AGE_MAX_MS, REPORT_VERSION, Report, ReportError};
 pub use revocation::{
     Chain, Extension, Head, LOG_KEYS_MAX, REVOCATION_VERSION, Subject, Withdrawal,
     sync::{LOGS_MAX, SyncAnswer, SyncRequest},

@@ -104,7 +104,19 @@ impl Authorities {
         now: UnixMillis,
         is_revoked: impl Fn(&PeerId) -> bool,
     ) -> Result<License, LicenseError> {
-        let license: License = self.agreed(endorsements, |signer| !is_revoked(signer))?;
+        let (license, signers) = endorsements.open::<License>().map_err(LicenseError::from)?;
+        self.check(license, &signers, (peer, now), is_revoked)
+    }
+
+    /// As [`Self::license`], of endorsements that were opened.
+    pub(crate) fn check(
+        &self,
+        license: License,
+        signers: &[PeerId],
+        (peer, now): (&PeerId, UnixMillis),
+        is_revoked: impl Fn(&PeerId) -> bool,
+    ) -> Result<License, LicenseError> {
+        self.agree(signers, |signer| !is_revoked(signer))?;
         if license.version != LICENSE_VERSION {
             return Err(LicenseError::Version { version: license.version });
         }

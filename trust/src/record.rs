@@ -6,12 +6,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::evidence::Tally;
 use crate::peer_bytes;
+use crate::proof::ProofId;
 use crate::score::Sums;
 use crate::standing::Standing;
 use crate::time::UnixMillis;
 
 /// The version of [`Record`]'s encoding.
 pub const RECORD_VERSION: u8 = 1;
+
+/// Most proofs that are counted against one peer: enough for the most grave evidence there is.
+pub(crate) const PROOFS_MAX: usize = 8;
 
 /// What this node remembers about one peer.
 ///
@@ -32,6 +36,10 @@ pub struct Record {
     pub(crate) revoked: bool,
     pub(crate) first_seen: UnixMillis,
     pub(crate) updated: UnixMillis,
+    /// Names of the proofs that were counted, at most [`PROOFS_MAX`]: each counts once, after a restart, too.
+    /// Absent while there are none, as in records of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few_proofs")]
+    pub(crate) proofs: Vec<ProofId>,
 }
 
 impl Record {
@@ -46,6 +54,7 @@ impl Record {
             revoked: false,
             first_seen: now,
             updated: now,
+            proofs: Vec::new(),
         }
     }
 
@@ -78,6 +87,12 @@ impl Record {
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
+}
+
+fn few_proofs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ProofId>, D::Error> {
+    let mut proofs = Vec::deserialize(deserializer)?;
+    proofs.truncate(PROOFS_MAX);
+    Ok(proofs)
 }
 
 fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {

@@ -154,6 +154,12 @@ pub struct Extension {
 }
 
 impl Extension {
+    /// Returns the head with its signatures, which vouches for all of the log.
+    #[must_use]
+    pub fn head(&self) -> &Endorsements {
+        &self.head
+    }
+
     /// Returns the keys; `None` when there is half a one or are too many.
     pub(crate) fn subjects(&self) -> Option<Vec<Subject>> {
         let (keys, rest) = self.keys.as_chunks::<32>();

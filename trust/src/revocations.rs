@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_wire::{cbor, envelope, envelope::OpenError};
+use dunlin_wire::{
+    cbor, envelope,
+    envelope::{OpenError, Signed},
+};
 use libp2p_identity::{Keypair, PeerId};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -16,7 +19,7 @@ use crate::{
     authorities::{Authorities, EndorsementError, Endorsements},
     revocation::{
         Chain, Extension, Head, LOG_KEYS_MAX, Subject, Withdrawal,
-        log::{Log, Signed},
+        log::{Log, SignedHead},
         set::SubjectSet,
         sync::{LOGS_MAX, SyncAnswer, SyncRequest},
     },
@@ -106,8 +109,13 @@ impl Revocations {
     /// Fails when it is damaged, or was made under other authorities. The others stay valid.
     pub fn restore(&mut self, record: &[u8]) -> Result<(), RevocationError> {
         let pending = match cbor::decode(record, RECORD_BYTES_MAX)? {
-            Record::Extension(extension) => self.check_log(extension, Origin::Stored)?,
-            Record::Withdrawal(bytes) => self.check_own(&bytes, WITHDRAWALS_MAX)?,
+            Record::Extension(extension) => {
+                let opened = extension.head.open::<Head>()?;
+                self.check_log(extension, opened, Origin::Stored)?
+            }
+            Record::Withdrawal(bytes) => {
+                self.check_own(envelope::open::<Withdrawal>(&bytes)?, WITHDRAWALS_MAX)?
+            }
         };
         if let Some(pending) = pending {
             self.apply(pending);
@@ -162,7 +170,21 @@ impl Revocations {
         &self,
         extension: Extension,
     ) -> Result<Option<Pending>, RevocationError> {
-        self.check_log(extension, Origin::Told)
+        let opened = extension.head.open::<Head>()?;
+        self.check_opened_extension(extension, opened)
+    }
+
+    /// As [`Self::check_extension`], with what [`Endorsements::open`] said of its [head](Extension::head).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check_extension`].
+    pub fn check_opened_extension(
+        &self,
+        extension: Extension,
+        opened: (Head, Vec<PeerId>),
+    ) -> Result<Option<Pending>, RevocationError> {
+        self.check_log(extension, opened, Origin::Told)
     }
 
     /// Checks the envelope of a key's own [`Withdrawal`]; `None` when the key is withdrawn already.
@@ -175,11 +197,24 @@ impl Revocations {
         bytes: &[u8],
         acquaintance: Acquaintance,
     ) -> Result<Option<Pending>, RevocationError> {
+        self.check_opened_withdrawal(envelope::open::<Withdrawal>(bytes)?, acquaintance)
+    }
+
+    /// As [`Self::check_withdrawal`], of an envelope that was opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check_withdrawal`].
+    pub fn check_opened_withdrawal(
+        &self,
+        signed: Signed<Withdrawal>,
+        acquaintance: Acquaintance,
+    ) -> Result<Option<Pending>, RevocationError> {
         let most = match acquaintance {
             Acquaintance::Known => WITHDRAWALS_MAX,
             Acquaintance::Unknown => UNKNOWN_WITHDRAWALS_MAX,
         };
-        self.check_own(bytes, most)
+        self.check_own(signed, most)
     }
 
     /// Makes a checked revocation count; returns the keys that were not revoked before.
@@ -285,12 +320,12 @@ impl Revocations {
     fn check_log(
         &self,
         extension: Extension,
+        (head, signers): (Head, Vec<PeerId>),
         origin: Origin,
     ) -> Result<Option<Pending>, RevocationError> {
         let authorities = self.authorities.as_ref().ok_or(RevocationError::NoAuthorities)?;
         let network = authorities.network();
         let subjects = extension.subjects().ok_or(RevocationError::Keys)?;
-        let (head, signers) = extension.head.open::<Head>()?;
         if !head.is_of(network) {
             return Err(RevocationError::OtherNetwork);
         }
@@ -300,7 +335,7 @@ impl Revocations {
         if self.logs.iter().any(|log| log.chain_at(count) == Some(head.chain)) {
             return Ok(None);
         }
-        let signed = Signed { head: extension.head.clone(), signers: signers.clone() };
+        let signed = SignedHead { head: extension.head.clone(), signers: signers.clone() };
         let log = if base == 0 && extension.after == Chain::start(network) {
             Log::begin(network, &subjects, signed)
         } else {
@@ -327,8 +362,11 @@ impl Revocations {
         Ok(Some(Pending(Change::Log { log: Box::new(log), extension })))
     }
 
-    fn check_own(&self, bytes: &[u8], most: usize) -> Result<Option<Pending>, RevocationError> {
-        let signed = envelope::open::<Withdrawal>(bytes)?;
+    fn check_own(
+        &self,
+        signed: Signed<Withdrawal>,
+        most: usize,
+    ) -> Result<Option<Pending>, RevocationError> {
         if !signed.value.is_known() {
             return Err(RevocationError::Version);
         }

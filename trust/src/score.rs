@@ -44,6 +44,13 @@ impl Sums {
         }
     }
 
+    /// Returns the sums with what others say held against the peer. Slight evidence and hearsay share one
+    /// ceiling, so that they do no more together than slight evidence alone.
+    pub(crate) fn with_hearsay(&self, hearsay: f64, weights: &Weights) -> Self {
+        let most = weights.slight_max.max(self.slight);
+        Self { slight: (self.slight + hearsay.min(weights.hearsay_max)).min(most), ..*self }
+    }
+
     /// Returns the sums with one piece of evidence added.
     pub(crate) fn with(&self, evidence: Evidence, weights: &Weights) -> Self {
         match evidence {
@@ -60,6 +67,7 @@ impl Sums {
             Evidence::NotServed => self.with_slight(weights.not_served, weights),
             Evidence::ReplicaLost => self.with_slight(weights.replica_lost, weights),
             Evidence::WrongProof => self.with_grave(weights.wrong_proof, weights),
+            Evidence::Equivocation => self.with_grave(weights.equivocation, weights),
         }
     }
 
@@ -97,7 +105,7 @@ fn worst_if_odd(sum: f64, max: f64) -> f64 {
 }
 
 /// The part of a sum that is left: `2^(-elapsed / half_life)`.
-fn kept(elapsed_ms: u64, half_life: Duration) -> f64 {
+pub(crate) fn kept(elapsed_ms: u64, half_life: Duration) -> f64 {
     // The cast rounds beyond 2^53 ms, some 285,000 years.
     (-(elapsed_ms as f64) / (half_life.as_secs_f64() * 1000.0)).exp2()
 }

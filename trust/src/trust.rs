@@ -1,5 +1,7 @@
 //! The one judge: records of peers, the gate, and what must be persisted.
 
+mod second_hand;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
@@ -8,6 +10,7 @@ use crate::authorities::Endorsements;
 use crate::config::Config;
 use crate::evidence::{Evidence, Tally};
 use crate::explanation::{self, Explanation};
+use crate::hearsay::Hearsay;
 use crate::license::{License, LicenseError};
 use crate::operation::{Operation, Refusal};
 use crate::record::Record;
@@ -50,6 +53,8 @@ pub struct Trust {
     licensed: BTreeMap<PeerId, License>,
     /// Whom the operator quarantined. It is no evidence, so it needs no record and does not fade.
     held: BTreeSet<PeerId>,
+    /// What trusted peers report about others. Not persisted: all that it does is to withhold trust.
+    hearsay: Hearsay,
 }
 
 impl Trust {
@@ -75,6 +80,7 @@ impl Trust {
             revocations: Revocations::new(config.authorities.clone()),
             licensed: BTreeMap::new(),
             held: BTreeSet::new(),
+            hearsay: Hearsay::default(),
             config,
             records,
             dirty: BTreeSet::new(),
@@ -92,7 +98,7 @@ impl Trust {
     /// Evidence dated before what is already known counts as simultaneous with it: it is weighed in
     /// full and nothing decays. Evidence about a stranger is dropped (and counted) when every
     /// record is one that must not be forgotten; such a stranger stands as quarantined. Evidence about a
-    /// revoked peer changes nothing.
+    /// revoked peer changes nothing. What others report has no part in the change that is returned.
     pub fn observe(
         &mut self,
         now: UnixMillis,
@@ -102,7 +108,7 @@ impl Trust {
         if self.revocations.is_revoked(&peer) {
             return None;
         }
-        let seen = self.standing(now, &peer);
+        let seen = self.first_hand_standing(now, &peer);
         let from = self.conduct(now, &peer);
         if !self.make_room_for(now, &peer) {
             self.unrecorded = self.unrecorded.saturating_add(1);
@@ -114,7 +120,7 @@ impl Trust {
         record.updated = record.updated.max(now);
         let score = record.sums.score(&self.config.weights);
         record.standing = from.next(score, &self.config.thresholds);
-        self.put_record(record, from);
+        self.put_record(record);
         let change = self.moved(now, peer, seen);
         if change.is_some_and(|change| change.to == Standing::Quarantined) {
             self.limit_quarantined(now, Some(&peer));
@@ -136,7 +142,7 @@ impl Trust {
         if self.held.len() >= HELD_MAX && !self.held.contains(&peer) {
             return Err(HeldError);
         }
-        let from = self.standing(now, &peer);
+        let from = self.first_hand_standing(now, &peer);
         self.held.insert(peer);
         Ok(self.moved(now, peer, from))
     }
@@ -145,15 +151,15 @@ impl Trust {
     /// held against it is forgiven, what it earned and how often it did what stays. Returns the change if the
     /// standing moved. Of a revoked peer nothing changes.
     pub fn release(&mut self, now: UnixMillis, peer: PeerId) -> Option<StandingChange> {
-        let from = self.standing(now, &peer);
+        let from = self.first_hand_standing(now, &peer);
         self.held.remove(&peer);
-        if self.standing(now, &peer) == Standing::Quarantined
+        if self.first_hand_standing(now, &peer) == Standing::Quarantined
             && let Some(mut record) = self.records.get(&peer).cloned()
         {
             record.sums = Sums { grave: 0.0, slight: 0.0, ..self.sums_at(now, &record) };
             record.updated = record.updated.max(now);
             record.standing = Standing::Probation;
-            self.put_record(record, from);
+            self.put_record(record);
         }
         self.moved(now, peer, from)
     }
@@ -165,7 +171,7 @@ impl Trust {
     }
 
     fn moved(&self, now: UnixMillis, peer: PeerId, from: Standing) -> Option<StandingChange> {
-        let to = self.standing(now, &peer);
+        let to = self.first_hand_standing(now, &peer);
         (from != to).then_some(StandingChange { peer, from, to })
     }
 
@@ -189,6 +195,7 @@ impl Trust {
         let new = self.revocations.apply(pending).len();
         if new > 0 {
             self.licensed.retain(|peer, _| !self.revocations.is_revoked(peer));
+            self.hearsay.forget(|peer| self.revocations.is_revoked(peer));
             // Nothing that it did or does matters any more.
             let gone: Vec<_> = self
                 .records
@@ -225,9 +232,28 @@ impl Trust {
         peer: PeerId,
         endorsements: &Endorsements,
     ) -> Result<(), LicenseError> {
+        if self.config.authorities.is_none() {
+            return Ok(());
+        }
+        let (license, signers) = endorsements.open().map_err(LicenseError::from)?;
+        self.present_opened_license(now, peer, license, &signers)
+    }
+
+    /// As [`Self::present_license`], of endorsements that [`Endorsements::open`] opened.
+    ///
+    /// # Errors
+    ///
+    /// Says why it does not open the network.
+    pub fn present_opened_license(
+        &mut self,
+        now: UnixMillis,
+        peer: PeerId,
+        license: License,
+        signers: &[PeerId],
+    ) -> Result<(), LicenseError> {
         let Some(authorities) = &self.config.authorities else { return Ok(()) };
         let is_revoked = |signer: &PeerId| self.revocations.is_revoked(signer);
-        let license = authorities.license(endorsements, &peer, now, is_revoked)?;
+        let license = authorities.check(license, signers, (&peer, now), is_revoked)?;
         if self.licensed.len() >= LICENSED_MAX {
             self.licensed.retain(|_, license| !license.has_expired(now));
         }
@@ -285,9 +311,8 @@ impl Trust {
         Ok(())
     }
 
-    /// Returns where `peer` stands at `now`.
-    #[must_use]
-    pub fn standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
+    /// Returns where `peer` stands at `now` by what this node saw itself, or saw proven.
+    fn first_hand_standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
         if self.revocations.is_revoked(peer) {
             return Standing::Revoked;
         }
@@ -316,11 +341,13 @@ impl Trust {
         if self.revocations.is_revoked(peer) {
             return 0.0;
         }
-        match self.records.get(peer) {
-            Some(record) if record.revoked => 0.0,
-            Some(record) => self.score_of(now, record),
-            None => Sums::default().score(&self.config.weights),
-        }
+        let sums = match self.records.get(peer) {
+            Some(record) if record.revoked => return 0.0,
+            Some(record) => self.sums_at(now, record),
+            None => Sums::default(),
+        };
+        let hearsay = self.hearsay_about(now, peer);
+        sums.with_hearsay(hearsay, &self.config.weights).score(&self.config.weights)
     }
 
     /// Takes a peer's score apart.
@@ -337,7 +364,10 @@ impl Trust {
             standing: self.standing(now, peer),
             score: self.score(now, peer),
             updated: record.map(|record| record.updated),
-            lines: explanation::lines(&sums, &tally),
+            lines: explanation::lines(&sums, &tally)
+                .into_iter()
+                .chain(self.hearsay_line(now, peer))
+                .collect(),
         }
     }
 
@@ -362,12 +392,11 @@ impl Trust {
         self.records.remove(&peer).unwrap_or_else(|| Record::new(peer, now))
     }
 
-    fn put_record(&mut self, record: Record, from: Standing) -> Option<StandingChange> {
-        let (peer, to) = (*record.peer(), record.standing);
+    fn put_record(&mut self, record: Record) {
+        let peer = *record.peer();
         self.forgotten.remove(&peer);
         self.dirty.insert(peer);
         self.records.insert(peer, record);
-        (from != to).then_some(StandingChange { peer, from, to })
     }
 
     fn score_of(&self, now: UnixMillis, record: &Record) -> f64 {
@@ -414,7 +443,7 @@ impl Trust {
         let mut quarantined: Vec<_> = self
             .records
             .values()
-            .filter(|record| self.standing(now, record.peer()) == Standing::Quarantined)
+            .filter(|record| self.first_hand_standing(now, record.peer()) == Standing::Quarantined)
             .filter(|record| !self.is_own(record.peer()) && Some(record.peer()) != newest)
             .map(|record| (self.sums_at(now, record).grave, record.updated, *record.peer()))
             .collect();
@@ -458,6 +487,7 @@ impl Trust {
     }
 
     fn is_forgettable(&self, now: UnixMillis, record: &Record) -> bool {
-        self.standing(now, record.peer()) > Standing::Quarantined && !self.is_own(record.peer())
+        self.first_hand_standing(now, record.peer()) > Standing::Quarantined
+            && !self.is_own(record.peer())
     }
 }

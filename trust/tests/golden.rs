@@ -1,7 +1,14 @@
-//! The bytes of licenses and revocations: a change here is a change of format.
+//! The bytes of licenses, revocations, reports, proofs and statements about segments: a change here is a change of format.
 
-use dunlin_trust::{Authorities, Endorsements, License, Revocations, UnixMillis, Withdrawal};
-use dunlin_wire::{cbor, envelope};
+use dunlin_trust::{
+    Authorities, Claim, Endorsements, License, Passed, Proof, Report, Revocations, Served,
+    Standing, UnixMillis, Withdrawal,
+    recovery::{Attestation, Conflicts, Decision, Series, Version},
+};
+use dunlin_wire::{
+    block::{Codec, cid_of},
+    cbor, envelope,
+};
 use libp2p_identity::Keypair;
 use sha2::{Digest, Sha256};
 
@@ -47,3 +54,49 @@ const LICENSE_SIGNED: &str = "b07fa9c1f3e24c3ca85e13197d437ce3fd4a94b4331aa07831
 const EXTENSION: &str = "07c501d4d8492632a69d0e3f99856f9784bc3414086dfe274d0f8924c5a7eb94";
 const WITHDRAWAL: &str = "f308939c6c0eab5139bc6a6718222d3f4aff951662d032624fa29d8eb152c030";
 const REQUEST: &str = "44fec9dde29c930e2e9bab13c8f589d98d26ebaa554cc6c401c77045bb72b3bf";
+
+#[test]
+fn a_report_and_the_proofs() {
+    let report = Report::new(key(3).public().to_peer_id(), Claim::WrongCid, UnixMillis(1_000));
+    let signed = envelope::sign(&key(1), report).unwrap();
+    let served = Served::new(cid_of(Codec::DagCbor, b"the truth"), b"a lie");
+    let served = envelope::sign(&key(1), served).unwrap();
+    let wrong_cid = Proof::WrongCid { served: served.bytes.into() };
+    let passed = envelope::sign(&key(1), Passed::new(b"an envelope".to_vec())).unwrap();
+    let bad_signature = Proof::BadSignature { passed: passed.bytes.into() };
+    let equivocation = Proof::Equivocation {
+        payload_type: "a type".to_owned(),
+        first: vec![1].into(),
+        second: vec![2].into(),
+    };
+    let hashes =
+        [signed.bytes, wrong_cid.encode(), bad_signature.encode()].map(|bytes| sha256(&bytes));
+    assert_eq!(hashes, REPORT_AND_PROOFS);
+    let hex: String = equivocation.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, EQUIVOCATION);
+}
+
+const REPORT_AND_PROOFS: [&str; 3] = [
+    "2390ed40c5c94d647ccbbcd516c0b7b3505c838f442a0bc30a7f32fb42745f9c",
+    "57bac9c3433ad405c40f6cac5a062cb9def866d592f708e6bd7d711a8e0a8759",
+    "7d2983456639eff38a589ebe03badcbfc808bcfc99a7f7f7200e005259630d0d",
+];
+const EQUIVOCATION: &str = "a16c65717569766f636174696f6ea36566697273744101667365636f6e6441026c7061796c6f61645f7479706566612074797065";
+
+#[test]
+fn an_attestation_and_a_decision() {
+    let (one, other) = (cid_of(Codec::DagCbor, b"one"), cid_of(Codec::DagCbor, b"other"));
+    let attestation = envelope::sign(&key(1), Attestation::new(vec![one, other])).unwrap();
+    let decision = Decision::new(one, other, UnixMillis(1_000));
+    let decision = envelope::sign(&key(1), decision).unwrap();
+    let mut conflicts = Conflicts::default();
+    let series = Series { collection: "servers".into(), entity: "web-1".into() };
+    let mut version = Version::new(one, -5, 10);
+    version.attest(key(3).public().to_peer_id(), |_| Standing::Probation);
+    conflicts.land(&series, &version, &[Version::new(other, 0, 20)]);
+    let record = conflicts.next_dirty().unwrap();
+    let hashes = [attestation.bytes, decision.bytes, record].map(|bytes| sha256(&bytes));
+    assert_eq!(hashes, RECOVERY);
+}
+
+const RECOVERY: [&str; 3] = ["", "", ""];

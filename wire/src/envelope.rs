@@ -84,6 +84,20 @@ pub fn open<T: Payload>(bytes: &[u8]) -> Result<Signed<T>, OpenError> {
     Ok(Signed { signer, value, bytes: bytes.to_vec() })
 }
 
+/// Returns who signed an envelope of any type of at most `payload_bytes_max` bytes of payload, which is not looked
+/// at. Whoever wants to know what is said asks [`open`].
+///
+/// # Errors
+///
+/// As [`open`], but for what it says of the type and the payload.
+pub fn signer(bytes: &[u8], payload_bytes_max: usize) -> Result<PeerId, OpenError> {
+    let envelope: Envelope = cbor::decode(bytes, payload_bytes_max + ENVELOPE_OVERHEAD_BYTES_MAX)?;
+    if envelope.version != VERSION {
+        return Err(OpenError::Version { version: envelope.version });
+    }
+    envelope.verify().ok_or(OpenError::Signature)
+}
+
 /// Why a value could not be signed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -209,6 +223,17 @@ mod tests {
         let signed = sign(&key(1), note("regime 7")).unwrap();
         assert_eq!(open::<Note>(&signed.bytes).unwrap(), signed);
         assert_eq!(signed.signer, key(1).public().to_peer_id());
+    }
+
+    #[test]
+    fn the_signer_is_known_without_the_type() {
+        let signed = sign(&key(1), note("x")).unwrap();
+        assert_eq!(signer(&signed.bytes, Note::BYTES_MAX), Ok(signed.signer));
+        let mut damaged: Envelope = cbor::decode(&signed.bytes, 1024).unwrap();
+        damaged.signature[0] ^= 1;
+        let damaged = cbor::encode(&damaged).unwrap();
+        assert_eq!(signer(&damaged, Note::BYTES_MAX), Err(OpenError::Signature));
+        assert!(matches!(signer(b"x", Note::BYTES_MAX), Err(OpenError::Decode(_))));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What one tree has and another has not, found by descending where they differ.
 
+use std::collections::BTreeSet;
+
 use dunlin_wire::Cid;
 
 use super::{
@@ -20,8 +22,14 @@ pub struct Difference {
     pub blocks_read: u64,
 }
 
+impl Difference {
+    fn len(&self) -> usize {
+        self.first_only.len() + self.second_only.len()
+    }
+}
+
 /// A part of one of the trees, under keys with a common beginning.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Part {
     /// Below a node that was not read yet.
     Below(Root, Prefix),
@@ -29,8 +37,114 @@ enum Part {
     Keys(Vec<Key>),
 }
 
-/// Returns how two trees differ. Parts that both have are not read, so it costs as much as the difference
-/// times the depth. Stops when `entries_max` differences were found, so that a stranger's tree costs no
+/// A comparison of one's own tree with one whose blocks arrive from a peer.
+///
+/// It costs as much as the difference times the depth: parts that both have are neither read nor asked for. It goes
+/// on wherever it can before it asks, so that one round of questions brings a block for each differing place.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    waiting: Vec<(Part, Part)>,
+    difference: Difference,
+    blocks_max: u64,
+}
+
+/// What a comparison needs next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Blocks of the second tree that are not there yet, at most as many as were asked for.
+    Ask(Vec<Cid>),
+    /// It is complete, unless [`Comparison::is_cut`].
+    Done,
+}
+
+impl Comparison {
+    /// Returns the comparison of two trees, of which at most `blocks_max` blocks are read: a stranger's tree may be
+    /// as large as it likes.
+    #[must_use]
+    pub fn new(first: Option<&Root>, second: Option<&Root>, blocks_max: u64) -> Self {
+        let waiting = vec![(Part::of_root(first), Part::of_root(second))];
+        Self { waiting, difference: Difference::default(), blocks_max }
+    }
+
+    /// Goes on as far as the blocks of both trees are there, or until `entries_max` differences were found.
+    ///
+    /// `ours` returns the bytes of a block of the first tree, which is all there, and `theirs` those of one of the
+    /// second, or `None`: then the block is asked for, at most `ask_max` at once.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a block is no part of its tree, or the first tree misses one. For the second that is the peer's
+    /// misconduct.
+    pub fn advance<E>(
+        &mut self,
+        mut ours: impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>,
+        mut theirs: impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>,
+        (entries_max, ask_max): (usize, usize),
+    ) -> Result<Step, ComparisonError<E>> {
+        let mut asked = BTreeSet::new();
+        let mut absent = Vec::new();
+        while let Some((first, second)) = self.waiting.pop() {
+            if self.difference.len() >= entries_max || self.is_cut() {
+                self.waiting.push((first, second));
+                break;
+            }
+            if first == second {
+                continue;
+            }
+            let read = &mut self.difference.blocks_read;
+            match open(&second, &mut theirs, read) {
+                Ok(b) => {
+                    let a = open(&first, &mut ours, read).map_err(ComparisonError::First)?;
+                    pair((first, a), (second, b), &mut self.waiting, &mut self.difference);
+                }
+                Err(CatalogError::Missing { cid }) => {
+                    *read -= 1;
+                    asked.insert(*cid);
+                    absent.push((first, second));
+                    if asked.len() >= ask_max {
+                        break;
+                    }
+                }
+                Err(error) => return Err(ComparisonError::Second(error)),
+            }
+        }
+        self.waiting.append(&mut absent);
+        if asked.is_empty() { Ok(Step::Done) } else { Ok(Step::Ask(asked.into_iter().collect())) }
+    }
+
+    /// Returns whether there is more that was not compared, for one of the limits.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.difference.blocks_read >= self.blocks_max && !self.waiting.is_empty()
+    }
+
+    /// Returns what was found so far.
+    #[must_use]
+    pub fn difference(&self) -> &Difference {
+        &self.difference
+    }
+
+    /// Returns what was found, to do with it what is to be done, and forgets it: a comparison that stopped at its
+    /// limit of entries goes on after it.
+    pub fn take_difference(&mut self) -> Difference {
+        let blocks_read = self.difference.blocks_read;
+        std::mem::replace(&mut self.difference, Difference { blocks_read, ..Difference::default() })
+    }
+}
+
+/// Why a comparison cannot go on, and whose tree it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ComparisonError<E> {
+    /// One's own.
+    #[error("the first catalog cannot be read")]
+    First(#[source] CatalogError<E>),
+    /// The other one.
+    #[error("the second catalog cannot be read")]
+    Second(#[source] CatalogError<E>),
+}
+
+/// Returns how two trees differ that are both here. Parts that both have are not read, so it costs as much as the
+/// difference times the depth. Stops when `entries_max` differences were found, so that a stranger's tree costs no
 /// more than the caller allows: ask again when those are settled.
 ///
 /// Each `get` returns the bytes of a block of its tree, which are what the CID names.
@@ -39,28 +153,19 @@ enum Part {
 ///
 /// Fails when a tree cannot be read.
 pub fn compare<E>(
-    (first, mut first_get): (Option<&Root>, impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>),
-    (second, mut second_get): (Option<&Root>, impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>),
+    (first, first_get): (Option<&Root>, impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>),
+    (second, second_get): (Option<&Root>, impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>),
     entries_max: usize,
 ) -> Result<Difference, CatalogError<E>> {
-    let part = |root: Option<&Root>| match root {
-        Some(root) => Part::Below(*root, Prefix::default()),
-        None => Part::Keys(Vec::new()),
-    };
-    let mut difference = Difference::default();
-    let mut waiting = vec![(part(first), part(second))];
-    while let Some((first, second)) = waiting.pop() {
-        if difference.first_only.len() + difference.second_only.len() >= entries_max {
-            break;
+    let mut comparison = Comparison::new(first, second, u64::MAX);
+    match comparison.advance(first_get, second_get, (entries_max, 1)) {
+        Ok(Step::Done) => Ok(comparison.difference),
+        Ok(Step::Ask(missing)) => {
+            let cid = missing.into_iter().next().expect("what is asked for is not empty");
+            Err(CatalogError::Missing { cid: Box::new(cid) })
         }
-        if first == second {
-            continue;
-        }
-        let a = open(&first, &mut first_get, &mut difference.blocks_read)?;
-        let b = open(&second, &mut second_get, &mut difference.blocks_read)?;
-        pair((first, a), (second, b), &mut waiting, &mut difference);
+        Err(ComparisonError::First(error) | ComparisonError::Second(error)) => Err(error),
     }
-    Ok(difference)
 }
 
 fn open<E>(
@@ -161,6 +266,10 @@ fn missing(these: &[Key], others: &[Key]) -> Vec<Entry> {
 impl Part {
     const fn nothing() -> Self {
         Self::Keys(Vec::new())
+    }
+
+    fn of_root(root: Option<&Root>) -> Self {
+        root.map_or_else(Self::nothing, |root| Self::Below(*root, Prefix::default()))
     }
 
     fn of(prefix: &Prefix, child: &Child) -> Self {

@@ -24,7 +24,7 @@ const KEY_NIBBLES: usize = 2 * KEY_BYTES;
 const TIME_NIBBLES: usize = 16;
 
 /// An entry as a number of eighty nibbles.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key([u8; KEY_BYTES]);
 
 /// What keys begin with: fewer nibbles than a key has.

@@ -123,6 +123,60 @@ fn a_small_difference_is_found_by_reading_little() {
     assert!((100..1_000).contains(&limited.second_only.len()) && limited.blocks_read < 30);
 }
 
+/// A peer whose blocks are fetched in rounds; returns what was found, the rounds and the blocks.
+fn fetched(
+    ours: &Grown,
+    theirs: &Grown,
+    ask_max: usize,
+) -> (Difference, usize, BTreeMap<Cid, Vec<u8>>) {
+    let mut comparison = Comparison::new(ours.root.as_ref(), theirs.root.as_ref(), 1 << 20);
+    let (mut here, mut rounds) = (BTreeMap::new(), 0);
+    loop {
+        let get = |cid: &Cid| Ok::<_, Infallible>(here.get(cid).cloned());
+        match comparison.advance(ours.get(), get, (usize::MAX, ask_max)).unwrap() {
+            Step::Done => return (comparison.take_difference(), rounds, here),
+            Step::Ask(cids) => {
+                assert!(cids.len() <= ask_max);
+                rounds += 1;
+                here.extend(cids.into_iter().map(|cid| (cid, theirs.blocks[&cid].clone())));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_difference_is_fetched_in_as_many_rounds_as_the_tree_is_deep() {
+    let ours = Grown::of(&minutes(0..40_000));
+    let mut theirs = Grown::of(&minutes(0..40_000));
+    theirs.insert(&minutes(40_000..40_100));
+    theirs.insert(&[entry(60_000_000 * 7, 1_000_000)]);
+    let (mut found, rounds, fetched_blocks) = fetched(&ours, &theirs, 256);
+    found.second_only.sort();
+    assert_eq!(found.second_only, ours.difference(&theirs).second_only);
+    assert_eq!((found.first_only.len(), found.second_only.len()), (0, 101));
+    assert!(rounds <= 12, "{rounds} rounds");
+    assert!(fetched_blocks.len() <= 16, "{} blocks", fetched_blocks.len());
+}
+
+#[test]
+fn a_comparison_stops_at_its_limits_and_goes_on() {
+    let (ours, theirs) = (Grown::default(), Grown::of(&minutes(0..4_000)));
+    let mut comparison = Comparison::new(None, theirs.root.as_ref(), 1 << 20);
+    let (mut found, mut turns) = (Vec::new(), 0);
+    while turns == 0 || !found.is_empty() && found.len() < 4_000 {
+        assert_eq!(comparison.advance(ours.get(), theirs.get(), (300, 8)).unwrap(), Step::Done);
+        let difference = comparison.take_difference();
+        // It stops at the leaf with which there are enough.
+        assert!(difference.second_only.len() < 300 + LEAF_ENTRIES_MAX);
+        found.extend(difference.second_only);
+        turns += 1;
+    }
+    assert_eq!(sorted(&found), theirs.all());
+    let mut small = Comparison::new(None, theirs.root.as_ref(), 3);
+    small.advance(ours.get(), theirs.get(), (usize::MAX, 8)).unwrap();
+    assert!(small.is_cut() && small.difference().blocks_read <= 4);
+}
+
 #[test]
 fn many_segments_of_one_moment_are_told_apart() {
     let all: Vec<Entry> = (0..3_000).map(|seed| entry(7, seed)).collect();
@@ -212,6 +266,20 @@ proptest! {
         };
         prop_assert_eq!(&found.first_only, &only(&in_a, &in_b));
         prop_assert_eq!(&found.second_only, &only(&in_b, &in_a));
+    }
+
+    #[test]
+    fn a_comparison_in_rounds_finds_the_same(
+        common in any_entries(), a in any_entries(), b in any_entries(), ask_max in 1usize..4,
+    ) {
+        let grown = |own: &[Entry]| Grown::of(&[common.as_slice(), own].concat());
+        let (a, b) = (grown(&a), grown(&b));
+        let (mut found, _, _) = fetched(&a, &b, ask_max);
+        found.first_only.sort();
+        found.second_only.sort();
+        let expected = a.difference(&b);
+        prop_assert_eq!(found.first_only, expected.first_only);
+        prop_assert_eq!(found.second_only, expected.second_only);
     }
 
     #[test]

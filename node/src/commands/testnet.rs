@@ -5,11 +5,11 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Context;
 use dunlin_protocols::NetworkName;
 use dunlin_testnet::{
-    DownOptions, StatusOptions, UpOptions, bench, demo, down, is_interrupt, liar, status, up,
+    DownOptions, StatusOptions, UpOptions, bench, demo, down, is_interrupt, liar, sim, status, up,
 };
 
 use crate::{
-    cli::{BenchArgs, BenchCommand, BenchData, DemoArgs, TestnetCommand},
+    cli::{BenchArgs, BenchCommand, BenchData, DemoArgs, SimArgs, TestnetCommand},
     interrupt,
 };
 
@@ -25,17 +25,18 @@ pub(super) fn testnet(dir: &Path, command: TestnetCommand, json: bool) -> anyhow
             eprintln!("interrupted: all processes were stopped");
             Ok(ExitCode::from(interrupt::EXIT_CODE))
         }
-        done => done.map(|()| ExitCode::SUCCESS),
+        done => done,
     }
 }
 
-fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<()> {
+fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         TestnetCommand::Up { n, dir } => {
-            up(&UpOptions { program: program()?, peers: n, dir, json })
+            up(&UpOptions { program: program()?, peers: n, dir, json })?;
         }
-        TestnetCommand::Status { dir } => status(&StatusOptions { dir, json }),
-        TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json }),
+        TestnetCommand::Status { dir } => status(&StatusOptions { dir, json })?,
+        TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json })?,
+        TestnetCommand::Sim(args) => return simulate(args, json),
         TestnetCommand::Liar { network, victim, block, cid } => liar::run(liar::Options {
             data_dir: dir.into(),
             network: network.network.map_or_else(default_network, Ok)?,
@@ -45,8 +46,18 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
             victims: victim,
             block,
             cid,
-        }),
+        })?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn simulate(args: SimArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let SimArgs { seed, seeds, peers, minutes, faults, bug, trace } = args;
+    let usual = sim::Options::of_seed(seed, peers);
+    let minutes = minutes.unwrap_or(usual.minutes);
+    let first = sim::Options { minutes, faults, bug, ..usual };
+    let holds = sim::command(&sim::CommandOptions { first, seeds, trace, json })?;
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {

@@ -1,42 +1,20 @@
 //! Announcements by gossip: signed, checked before they are passed on, and each heard once.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use dunlin_trust::{Evidence, Operation};
-use dunlin_wire::envelope::{self, OpenError};
+use dunlin_trust::Evidence;
+use dunlin_wire::envelope;
 use libp2p::{
     PeerId,
-    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash},
+    gossipsub::{self, IdentTopic, MessageAcceptance, PublishError},
 };
 
 use super::{Actor, unix_now};
 use crate::{
     Event,
+    hearing::Verdict,
     messages::{Announcement, SegmentAnnouncement, TemplateAnnouncement},
-    rate::{Bucket, Rate},
-    requests::Bounded,
 };
-
-/// How fast one author may announce.
-const ANNOUNCING: Rate = Rate { burst: 64, every: Duration::from_secs(1) };
-
-/// What was heard, and from whom how often.
-#[derive(Debug, Default)]
-pub(super) struct Heard {
-    /// The newest announcement of each author about each collection.
-    newest: Bounded<(PeerId, TopicHash, String), u64>,
-    rates: Bounded<PeerId, Bucket>,
-}
-
-/// What to do with a message.
-enum Verdict<T> {
-    /// Believe it and pass it on.
-    Accept { author: PeerId, announcement: T },
-    /// Drop it, without blame: it is old, or comes too often.
-    Ignore,
-    /// Drop it: nobody should have passed it on.
-    Reject { is_forged: bool },
-}
 
 impl Actor {
     pub(super) fn announce<T: Announcement>(&mut self, topic: IdentTopic, announcement: T) {
@@ -87,7 +65,9 @@ impl Actor {
         message: &gossipsub::Message,
         event: impl FnOnce(PeerId, T) -> Event,
     ) -> MessageAcceptance {
-        match self.verdict(message) {
+        let now = (Instant::now(), unix_now());
+        let opened = envelope::open::<T>(&message.data);
+        match self.heard.judge(&self.trust, now, message.source, opened) {
             Verdict::Accept { author, announcement } => {
                 self.counters.announcements_accepted += 1;
                 self.tell(event(author, announcement));
@@ -106,33 +86,5 @@ impl Actor {
                 MessageAcceptance::Reject
             }
         }
-    }
-
-    fn verdict<T: Announcement>(&mut self, message: &gossipsub::Message) -> Verdict<T> {
-        let signed = match envelope::open::<T>(&message.data) {
-            Ok(signed) => signed,
-            Err(error) => return Verdict::Reject { is_forged: error == OpenError::Signature },
-        };
-        let author = signed.signer;
-        if message.source != Some(author) || !signed.value.is_valid() {
-            return Verdict::Reject { is_forged: false };
-        }
-        // What a peer that is not heard says is dropped without blame for those who still hear it.
-        if self.trust.may(unix_now(), &author, Operation::AcceptAnnouncement).is_err() {
-            return Verdict::Ignore;
-        }
-        let (collection, sequence) = signed.value.place();
-        let place = (author, message.topic.clone(), collection.to_owned());
-        // Old news, which anybody can repeat, do not use up what their author may say.
-        if self.heard.newest.get(&place).is_some_and(|newest| sequence <= *newest) {
-            return Verdict::Ignore;
-        }
-        let now = Instant::now();
-        let bucket = self.heard.rates.get_or_insert(author, || Bucket::full(ANNOUNCING, now));
-        if !bucket.take(ANNOUNCING, now) {
-            return Verdict::Ignore;
-        }
-        *self.heard.newest.get_or_insert(place, || 0) = sequence;
-        Verdict::Accept { author, announcement: signed.value }
     }
 }

@@ -10,7 +10,7 @@ const STRIDE: usize = 64;
 
 /// A head whose signatures were verified.
 #[derive(Clone, Debug)]
-pub(crate) struct Signed {
+pub(crate) struct SignedHead {
     pub(crate) head: Endorsements,
     pub(crate) signers: Vec<PeerId>,
 }
@@ -28,16 +28,16 @@ pub(crate) struct Log {
 
 impl Log {
     /// Returns a log of a network with its first keys.
-    pub(crate) fn begin(network: &str, subjects: &[Subject], head: Signed) -> Self {
+    pub(crate) fn begin(network: &str, subjects: &[Subject], head: SignedHead) -> Self {
         let chain = Chain::start(network);
-        let Signed { head, signers } = head;
+        let SignedHead { head, signers } = head;
         let mut log = Self { subjects: Vec::new(), points: vec![chain], chain, head, signers };
         log.extend(subjects);
         log
     }
 
     /// Returns the log that has the first `count` keys of this one and then others.
-    pub(crate) fn fork(&self, count: usize, subjects: &[Subject], head: Signed) -> Self {
+    pub(crate) fn fork(&self, count: usize, subjects: &[Subject], head: SignedHead) -> Self {
         let mut log = self.clone();
         if count < log.subjects.len() {
             log.chain = self.chain_at(count).unwrap_or(self.chain);
@@ -45,7 +45,7 @@ impl Log {
             log.points.truncate(count / STRIDE + 1);
         }
         log.extend(subjects);
-        Signed { head: log.head, signers: log.signers } = head;
+        SignedHead { head: log.head, signers: log.signers } = head;
         log
     }
 
@@ -111,8 +111,8 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn signed() -> Signed {
-        Signed { head: Endorsements::none(), signers: Vec::new() }
+    fn signed() -> SignedHead {
+        SignedHead { head: Endorsements::none(), signers: Vec::new() }
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! The disk of a simulated node: what was synced stays, and of what was only written a crash keeps a part.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dunlin_protocols::PeerId;
+use dunlin_wire::Cid;
+
+use super::{message::Item, notary::Hash};
+
+/// Something that is written.
+#[derive(Clone, Debug)]
+pub(super) enum Write {
+    /// A record of a peer.
+    Record(PeerId, Vec<u8>),
+    /// A peer whose record may go.
+    Forget(PeerId),
+    /// A revocation.
+    Revocation(Vec<u8>),
+    /// A segment.
+    Segment(Cid, Arc<[u8]>),
+    /// A segment that is to go. Only [`super::Bug::DeleteLoser`] writes it.
+    Remove(Cid),
+    /// An attestation, a decision or a proof.
+    Statement(Arc<Item>),
+    /// A conflict or a decision, as the core has it.
+    Conflict(Vec<u8>),
+    /// The number of the newest announcement.
+    Sequence(u64),
+}
+
+/// What is on disk for good.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contents {
+    pub(super) records: BTreeMap<PeerId, Vec<u8>>,
+    pub(super) revocations: Vec<Vec<u8>>,
+    pub(super) segments: BTreeMap<Cid, Arc<[u8]>>,
+    pub(super) statements: BTreeMap<Hash, Arc<Item>>,
+    pub(super) conflicts: Vec<Vec<u8>>,
+    pub(super) sequence: u64,
+}
+
+/// A disk with what waits to be synced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    contents: Contents,
+    written: Vec<Write>,
+}
+
+impl Disk {
+    pub(super) fn write(&mut self, write: Write) {
+        self.written.push(write);
+    }
+
+    /// Waits until everything that was written is there for good.
+    pub(super) fn sync(&mut self) {
+        for write in std::mem::take(&mut self.written) {
+            self.contents.take(write);
+        }
+    }
+
+    /// Loses what was not synced, but for the first `lucky` writes.
+    pub(super) fn crash(&mut self, lucky: usize) {
+        self.written.truncate(lucky);
+        self.sync();
+    }
+
+    pub(super) fn unsynced(&self) -> usize {
+        self.written.len()
+    }
+
+    pub(super) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl Contents {
+    fn take(&mut self, write: Write) {
+        match write {
+            Write::Record(peer, record) => drop(self.records.insert(peer, record)),
+            Write::Forget(peer) => drop(self.records.remove(&peer)),
+            Write::Revocation(record) => self.revocations.push(record),
+            Write::Segment(cid, bytes) => drop(self.segments.insert(cid, bytes)),
+            Write::Remove(cid) => drop(self.segments.remove(&cid)),
+            Write::Statement(item) => drop(self.statements.insert(item.hash, item)),
+            Write::Conflict(record) => self.conflicts.push(record),
+            Write::Sequence(number) => self.sequence = self.sequence.max(number),
+        }
+    }
+}

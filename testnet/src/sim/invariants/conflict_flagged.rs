@@ -1,0 +1,91 @@
+//! ConflictFlagged: whatever two stored segments contradict each other, both are flagged, after a restart too; and the
+//! version that a node uses is the one that its evidence says, each maker counted once.
+
+use dunlin_trust::recovery::{Conflicts, Version};
+use dunlin_wire::Cid;
+
+use super::{Checked, Invariant, View, honest};
+use crate::sim::{
+    fact::Fact,
+    node::{Body, Node},
+};
+
+#[derive(Debug)]
+pub(super) struct ConflictFlagged;
+
+impl Invariant for ConflictFlagged {
+    fn name(&self) -> &'static str {
+        "ConflictFlagged"
+    }
+
+    fn on_fact(&mut self, view: &View<'_>, fact: &Fact) -> Checked {
+        match fact {
+            Fact::Stored { at, cid, bytes } => flags_of(&view.nodes[*at], cid, bytes),
+            Fact::Restarted { at } => {
+                let node = &view.nodes[*at];
+                let stored = node.disk.contents().segments.iter();
+                stored.map(|(cid, bytes)| flags_of(node, cid, bytes)).sum()
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn check(&mut self, view: &View<'_>) -> Checked {
+        honest(view).map(|node| preferences_of(view, node)).sum()
+    }
+}
+
+/// Compares a segment with all others of the node, in the plainest way.
+fn flags_of(node: &Node, cid: &Cid, bytes: &[u8]) -> Checked {
+    let Some(body) = Body::decode(bytes) else { return Ok(0) };
+    let mut checks = 0;
+    for (other, stored) in &node.segments {
+        let overlaps = body.entity == stored.body.entity
+            && (body.start < stored.body.end && stored.body.start < body.end
+                || body.start == stored.body.start);
+        if other != cid && overlaps {
+            checks += 1;
+            let pair = (*cid.min(other), *cid.max(other));
+            let flagged =
+                |cid: &Cid| node.conflicts.of(cid).any(|conflict| conflict.pair() == pair);
+            if !flagged(cid) || !flagged(other) {
+                return Err(format!("node {} has {cid} and {other}, and no flag", node.me));
+            }
+        }
+    }
+    Ok(checks)
+}
+
+/// Works out what a node should prefer, from the attestations that it has.
+fn preferences_of(view: &View<'_>, node: &Node) -> Checked {
+    let now = node.unix_at(view.now_ms);
+    let mut checks = 0;
+    for conflict in node.conflicts.iter() {
+        let made = |version: &Version| {
+            let mut made = Version::new(version.cid, version.start, version.end);
+            for maker in node.makers(&version.cid) {
+                made.attest(*maker, |peer| node.trust.standing(now, peer));
+            }
+            made
+        };
+        let (first, second) = (made(&conflict.first), made(&conflict.second));
+        let mut fresh = Conflicts::default();
+        fresh.land(&conflict.series, &first, &[second]);
+        for decision in node.conflicts.decisions() {
+            let signed =
+                dunlin_wire::envelope::open(decision).map_err(|error| error.to_string())?;
+            fresh.decide(signed, |_| true).map_err(|error| error.to_string())?;
+        }
+        let expected = fresh
+            .iter()
+            .map(|conflict| fresh.preference(conflict, |peer| node.trust.standing(now, peer)))
+            .next();
+        checks += 1;
+        let preferred = node.preference(now, conflict);
+        if expected != Some(preferred) {
+            let me = node.me;
+            return Err(format!("node {me} prefers {preferred:?}, and its evidence {expected:?}"));
+        }
+    }
+    Ok(checks)
+}

@@ -1,0 +1,265 @@
+//! Proofs: misconduct that anybody can verify, because the offender signed it.
+//!
+//! There are three. A peer signs what it answered with, and the CID that it was asked for has another digest
+//! ([`Served`]). It signs that it passes an envelope on, and nobody signed that envelope ([`Passed`]). Or it signs
+//! two statements for one place ([`Exclusive`]). A proof says nothing that depends on who looks at it, on a clock,
+//! or on who brought it; so it counts as if the node had seen it happen.
+
+use dunlin_wire::{
+    Cid, cbor,
+    envelope::{self, OpenError, Payload},
+    limits::ENVELOPE_OVERHEAD_BYTES_MAX,
+};
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteArray, ByteBuf};
+use sha2::{Digest as _, Sha256};
+
+use crate::evidence::Evidence;
+
+/// The version of [`Served`] and [`Passed`].
+pub const PROOF_VERSION: u8 = 1;
+
+/// Largest envelope within a proof, in bytes: no announcement, report or answer has more.
+pub const STATEMENT_BYTES_MAX: usize = 4 * 1_024;
+
+/// Largest encoded proof, in bytes.
+pub const PROOF_BYTES_MAX: usize = 2 * (STATEMENT_BYTES_MAX + 2 * ENVELOPE_OVERHEAD_BYTES_MAX);
+
+/// The code of sha2-256, the digest of every CID that Dunlin makes.
+const SHA2_256: u64 = 0x12;
+
+/// The name of a proof: 16 bytes of its sha2-256.
+pub(crate) type ProofId = ByteArray<16>;
+
+/// A kind of statement of which a key makes at most one for each place.
+///
+/// A node writes down a place before it signs for it: one that forgot, and signs anew, convicts itself.
+pub trait Exclusive: Payload + PartialEq {
+    /// Returns the place: a name, and a number within it.
+    fn place(&self) -> (&str, u64);
+}
+
+/// A kind of statement that proofs of equivocation may be about.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    payload_type: &'static str,
+    contradiction: fn(&[u8], &[u8]) -> Result<PeerId, ProofError>,
+}
+
+impl Kind {
+    /// Returns the kind of these statements.
+    #[must_use]
+    pub const fn of<T: Exclusive>() -> Self {
+        Self { payload_type: T::TYPE, contradiction: contradiction::<T> }
+    }
+}
+
+/// What a peer signs with an answer: with which bytes it answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Served {
+    version: u8,
+    cid: Cid,
+    digest: ByteArray<32>,
+}
+
+impl Served {
+    /// Returns the statement that these bytes answer a question for this CID. Nobody has signed it yet.
+    #[must_use]
+    pub fn new(cid: Cid, bytes: &[u8]) -> Self {
+        let digest = ByteArray::new(Sha256::digest(bytes).into());
+        Self { version: PROOF_VERSION, cid, digest }
+    }
+
+    /// Returns whether it is about these bytes. Where it is not, the answer is not signed.
+    #[must_use]
+    pub fn is_about(&self, cid: &Cid, bytes: &[u8]) -> bool {
+        self.version == PROOF_VERSION && *self == Self::new(*cid, bytes)
+    }
+
+    /// Returns whether the bytes are not what the CID names. Of CIDs with another hash function nothing is proven.
+    fn is_wrong(&self) -> bool {
+        let hash = self.cid.hash();
+        self.version == PROOF_VERSION
+            && hash.code() == SHA2_256
+            && hash.digest() != self.digest.as_slice()
+    }
+}
+
+impl Payload for Served {
+    const TYPE: &'static str = "dunlin/served/1";
+    const BYTES_MAX: usize = 192;
+}
+
+/// What a peer signs with an envelope of another that it passes on: that it has verified it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passed {
+    version: u8,
+    envelope: ByteBuf,
+}
+
+impl Passed {
+    /// Returns the statement that the envelope is whole. Nobody has signed it yet.
+    #[must_use]
+    pub fn new(envelope: Vec<u8>) -> Self {
+        Self { version: PROOF_VERSION, envelope: envelope.into() }
+    }
+
+    /// Returns the envelope that is passed on.
+    #[must_use]
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+}
+
+impl Payload for Passed {
+    const TYPE: &'static str = "dunlin/passed/1";
+    const BYTES_MAX: usize = STATEMENT_BYTES_MAX + 64;
+}
+
+/// Misconduct with the signatures of whoever is guilty of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Proof {
+    /// An envelope of [`Served`] whose bytes are not what the CID names.
+    WrongCid {
+        /// The envelope.
+        served: ByteBuf,
+    },
+    /// An envelope of [`Passed`] around one that nobody signed.
+    BadSignature {
+        /// The outer envelope.
+        passed: ByteBuf,
+    },
+    /// Two envelopes of one signer that cannot both be true, the lesser bytes first.
+    Equivocation {
+        /// The type of their payloads.
+        payload_type: String,
+        /// One.
+        first: ByteBuf,
+        /// The other.
+        second: ByteBuf,
+    },
+}
+
+/// A proof that was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proven {
+    peer: PeerId,
+    evidence: Evidence,
+    id: ProofId,
+}
+
+impl Proven {
+    /// Returns who is guilty.
+    #[must_use]
+    pub fn peer(&self) -> &PeerId {
+        &self.peer
+    }
+
+    /// Returns of what.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        self.evidence
+    }
+
+    pub(crate) fn id(&self) -> &ProofId {
+        &self.id
+    }
+}
+
+impl Proof {
+    /// Returns the proof that two envelopes of a kind contradict each other, whichever comes first.
+    #[must_use]
+    pub fn of_equivocation<T: Exclusive>(one: &[u8], other: &[u8]) -> Self {
+        let (first, second) = (one.min(other), one.max(other));
+        Self::Equivocation {
+            payload_type: T::TYPE.to_owned(),
+            first: ByteBuf::from(first),
+            second: ByteBuf::from(second),
+        }
+    }
+
+    /// Returns the proof in these bytes, not verified yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails on anything but the canonical encoding of a proof.
+    pub fn decode(bytes: &[u8]) -> Result<Self, cbor::DecodeError> {
+        cbor::decode(bytes, PROOF_BYTES_MAX)
+    }
+
+    /// Returns its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(self).expect("strings and bytes have an encoding")
+    }
+
+    /// Verifies the proof. `kinds` are those of which this node knows what contradicts what.
+    ///
+    /// # Errors
+    ///
+    /// Says why it proves nothing. But for [`ProofError::Kind`] nobody should have passed it on.
+    pub fn verify(&self, kinds: &[Kind]) -> Result<Proven, ProofError> {
+        let (peer, evidence) = match self {
+            Self::WrongCid { served } => {
+                let served = envelope::open::<Served>(served)?;
+                if !served.value.is_wrong() {
+                    return Err(ProofError::Harmless);
+                }
+                (served.signer, Evidence::WrongCid)
+            }
+            Self::BadSignature { passed } => {
+                let passed = envelope::open::<Passed>(passed)?;
+                let inner = envelope::signer(passed.value.envelope(), STATEMENT_BYTES_MAX);
+                let is_bad = inner == Err(OpenError::Signature);
+                if passed.value.version != PROOF_VERSION || !is_bad {
+                    return Err(ProofError::Harmless);
+                }
+                (passed.signer, Evidence::BadSignature)
+            }
+            Self::Equivocation { payload_type, first, second } => {
+                let kind = kinds.iter().find(|kind| kind.payload_type == payload_type);
+                let kind = kind.ok_or(ProofError::Kind)?;
+                ((kind.contradiction)(first, second)?, Evidence::Equivocation)
+            }
+        };
+        let mut id = [0; 16];
+        id.copy_from_slice(&Sha256::digest(self.encode())[..16]);
+        Ok(Proven { peer, evidence, id: ByteArray::new(id) })
+    }
+}
+
+/// Returns who signed two statements that cannot both be true.
+fn contradiction<T: Exclusive>(first: &[u8], second: &[u8]) -> Result<PeerId, ProofError> {
+    if first.len().max(second.len()) > STATEMENT_BYTES_MAX {
+        return Err(ProofError::TooLarge);
+    }
+    let (one, other) = (envelope::open::<T>(first)?, envelope::open::<T>(second)?);
+    // Else one pair would have two names, and count twice.
+    let is_ordered = first < second;
+    let is_contradiction = one.signer == other.signer
+        && one.value.place() == other.value.place()
+        && one.value != other.value;
+    if is_ordered && is_contradiction { Ok(one.signer) } else { Err(ProofError::Harmless) }
+}
+
+/// Why a proof proves nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProofError {
+    /// An envelope in it does not open.
+    #[error(transparent)]
+    Envelope(#[from] OpenError),
+    /// What was signed is no misconduct, or the two statements are not in order.
+    #[error("what was signed is no misconduct")]
+    Harmless,
+    /// A statement in it is longer than any that is signed.
+    #[error("a statement of more than {STATEMENT_BYTES_MAX} bytes")]
+    TooLarge,
+    /// It is about statements of a kind that this node does not know.
+    #[error("it is about statements of an unknown kind")]
+    Kind,
+}

@@ -1,0 +1,354 @@
+//! Hearsay and proofs: what others say can withhold trust and no more, and what they prove counts in full.
+
+use dunlin_trust::{
+    Claim, Config, Evidence, Exclusive, Kind, Operation, Passed, Proof, ProofError, Proven,
+    REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report, ReportError, SUBJECTS_MAX, Served, Standing,
+    Trust, UnixMillis,
+};
+use dunlin_wire::{
+    block::{Codec, cid_of},
+    cbor,
+    envelope::{self, OpenError, Payload, Signed},
+};
+use libp2p_identity::{Keypair, PeerId};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+const NOW: UnixMillis = UnixMillis(1_763_700_000_000);
+const HOUR_MS: u64 = 3_600_000;
+const ACCUSED: u64 = 1_000;
+
+/// A statement as announcements are: one for each name and number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Note(String, u64, String);
+
+impl Payload for Note {
+    const TYPE: &'static str = "test/note/1";
+    const BYTES_MAX: usize = 128;
+}
+
+impl Exclusive for Note {
+    fn place(&self) -> (&str, u64) {
+        (&self.0, self.1)
+    }
+}
+
+const KINDS: [Kind; 1] = [Kind::of::<Note>()];
+
+fn key(seed: u64) -> Keypair {
+    let mut secret = [9; 32];
+    secret[..8].copy_from_slice(&seed.to_le_bytes());
+    Keypair::ed25519_from_bytes(secret).unwrap()
+}
+
+fn peer(seed: u64) -> PeerId {
+    key(seed).public().to_peer_id()
+}
+
+fn report(by: u64, about: u64, issued: UnixMillis) -> Signed<Report> {
+    envelope::sign(&key(by), Report::new(peer(about), Claim::WrongCid, issued)).unwrap()
+}
+
+fn note(by: u64, number: u64, text: &str) -> Vec<u8> {
+    envelope::sign(&key(by), Note("x".into(), number, text.into())).unwrap().bytes
+}
+
+fn equivocation(by: u64, number: u64) -> Proven {
+    let proof = Proof::of_equivocation::<Note>(&note(by, number, "a"), &note(by, number, "b"));
+    proof.verify(&KINDS).unwrap()
+}
+
+/// A node to which these peers have served enough to be trusted.
+fn node_that_trusts(trusted: std::ops::Range<u64>) -> Trust {
+    let mut trust = Trust::new(Config::default(), Vec::new());
+    for seed in trusted {
+        trust.observe(NOW, peer(seed), Evidence::Served { blocks: 400 });
+        assert_eq!(trust.standing(NOW, &peer(seed)), Standing::Trusted);
+    }
+    trust
+}
+
+#[test]
+fn only_trusted_peers_are_heard() {
+    let mut trust = node_that_trusts(1..2);
+    let before = trust.score(NOW, &peer(ACCUSED));
+    let refused = trust.hear(NOW, &report(2, ACCUSED, NOW));
+    assert!(matches!(refused, Err(ReportError::Refused(_))));
+    assert_eq!(trust.score(NOW, &peer(ACCUSED)), before);
+    trust.hear(NOW, &report(1, ACCUSED, NOW)).unwrap();
+    assert!(trust.score(NOW, &peer(ACCUSED)) < before);
+    assert_eq!(trust.hear(NOW, &report(1, ACCUSED, NOW)), Err(ReportError::Known));
+}
+
+#[test]
+fn a_report_says_when_it_was_made_and_not_of_oneself() {
+    let mut trust = node_that_trusts(1..2);
+    let day_ahead = UnixMillis(NOW.0 + 24 * HOUR_MS);
+    trust.hear(NOW, &report(1, ACCUSED, day_ahead)).unwrap();
+    let future = UnixMillis(NOW.0 + 30 * HOUR_MS);
+    let heard = trust.hear(NOW, &report(1, ACCUSED, future));
+    assert_eq!(heard, Err(ReportError::Future { issued: future }));
+    let stale = UnixMillis(NOW.0 - REPORT_AGE_MAX_MS - 1);
+    let heard = trust.hear(NOW, &report(1, 2, stale));
+    assert_eq!(heard, Err(ReportError::Stale { issued: stale }));
+    let heard = trust.hear(NOW, &report(1, 1, NOW));
+    assert_eq!(heard, Err(ReportError::OfItself { reporter: peer(1) }));
+}
+
+#[test]
+fn a_reporter_that_is_distrusted_counts_no_more() {
+    let mut trust = node_that_trusts(1..3);
+    let clear = trust.score(NOW, &peer(ACCUSED));
+    trust.hear(NOW, &report(1, ACCUSED, NOW)).unwrap();
+    assert!(trust.score(NOW, &peer(ACCUSED)) < clear);
+    trust.observe(NOW, peer(1), Evidence::WrongCid);
+    trust.observe(NOW, peer(1), Evidence::WrongCid);
+    assert_eq!(trust.standing(NOW, &peer(1)), Standing::Quarantined);
+    assert_eq!(trust.score(NOW, &peer(ACCUSED)), clear);
+}
+
+#[test]
+fn hearsay_withholds_trust_and_never_quarantines() {
+    let reporters = 1..40;
+    let mut trust = node_that_trusts(reporters.clone());
+    // The least that trust takes, and the most slight evidence there is.
+    trust.observe(NOW, peer(ACCUSED), Evidence::Served { blocks: 270 });
+    assert_eq!(trust.standing(NOW, &peer(ACCUSED)), Standing::Trusted);
+    for by in reporters.clone() {
+        trust.hear(NOW, &report(by, ACCUSED, NOW)).unwrap_or(());
+    }
+    assert_eq!(trust.standing(NOW, &peer(ACCUSED)), Standing::Probation);
+    for _ in 0..100 {
+        trust.observe(NOW, peer(ACCUSED), Evidence::Timeout);
+        trust.observe(NOW, peer(2_000), Evidence::Timeout);
+    }
+    let alone = trust.score(NOW, &peer(2_000));
+    for by in reporters {
+        trust.hear(NOW, &report(by, 2_000, NOW)).unwrap_or(());
+        // A day later they say it again, and again.
+        for day in 1..9 {
+            let later = UnixMillis(NOW.0 + day * 24 * HOUR_MS);
+            trust.hear(later, &report(by, 2_000, later)).unwrap_or(());
+            assert_ne!(trust.standing(later, &peer(2_000)), Standing::Quarantined);
+        }
+    }
+    assert_eq!(trust.score(NOW, &peer(2_000)), alone, "hearsay has no room beside timeouts");
+}
+
+#[test]
+fn no_setting_lets_hearsay_quarantine() {
+    let mut config = Config::default();
+    (config.weights.hearsay, config.weights.hearsay_max) = (1e9, 1e9);
+    config.weights.slight_max = 1e9;
+    let mut trust = Trust::new(config, Vec::new());
+    for seed in [1, ACCUSED] {
+        trust.observe(NOW, peer(seed), Evidence::Served { blocks: 400 });
+    }
+    trust.hear(NOW, &report(1, ACCUSED, NOW)).unwrap();
+    assert_eq!(trust.standing(NOW, &peer(ACCUSED)), Standing::Probation);
+    // What is written into the record from here on is first hand.
+    trust.observe(NOW, peer(ACCUSED), Evidence::Served { blocks: 1 });
+    assert_eq!(trust.standing(NOW, &peer(ACCUSED)), Standing::Probation);
+    let month = UnixMillis(NOW.0 + 24 * 30 * HOUR_MS);
+    trust.observe(month, peer(ACCUSED), Evidence::Served { blocks: 400 });
+    assert_eq!(trust.standing(month, &peer(ACCUSED)), Standing::Trusted);
+}
+
+#[test]
+fn hearsay_is_explained() {
+    let mut trust = node_that_trusts(1..2);
+    trust.hear(NOW, &report(1, ACCUSED, NOW)).unwrap();
+    let text = trust.explain(NOW, &peer(ACCUSED)).to_string();
+    assert!(text.contains("hearsay") && text.contains("says wrong CID"), "{text}");
+}
+
+#[test]
+fn a_proof_counts_in_full_once_and_whoever_brings_it() {
+    let mut trust = Trust::new(Config::default(), Vec::new());
+    let proven = equivocation(7, 1);
+    trust.observe_proof(NOW, &proven).unwrap();
+    assert_eq!(trust.standing(NOW, &peer(7)), Standing::Quarantined);
+    assert!(trust.has_counted(&proven));
+    let score = trust.score(NOW, &peer(7));
+    assert_eq!(trust.observe_proof(NOW, &proven), None);
+    assert_eq!(trust.score(NOW, &peer(7)), score);
+    // Nor again after a restart.
+    let records: Vec<Record> = std::iter::from_fn(|| trust.next_dirty())
+        .map(|record| cbor::decode(&cbor::encode(&record).unwrap(), 1 << 16).unwrap())
+        .collect();
+    let mut restarted = Trust::new(Config::default(), records);
+    assert_eq!(restarted.observe_proof(NOW, &proven), None);
+    assert_eq!(restarted.score(NOW, &peer(7)), score);
+    restarted.observe_proof(NOW, &equivocation(7, 2));
+    assert!(restarted.score(NOW, &peer(7)) < score);
+}
+
+#[test]
+fn no_more_proofs_are_kept_than_count() {
+    let mut trust = Trust::new(Config::default(), Vec::new());
+    for number in 0..20 {
+        trust.observe_proof(NOW, &equivocation(7, number));
+    }
+    let record = std::iter::from_fn(|| trust.next_dirty()).last().unwrap();
+    assert_eq!(record.tally().equivocations, 8);
+    assert!(cbor::encode(&record).unwrap().len() < 700);
+}
+
+#[test]
+fn two_statements_for_one_place_convict_their_signer() {
+    let proven = equivocation(7, 1);
+    assert_eq!((*proven.peer(), proven.evidence()), (peer(7), Evidence::Equivocation));
+    let (a, b) = (note(7, 1, "a"), note(7, 1, "b"));
+    let same = [Proof::of_equivocation::<Note>(&a, &b), Proof::of_equivocation::<Note>(&b, &a)];
+    assert_eq!(same[0], same[1]);
+    let harmless = [
+        (note(7, 1, "a"), note(7, 2, "b"), "other places"),
+        (note(7, 1, "a"), note(8, 1, "b"), "other signers"),
+        (note(7, 1, "a"), note(7, 1, "a"), "the same"),
+    ];
+    for (one, other, why) in harmless {
+        let proof = Proof::of_equivocation::<Note>(&one, &other);
+        assert_eq!(proof.verify(&KINDS), Err(ProofError::Harmless), "{why}");
+    }
+    let Proof::Equivocation { payload_type, first, second } = same[0].clone() else { panic!() };
+    let turned = Proof::Equivocation { payload_type, first: second, second: first };
+    assert_eq!(turned.verify(&KINDS), Err(ProofError::Harmless), "one pair has one name");
+    assert_eq!(same[0].verify(&[]), Err(ProofError::Kind));
+}
+
+#[test]
+fn a_signed_answer_with_other_bytes_convicts_its_signer() {
+    let cid = cid_of(Codec::DagCbor, b"the truth");
+    let served = |bytes: &[u8]| envelope::sign(&key(7), Served::new(cid, bytes)).unwrap();
+    assert!(served(b"a lie").value.is_about(&cid, b"a lie"));
+    let lie = Proof::WrongCid { served: served(b"a lie").bytes.into() }.verify(&KINDS).unwrap();
+    assert_eq!((*lie.peer(), lie.evidence()), (peer(7), Evidence::WrongCid));
+    let truth = Proof::WrongCid { served: served(b"the truth").bytes.into() };
+    assert_eq!(truth.verify(&KINDS), Err(ProofError::Harmless));
+}
+
+#[test]
+fn passing_on_what_nobody_signed_convicts_whoever_signs_that() {
+    let mut forged = note(8, 1, "a");
+    let name = forged.windows(9).position(|bytes| bytes == b"signature").unwrap();
+    forged[name + 20] ^= 1;
+    assert_eq!(envelope::open::<Note>(&forged), Err(OpenError::Signature));
+    let passed = |inner: Vec<u8>| {
+        let passed = envelope::sign(&key(7), Passed::new(inner)).unwrap();
+        Proof::BadSignature { passed: passed.bytes.into() }
+    };
+    let proven = passed(forged).verify(&KINDS).unwrap();
+    assert_eq!((*proven.peer(), proven.evidence()), (peer(7), Evidence::BadSignature));
+    assert_eq!(passed(note(8, 1, "a")).verify(&KINDS), Err(ProofError::Harmless));
+    // What is no envelope at all proves nothing: there is no signature that could be bad.
+    assert_eq!(passed(b"noise".to_vec()).verify(&KINDS), Err(ProofError::Harmless));
+}
+
+#[test]
+fn nobody_can_be_convicted_by_another() {
+    let honest = note(7, 1, "a");
+    let framed = Proof::of_equivocation::<Note>(&honest, &note(8, 1, "b"));
+    assert_eq!(framed.verify(&KINDS), Err(ProofError::Harmless));
+    let bytes = equivocation_bytes(7);
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        let verified = Proof::decode(&damaged).map(|proof| proof.verify(&KINDS));
+        assert!(!matches!(verified, Ok(Ok(_))), "byte {at}");
+    }
+}
+
+fn equivocation_bytes(by: u64) -> Vec<u8> {
+    Proof::of_equivocation::<Note>(&note(by, 1, "a"), &note(by, 1, "b")).encode()
+}
+
+/// What may happen about one peer: seen, said or proven.
+#[derive(Clone, Debug)]
+enum Happened {
+    Seen(Evidence),
+    Said { by: u64, ago_ms: u64 },
+    Proven(u64),
+}
+
+fn happened() -> impl Strategy<Value = Happened> {
+    prop_oneof![
+        (0u32..300).prop_map(|blocks| Happened::Seen(Evidence::Served { blocks })),
+        Just(Happened::Seen(Evidence::Timeout)),
+        Just(Happened::Seen(Evidence::ProtocolViolation)),
+        bad(),
+    ]
+}
+
+fn bad() -> impl Strategy<Value = Happened> {
+    prop_oneof![
+        (1u64..13, 0..100 * HOUR_MS).prop_map(|(by, ago_ms)| Happened::Said { by, ago_ms }),
+        (0u64..4).prop_map(Happened::Proven),
+    ]
+}
+
+/// A report, or a proof that is none of those: one that comes earlier fades earlier, and is the same one.
+fn another() -> impl Strategy<Value = Happened> {
+    bad().prop_map(|bad| if matches!(bad, Happened::Proven(_)) { Happened::Proven(4) } else { bad })
+}
+
+fn after(events: &[(u64, Happened)]) -> Trust {
+    let mut trust = node_that_trusts(1..13);
+    for (time, event) in events {
+        let now = UnixMillis(NOW.0 + time);
+        match event {
+            Happened::Seen(evidence) => {
+                trust.observe(now, peer(ACCUSED), *evidence);
+            }
+            Happened::Said { by, ago_ms } => {
+                trust.hear(now, &report(*by, ACCUSED, UnixMillis(now.0 - ago_ms))).ok();
+            }
+            Happened::Proven(number) => {
+                trust.observe_proof(now, &equivocation(ACCUSED, *number));
+            }
+        }
+    }
+    trust
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Reports and proofs are as monotone as what is seen: one more never ends in a higher score.
+    #[test]
+    fn one_more_report_or_proof_never_ends_higher(
+        events in prop::collection::vec((0..12 * HOUR_MS, happened()), 0..16),
+        at in any::<prop::sample::Index>(), extra in another(), later in 0..12 * HOUR_MS,
+    ) {
+        let mut events = events;
+        events.sort_by_key(|(time, _)| *time);
+        let mut longer = events.clone();
+        let at = at.index(events.len() + 1);
+        let time = events[..at].last().map_or(0, |(time, _)| *time);
+        longer.insert(at, (time, extra));
+        let (less, more) = (after(&events), after(&longer));
+        let now = UnixMillis(NOW.0 + 12 * HOUR_MS + later);
+        let (worse, better) = (more.score(now, &peer(ACCUSED)), less.score(now, &peer(ACCUSED)));
+        prop_assert!(worse <= better + 1e-9, "{worse} above {better}");
+        prop_assert!(more.standing(now, &peer(ACCUSED)) <= less.standing(now, &peer(ACCUSED)));
+    }
+
+    /// Whatever is said and however often: who did nothing worse than time out is not quarantined.
+    #[test]
+    fn reports_alone_never_quarantine(
+        said in prop::collection::vec((0..200 * HOUR_MS, 1u64..13, 0..100 * HOUR_MS), 0..60),
+        timeouts in 0usize..40, blocks in 0u32..400,
+    ) {
+        let mut trust = node_that_trusts(1..13);
+        trust.observe(NOW, peer(ACCUSED), Evidence::Served { blocks });
+        for _ in 0..timeouts {
+            trust.observe(NOW, peer(ACCUSED), Evidence::Timeout);
+        }
+        for (time, by, ago_ms) in said {
+            let now = UnixMillis(NOW.0 + time);
+            trust.hear(now, &report(by, ACCUSED, UnixMillis(now.0 - ago_ms))).ok();
+            prop_assert!(trust.standing(now, &peer(ACCUSED)) > Standing::Quarantined);
+            prop_assert!(trust.may(now, &peer(ACCUSED), Operation::FetchSegments).is_ok());
+            prop_assert!(trust.reports() <= SUBJECTS_MAX * REPORTERS_MAX);
+        }
+    }
+}
