@@ -186,8 +186,7 @@ fn replicas(corpus: &Corpus) {
 }
 
 fn membership(corpus: &Corpus) {
-    let digest = ByteBuf::from([7; 32]);
-    let add = |target, name, value: Value| {
+    let add = |target: &str, name: &str, value: Value| {
         corpus.add(target, name, &cbor::encode(&value).expect("an encoding"));
     };
     let map = |fields: &[(&str, Value)]| {
@@ -196,7 +195,7 @@ fn membership(corpus: &Corpus) {
     };
     let bytes = |bytes: &[u8]| Value::Bytes(ByteBuf::from(bytes));
     let list = |items: &[Value]| Value::List(items.to_vec());
-    let digest = Value::Bytes(digest);
+    let digest = Value::Bytes(ByteBuf::from([7; 32]));
     let head = list(&[bytes(&[1, 2, 3])]);
     let extension =
         map(&[("after", digest.clone()), ("keys", bytes(&[9; 64])), ("head", head.clone())]);

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use dunlin_client::{Client, ClientError, MembershipStatus};
 use dunlin_protocols::NetworkName;
-use dunlin_trust::{AUTHORITIES_MAX, Authorities, License, Revocations, UnixMillis, Withdrawal};
+use dunlin_trust::{Authorities, License, Revocations, UnixMillis, Withdrawal};
 use dunlin_wire::{cbor, envelope};
 use libp2p_identity::{Keypair, PeerId};
 use serde::Serialize;
@@ -359,10 +359,7 @@ fn view_text(view: &View) -> String {
     match view.missing {
         Some(0) if view.kind == "license" => line("next", "`dunlin network join` on its node"),
         Some(0) => line("next", "`dunlin network publish` at a running node"),
-        Some(missing) => line(
-            "next",
-            &format!("`dunlin network sign` by {missing} more, of at most {AUTHORITIES_MAX}"),
-        ),
+        Some(missing) => line("next", &format!("`dunlin network sign` by {missing} more")),
         None => {}
     }
     view.file.iter().for_each(|file| line("file", file));
