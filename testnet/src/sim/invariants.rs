@@ -58,7 +58,7 @@ pub(super) fn all(nodes: usize) -> Vec<Box<dyn Invariant + Send>> {
         Box::new(honest_never_quarantined::HonestNeverQuarantined),
         Box::new(quarantined_not_heard::QuarantinedNotHeard::new(nodes)),
         Box::new(nothing_deleted::NothingDeleted::new(nodes)),
-        Box::new(conflict_flagged::ConflictFlagged),
+        Box::new(conflict_flagged::ConflictFlagged::default()),
         Box::new(converges::Converges::new(nodes)),
         Box::new(bounded::Bounded),
     ]

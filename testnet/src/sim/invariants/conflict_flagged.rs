@@ -1,8 +1,13 @@
 //! ConflictFlagged: whatever two stored segments contradict each other, both are flagged, after a restart too; and the
 //! version that a node uses is the one that its evidence says, each maker counted once.
 
-use dunlin_trust::recovery::{Conflicts, Version};
-use dunlin_wire::Cid;
+use std::collections::BTreeMap;
+
+use dunlin_trust::recovery::{Conflicts, Decision, Version};
+use dunlin_wire::{
+    Cid,
+    envelope::{self, Signed},
+};
 
 use super::{Checked, Invariant, View, honest};
 use crate::sim::{
@@ -10,8 +15,11 @@ use crate::sim::{
     node::{Body, Node},
 };
 
-#[derive(Debug)]
-pub(super) struct ConflictFlagged;
+#[derive(Debug, Default)]
+pub(super) struct ConflictFlagged {
+    /// Decisions whose signature was verified.
+    opened: BTreeMap<Vec<u8>, Signed<Decision>>,
+}
 
 impl Invariant for ConflictFlagged {
     fn name(&self) -> &'static str {
@@ -31,7 +39,7 @@ impl Invariant for ConflictFlagged {
     }
 
     fn check(&mut self, view: &View<'_>) -> Checked {
-        honest(view).map(|node| preferences_of(view, node)).sum()
+        honest(view).map(|node| self.preferences_of(view, node)).sum()
     }
 }
 
@@ -56,36 +64,43 @@ fn flags_of(node: &Node, cid: &Cid, bytes: &[u8]) -> Checked {
     Ok(checks)
 }
 
-/// Works out what a node should prefer, from the attestations that it has.
-fn preferences_of(view: &View<'_>, node: &Node) -> Checked {
-    let now = node.unix_at(view.now_ms);
-    let mut checks = 0;
-    for conflict in node.conflicts.iter() {
-        let made = |version: &Version| {
-            let mut made = Version::new(version.cid, version.start, version.end);
-            for maker in node.makers(&version.cid) {
-                made.attest(*maker, |peer| node.trust.standing(now, peer));
+impl ConflictFlagged {
+    /// Works out what a node should prefer, from the attestations that it has.
+    fn preferences_of(&mut self, view: &View<'_>, node: &Node) -> Checked {
+        let now = node.unix_at(view.now_ms);
+        let mut checks = 0;
+        for conflict in node.conflicts.iter() {
+            let made = |version: &Version| {
+                let mut made = Version::new(version.cid, version.start, version.end);
+                for maker in node.makers(&version.cid) {
+                    made.attest(*maker, |peer| node.trust.standing(now, peer));
+                }
+                made
+            };
+            let (first, second) = (made(&conflict.first), made(&conflict.second));
+            let mut fresh = Conflicts::default();
+            fresh.land(&conflict.series, &first, &[second]);
+            for decision in node.conflicts.decisions() {
+                if !self.opened.contains_key(decision) {
+                    let signed = envelope::open(decision).map_err(|error| error.to_string())?;
+                    self.opened.insert(decision.to_vec(), signed);
+                }
+                let signed = &self.opened[decision];
+                fresh.decide(signed.clone(), |_| true).map_err(|error| error.to_string())?;
             }
-            made
-        };
-        let (first, second) = (made(&conflict.first), made(&conflict.second));
-        let mut fresh = Conflicts::default();
-        fresh.land(&conflict.series, &first, &[second]);
-        for decision in node.conflicts.decisions() {
-            let signed =
-                dunlin_wire::envelope::open(decision).map_err(|error| error.to_string())?;
-            fresh.decide(signed, |_| true).map_err(|error| error.to_string())?;
+            let expected = fresh
+                .iter()
+                .map(|conflict| fresh.preference(conflict, |peer| node.trust.standing(now, peer)))
+                .next();
+            checks += 1;
+            let preferred = node.preference(now, conflict);
+            if expected != Some(preferred) {
+                let me = node.me;
+                return Err(format!(
+                    "node {me} prefers {preferred:?}, and its evidence {expected:?}"
+                ));
+            }
         }
-        let expected = fresh
-            .iter()
-            .map(|conflict| fresh.preference(conflict, |peer| node.trust.standing(now, peer)))
-            .next();
-        checks += 1;
-        let preferred = node.preference(now, conflict);
-        if expected != Some(preferred) {
-            let me = node.me;
-            return Err(format!("node {me} prefers {preferred:?}, and its evidence {expected:?}"));
-        }
+        Ok(checks)
     }
-    Ok(checks)
 }
