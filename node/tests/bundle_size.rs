@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use common::{Node, complaint, eventually, peers::init, stdout};
+use common::{Node, complaint, eventually, output, peers::init, stdout};
 use dunlin_archive::{Archive, Config, Object, Pin};
 use dunlin_client::{BundleImported, BundleMade};
 use dunlin_engine::Segment;
@@ -106,7 +106,7 @@ fn ctrl_c_ends_an_import_and_an_export_and_loses_nothing() {
     archive(&from, 24);
     let sender = Node::start(&from);
     let file = temp.path().join("whole.car");
-    stdout(sender.command(&["bundle", "export", "-o"]).arg(&file));
+    stdout(sender.command(&["bundle", "export"]).arg("-o").arg(&file));
     let bundle = fs::read(&file).unwrap();
     let interrupt = |child: &Child| {
         rustix::process::kill_process(Pid::from_child(child), Signal::INT).unwrap();
@@ -115,11 +115,11 @@ fn ctrl_c_ends_an_import_and_an_export_and_loses_nothing() {
     // Somebody reads an export no further than this.
     let mut command = sender.command(&["bundle", "export", "--again", "1", "-o", "-"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    output.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    let mut exported = child.stdout.take().unwrap();
+    exported.read_exact(&mut vec![0; 1 << 20]).unwrap();
     interrupt(&child);
     let mut rest = Vec::new();
-    output.read_to_end(&mut rest).unwrap();
+    exported.read_to_end(&mut rest).unwrap();
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130), "{ended:?}");
     assert!(rest.len() + (1 << 20) < bundle.len(), "it went on to its end");
@@ -147,13 +147,16 @@ fn ctrl_c_ends_an_import_and_an_export_and_loses_nothing() {
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130), "{ended:?}");
     assert!(receiver.client().bundles().unwrap().received.is_empty());
-    stdout(receiver.command(&["bundle", "import", "--from", &sender_id]).arg(&file));
+    eventually("the node has noticed, and takes the bundle", || {
+        let mut again = receiver.command(&["bundle", "import", "--from", &sender_id]);
+        output(again.arg(&file)).status.success().then_some(())
+    });
     assert_eq!(receiver.client().bundles().unwrap().received.len(), 1);
     let counted = |node: &Node, what: &str| node.metric(&format!("dunlin_bundles_{what}_total"));
     eventually("the node sees that nobody reads any more", || {
         ((counted(&sender, "made"), counted(&sender, "cut")) == (1.0, 1.0)).then_some(())
     });
-    assert_eq!((counted(&receiver, "imported"), counted(&receiver, "refused")), (1.0, 1.0));
+    assert!(counted(&receiver, "imported") == 1.0 && counted(&receiver, "refused") >= 1.0);
 }
 
 /// Archives segments with a MiB of payload each, as if the node in this folder had sealed them.
