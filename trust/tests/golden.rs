@@ -99,4 +99,8 @@ fn an_attestation_and_a_decision() {
     assert_eq!(hashes, RECOVERY);
 }
 
-const RECOVERY: [&str; 3] = ["", "", ""];
+const RECOVERY: [&str; 3] = [
+    "9cd3aa7d31f0a2004617f9806e2dc1eddbb3cf18baed48aa001d3a4a752a5c62",
+    "10f0c14fcc3880bc729fd415aba6e60530aae6bb7bea84db06c8b3bbf726a05d",
+    "92e5c2daf11de85eb40e12b289ac177275d1f0a47021041d2e3ad809c9d8abd7",
+];
