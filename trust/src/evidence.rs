@@ -31,6 +31,8 @@ pub enum Evidence {
     ReplicaLost,
     /// Gave a proof of a block that it does not hold.
     WrongProof,
+    /// Shared templates that the others' and one's own past contradict: a sign, no proof.
+    DoubtfulTemplates,
 }
 
 /// How often each kind of evidence was seen over the life of a record. Never decays; it explains a
@@ -58,6 +60,9 @@ pub struct Tally {
     /// Proofs it gave of what it does not hold. Absent while 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wrong_proofs: u64,
+    /// Template sets that others contradicted. Absent while 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubtful_templates: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -78,6 +83,7 @@ impl Tally {
             Evidence::NotServed => (&mut self.not_served, 1),
             Evidence::ReplicaLost => (&mut self.replicas_lost, 1),
             Evidence::WrongProof => (&mut self.wrong_proofs, 1),
+            Evidence::DoubtfulTemplates => (&mut self.doubtful_templates, 1),
         };
         *field = field.saturating_add(by);
     }

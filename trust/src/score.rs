@@ -60,6 +60,7 @@ impl Sums {
             Evidence::NotServed => self.with_slight(weights.not_served, weights),
             Evidence::ReplicaLost => self.with_slight(weights.replica_lost, weights),
             Evidence::WrongProof => self.with_grave(weights.wrong_proof, weights),
+            Evidence::DoubtfulTemplates => self.with_slight(weights.doubtful_templates, weights),
         }
     }
 

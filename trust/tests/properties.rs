@@ -24,6 +24,7 @@ fn bad() -> impl Strategy<Value = Evidence> {
         Just(Evidence::NotServed),
         Just(Evidence::ReplicaLost),
         Just(Evidence::WrongProof),
+        Just(Evidence::DoubtfulTemplates),
     ]
 }
 
