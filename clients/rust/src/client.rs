@@ -15,9 +15,9 @@ use crate::{
     HistoryAnswer, HistoryQuery, ImportResponse, IngestAck, IngestRequest, KnnAnswer, KnnQuery,
     LedgerView, NamedPin, NodeStatus, Peers, PinRequest, Pins, ProvideRequest, ProvideResponse,
     PublishRequest, PublishResponse, PublishedName, Quality, RemoveRequest, RemoveResponse,
-    Replicas, ResolveRequest, ResolvedName, ScoresAnswer, ScoresQuery, SealRequest, SealResponse,
-    Segment, SegmentPage, SegmentsQuery, Share, ShareRequest, ShareResponse, Templates,
-    TrajectoryAnswer, TrajectoryQuery, UnpinRequest, UnpinResponse,
+    Replicas, ResolveRequest, ResolvedName, RollBackRequest, ScoresAnswer, ScoresQuery,
+    SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share, ShareRequest,
+    ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery, UnpinRequest, UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -384,6 +384,15 @@ impl Client {
     /// See [`ClientError`].
     pub fn adopt_templates(&self, request: &AdoptRequest) -> Result<Templates, ClientError> {
         self.post("/v1/templates/adopt", request)
+    }
+
+    /// Takes received template sets back: they count no more until they are adopted again.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn roll_back_templates(&self, request: &RollBackRequest) -> Result<Templates, ClientError> {
+        self.post("/v1/templates/rollback", request)
     }
 
     /// Returns the privacy ledger.
