@@ -11,7 +11,8 @@ use crate::{
     observation::{EntityId, Timestamp},
     peers::Peers,
     question::{Asked, Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
-    score::{Factors, Reference, ScoreUnits, ScoresQuery, check_references, scores_of},
+    references::Reference,
+    score::{Factors, ScoreUnits, ScoresQuery, check_references, scores_of},
 };
 
 /// What is scored.
@@ -39,6 +40,8 @@ pub struct AnomaliesQuery {
     pub k: usize,
     /// Behaviors that count as known besides each entity's own past.
     pub references: Vec<Reference>,
+    /// As in [`ScoresQuery`].
+    pub fade_us: Option<u64>,
     /// Regimes or observations.
     pub level: Level,
     /// The units of distances.
@@ -174,6 +177,7 @@ impl Engine {
                 range: query.range,
                 known_until: None,
                 references: query.references.clone(),
+                fade_us: query.fade_us,
                 window,
                 units: query.units,
                 known_after_us: query.known_after_us,
@@ -207,15 +211,16 @@ fn regimes(
     coverage: &mut Coverage,
 ) -> Result<(), ReadError> {
     let (from, to) = query.range.bounds()?;
-    let (units, after) = (query.units, query.known_after_us);
-    let mut known = Known::new(question, &asked.inverse_unit, &query.references, units, after);
+    let sets = [query.references.clone()];
+    let (fade, units, after) = (query.fade_us, query.units, query.known_after_us);
+    let mut known = Known::new(question, &asked.inverse_unit, &sets, fade, units, after);
     let threshold = question.spec.policy.threshold;
     let mut judge = |known: &mut Known<'_>, regime: &Behavior, drift: f64, source| {
-        let Judged { levels, nearest, timing } =
+        let Judged { levels, nearest, margin, timing } =
             known.judge(&regime.mean, regime.start, regime.end);
         let novelty = squash(blend(&levels), 1.0);
         let drift = squash(drift, threshold);
-        let factors = Factors { novelty, drift, timing, peers: None, nearest };
+        let factors = Factors { novelty, drift, timing, peers: None, nearest, margin };
         let anomaly = Anomaly {
             entity: asked.id.clone(),
             start: Timestamp(regime.start),

@@ -1,7 +1,7 @@
 //! What counts as known of one entity, and how far a point is from it.
 //!
 //! Known are the newest of the entity's own regimes that have ended, at most `novelty_regimes_max`, and
-//! the references that came with the question. A distance is the root mean square over channels of
+//! the references that came with the question, as `references.rs` has them count. A distance is the root mean square over channels of
 //! (x - mean) / unit. Which unit is best differs from one kind of data to the next, so there are three,
 //! all of them from means, spreads and counts of the known regimes alone:
 //!
@@ -20,10 +20,11 @@ use dunlin_wire::Cid;
 
 use crate::{
     collection::{SegmentPolicy, Units},
-    distance::{in_units, nearest, rms},
+    distance::{in_units, rms},
     question::{Hot, Question},
+    references::{Reference, Sources, left_of},
     rows::Rows,
-    score::{Nearest, Reference, ScoreUnits},
+    score::{Nearest, ScoreUnits},
     segment::{Segment, to_f32},
     store::Stored,
     timing::{Presence, Timing, timing},
@@ -67,7 +68,9 @@ pub(crate) struct Pooled {
 
 /// The known regimes of an entity.
 pub(crate) struct Known<'a> {
-    references: &'a [Reference],
+    /// Each set of references stands for itself, beside the entity's own regimes.
+    sets: &'a [Vec<Reference>],
+    fade_us: Option<u64>,
     inverse_unit: &'a [f64],
     floor: Vec<f64>,
     regimes_max: usize,
@@ -89,14 +92,18 @@ struct Scale {
     threshold: f64,
     inverse: Vec<f64>,
     own: Vec<f64>,
-    foreign: Vec<f64>,
+    /// One for each set of references.
+    foreign: Vec<Sources>,
 }
 
-/// What was found about one point.
+/// What was found about one point, with the first set of references.
 pub(crate) struct Judged {
     /// Distances over their thresholds, one for each unit in use; 0 when nothing is known.
     pub(crate) levels: Vec<f64>,
     pub(crate) nearest: Nearest,
+    /// How much farther the second nearest known behavior is than the nearest, over the threshold; `None`
+    /// when fewer than two are known.
+    pub(crate) margin: Option<f64>,
     pub(crate) timing: Option<Timing>,
 }
 
@@ -200,12 +207,13 @@ pub(crate) fn floor_of(units: &Units, inverse_unit: &[f64]) -> Vec<f64> {
 }
 
 impl<'a> Known<'a> {
-    /// Returns that only the references are known. Regimes become known `known_after_us` after they
-    /// ended.
+    /// Returns that only the references are known, of which there is at least one set. Regimes become
+    /// known `known_after_us` after they ended.
     pub(crate) fn new(
         question: &Question,
         inverse_unit: &'a [f64],
-        references: &'a [Reference],
+        sets: &'a [Vec<Reference>],
+        fade_us: Option<u64>,
         units: ScoreUnits,
         known_after_us: u64,
     ) -> Self {
@@ -217,7 +225,8 @@ impl<'a> Known<'a> {
             ScoreUnits::Noise => &[ScoreUnits::Noise],
         };
         Self {
-            references,
+            sets,
+            fade_us,
             inverse_unit,
             floor: floor_of(&question.spec.units, inverse_unit),
             regimes_max: policy.novelty_regimes_max as usize,
@@ -247,39 +256,65 @@ impl<'a> Known<'a> {
         self.is_stale = true;
     }
 
-    /// Compares a point with what is known at its start.
+    /// Compares a point with what is known at its start: the entity's own regimes, and the first set of
+    /// references.
     pub(crate) fn judge(&mut self, point: &[f32], start: i64, end: i64) -> Judged {
+        self.settle(start);
+        let mut levels = Vec::with_capacity(self.scales.len());
+        let (mut near, mut margin, mut when) = (Nearest::None, None, None);
+        for (place, scale) in self.scales.iter().enumerate() {
+            let point = in_units(point, &scale.inverse);
+            let own = scale.own_distances(&point);
+            let foreign = self.foreign(scale, 0, &point);
+            let distance = self.distance(&self.nearest_own(&own), foreign.map(|found| found.1));
+            levels.push(distance / scale.threshold);
+            if place == 0 {
+                (near, margin) = self.name(&own, foreign);
+                margin = margin.map(|margin| margin / scale.threshold);
+                when = self.timing(&own, scale.threshold, Presence::between(start, end));
+            }
+        }
+        Judged { levels, nearest: near, margin, timing: when }
+    }
+
+    /// Returns the levels of a point with each set of references in turn, one for each unit in use.
+    pub(crate) fn levels(&mut self, point: &[f32], start: i64) -> Vec<Vec<f64>> {
+        self.settle(start);
+        let mut levels = vec![Vec::with_capacity(self.scales.len()); self.sets.len()];
+        for scale in &self.scales {
+            let point = in_units(point, &scale.inverse);
+            let own = self.nearest_own(&scale.own_distances(&point));
+            for (set, levels) in levels.iter_mut().enumerate() {
+                let foreign = self.foreign(scale, set, &point).map(|found| found.1);
+                levels.push(self.distance(&own, foreign) / scale.threshold);
+            }
+        }
+        levels
+    }
+
+    /// Learns what has become known by now.
+    fn settle(&mut self, now: i64) {
         let after = self.known_after_us;
-        let has_settled = |regime: &Behavior| regime.end.saturating_add_unsigned(after) < start;
+        let has_settled = |regime: &Behavior| regime.end.saturating_add_unsigned(after) < now;
         while self.queue.front().is_some_and(has_settled) {
             let settled = self.queue.pop_front();
             settled.into_iter().for_each(|regime| self.learn(regime));
         }
         self.refresh();
-        let mut levels = Vec::with_capacity(self.scales.len());
-        let (mut near, mut when) = (Nearest::None, None);
-        for (place, scale) in self.scales.iter().enumerate() {
-            let point = in_units(point, &scale.inverse);
-            let own: Vec<f64> =
-                scale.own.chunks_exact(point.len()).map(|row| rms(row, &point)).collect();
-            let foreign = nearest(&scale.foreign, &point);
-            let distance = self.distance(&own, foreign.map(|(_, distance)| distance));
-            levels.push(distance / scale.threshold);
-            if place == 0 {
-                near = self.name(&own, foreign);
-                when = self.timing(&own, scale.threshold, Presence::between(start, end));
-            }
-        }
-        Judged { levels, nearest: near, timing: when }
     }
 
-    /// Returns the mean distance of the nearest observations that fill the quota; a reference fills it
-    /// whole. 0 when nothing is known.
-    fn distance(&self, own: &[f64], foreign: Option<f64>) -> f64 {
-        if self.quota <= 1.0 {
-            let nearest = own.iter().copied().chain(foreign).reduce(f64::min);
-            return nearest.unwrap_or_default();
-        }
+    /// Returns which reference of a set counts as the nearest, and how far it counts as being: farther the
+    /// longer the entity's own past is.
+    fn foreign(&self, scale: &Scale, set: usize, point: &[f64]) -> Option<(usize, f64)> {
+        let known_us = match (self.own.front(), self.own.back()) {
+            (Some(first), Some(last)) => last.end.abs_diff(first.start),
+            _ => 0,
+        };
+        scale.foreign[set].nearest(point, left_of(self.fade_us, known_us))
+    }
+
+    /// Returns distance and observations of the nearest own regimes, nearest first: as many as can count.
+    fn nearest_own(&self, own: &[f64]) -> Vec<(f64, f64)> {
         let mut order: Vec<usize> = (0..own.len()).collect();
         let by_distance = |a: &usize, b: &usize| own[*a].total_cmp(&own[*b]);
         // Every regime has an observation, so no more regimes than the quota are ever looked at.
@@ -289,13 +324,19 @@ impl<'a> Known<'a> {
             order.truncate(needed);
         }
         order.sort_unstable_by(by_distance);
+        order.into_iter().map(|index| (own[index], self.own[index].count)).collect()
+    }
+
+    /// Returns the mean distance of the nearest observations that fill the quota; a reference fills it
+    /// whole. 0 when nothing is known.
+    fn distance(&self, own: &[(f64, f64)], foreign: Option<f64>) -> f64 {
         let (mut sum, mut filled) = (0.0, 0.0);
-        for index in order {
-            if filled >= self.quota || foreign.is_some_and(|foreign| foreign < own[index]) {
+        for (distance, count) in own {
+            if filled >= self.quota || foreign.is_some_and(|foreign| foreign < *distance) {
                 break;
             }
-            let more = self.own[index].count.min(self.quota - filled);
-            sum += more * own[index];
+            let more = count.min(self.quota - filled);
+            sum += more * distance;
             filled += more;
         }
         if let Some(foreign) = foreign {
@@ -305,18 +346,33 @@ impl<'a> Known<'a> {
         if filled > 0.0 { sum / filled } else { 0.0 }
     }
 
-    fn name(&self, own: &[f64], foreign: Option<(usize, f64)>) -> Nearest {
-        let nearest = own.iter().copied().enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
-        match (nearest, foreign) {
-            (None, None) => Nearest::None,
-            (Some((_, own)), Some((index, foreign))) if foreign < own => self.reference(index),
-            (None, Some((index, _))) => self.reference(index),
-            (Some((index, _)), _) => self.own[index].cid.map_or(Nearest::Open, Nearest::Own),
+    /// Names what is nearest, and returns how much farther the next one is.
+    fn name(&self, own: &[f64], foreign: Option<(usize, f64)>) -> (Nearest, Option<f64>) {
+        let mut nearest: Option<(Option<usize>, f64)> = None;
+        let mut second: Option<f64> = None;
+        let own = own.iter().enumerate().map(|(index, distance)| (Some(index), *distance));
+        for (index, distance) in own.chain(foreign.map(|(_, distance)| (None, distance))) {
+            if nearest.is_none_or(|(_, least)| distance < least) {
+                second = nearest.map(|(_, least)| least);
+                nearest = Some((index, distance));
+            } else if second.is_none_or(|least| distance < least) {
+                second = Some(distance);
+            }
         }
+        let margin = nearest.zip(second).map(|((_, least), second)| second - least);
+        let name = match (nearest, foreign) {
+            (None, _) => Nearest::None,
+            (Some((None, _)), Some((index, _))) => self.reference(index),
+            (Some((index, _)), _) => {
+                let cid = index.and_then(|index| self.own[index].cid);
+                cid.map_or(Nearest::Open, Nearest::Own)
+            }
+        };
+        (name, margin)
     }
 
     fn reference(&self, index: usize) -> Nearest {
-        Nearest::Reference(self.references[index].id.clone())
+        Nearest::Reference(self.sets[0][index].id.clone())
     }
 
     /// Returns how unusual the hour and weekday are for the regimes that are about as near as the
@@ -341,8 +397,7 @@ impl<'a> Known<'a> {
             };
             let inverse = &scale.inverse;
             scale.own = self.own.iter().flat_map(|known| in_units(&known.mean, inverse)).collect();
-            let centroids = self.references.iter().map(|reference| &reference.centroid);
-            scale.foreign = centroids.flat_map(|centroid| in_units(centroid, inverse)).collect();
+            scale.foreign = self.sets.iter().map(|set| Sources::new(set, inverse)).collect();
         }
     }
 }
@@ -356,6 +411,10 @@ impl Scale {
         };
         let (inverse, own, foreign) = (Vec::new(), Vec::new(), Vec::new());
         Self { units, threshold, inverse, own, foreign }
+    }
+
+    fn own_distances(&self, point: &[f64]) -> Vec<f64> {
+        self.own.chunks_exact(point.len()).map(|row| rms(row, point)).collect()
     }
 }
 

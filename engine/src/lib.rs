@@ -54,6 +54,7 @@ mod codec;
 mod compact;
 mod compacting;
 mod payload;
+mod references;
 mod rows;
 mod scaled;
 mod segment;
@@ -109,9 +110,10 @@ pub use observation::{
 pub use payload::{PayloadError, decode as decode_payload};
 pub use quality::{Quality, Window, WindowMissing};
 pub use question::{Coverage, Source, TimeRange};
+pub use references::Reference;
 pub use rows::Rows;
 pub use score::{
-    Factors, Nearest, REFERENCES_MAX, Reference, SCORE_WINDOW_MAX, Score, ScoreUnits, ScoresAnswer,
+    Factors, Nearest, REFERENCES_MAX, SCORE_WINDOW_MAX, Score, ScoreUnits, ScoresAnswer,
     ScoresQuery,
 };
 pub use segment::{DecodeError, PAYLOAD_LINKS_MAX, SEGMENT_BYTES_MAX, SEGMENT_VERSION, Segment};

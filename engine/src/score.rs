@@ -20,6 +20,7 @@ use crate::{
     observation::{EntityId, Timestamp},
     peers::Peers,
     question::{Asked, Coverage, Question, TimeRange},
+    references::Reference,
     rows::Rows,
     store::Stored,
     timing::Timing,
@@ -46,21 +47,6 @@ pub enum ScoreUnits {
     Noise,
 }
 
-/// A behavior known from elsewhere, such as a peer's template.
-#[derive(Clone, PartialEq)]
-pub struct Reference {
-    /// A name for the answer.
-    pub id: String,
-    /// Its center, in the collection's own values and dimension.
-    pub centroid: Vec<f32>,
-}
-
-impl std::fmt::Debug for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reference").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
 /// A question for the scores of one entity's observations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoresQuery {
@@ -75,6 +61,9 @@ pub struct ScoresQuery {
     pub known_until: Option<Timestamp>,
     /// Behaviors that count as known besides the entity's own.
     pub references: Vec<Reference>,
+    /// From how much own past on, in microseconds, references count no more; until then they count the
+    /// less the longer it is. Without it they count for ever.
+    pub fade_us: Option<u64>,
     /// Over how many observations a score is the mean: 1 to [`SCORE_WINDOW_MAX`]; 10 is a good choice.
     pub window: usize,
     /// The units of distances.
@@ -124,6 +113,9 @@ pub struct Factors {
     pub peers: Option<f64>,
     /// The nearest known regime.
     pub nearest: Nearest,
+    /// How much farther the second nearest is, over the threshold: near 0, the match is one of several.
+    /// `None` when fewer than two are known.
+    pub margin: Option<f64>,
 }
 
 /// A known regime.
@@ -153,6 +145,64 @@ impl Engine {
         let others = self.neighbors(&query.collection, &query.entity)?;
         scores_of(&question, &question.entities[0], &others, query)
     }
+
+    /// Returns what [`Score::level`] would be with each of `sets` in place of the query's references: for
+    /// each set one level for each observation in the range. So references are compared with one another,
+    /// for the work of one question.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::scores`]; together the sets may hold [`REFERENCES_MAX`] references.
+    pub fn levels(
+        &self,
+        query: &ScoresQuery,
+        sets: &[Vec<Reference>],
+    ) -> Result<Vec<Vec<f64>>, ReadError> {
+        let question = self.lossless_question(&query.collection, &query.entity)?;
+        levels_of(&question, query, sets)
+    }
+}
+
+/// Returns the levels of one entity's observations with each set of references in turn.
+fn levels_of(
+    question: &Question,
+    query: &ScoresQuery,
+    sets: &[Vec<Reference>],
+) -> Result<Vec<Vec<f64>>, ReadError> {
+    let (from, to) = query.range.bounds()?;
+    let asked = &question.entities[0];
+    let references: usize = sets.iter().map(Vec::len).sum();
+    if references > REFERENCES_MAX {
+        return Err(ReadError::TooManyRows { rows_max: REFERENCES_MAX });
+    }
+    sets.iter().try_for_each(|set| check_references(question, set))?;
+    let window = query.window.clamp(1, SCORE_WINDOW_MAX);
+    let past = question.reader.of_entity(question.number, &asked.id, i64::MIN, to)?;
+    let past = past.collect::<Result<Vec<Stored>, _>>()?;
+    let first = first_needed(&past, from, window);
+    let mut known = known(question, asked, &past, query, sets)?;
+    let causal = || Causal { window, levels: VecDeque::new() };
+    let mut causals: Vec<Causal> = sets.iter().map(|_| causal()).collect();
+    let mut all = vec![Vec::new(); sets.len()];
+    let mut visit = |rows: &Rows| {
+        for (time, values) in rows.iter().take_while(|(time, _)| time.0 <= to) {
+            let levels = known.levels(values, time.0);
+            for ((causal, of_set), levels) in causals.iter_mut().zip(&mut all).zip(levels) {
+                let level = blend(&causal.next_means(levels));
+                if time.0 >= from {
+                    of_set.push(level);
+                }
+            }
+        }
+    };
+    for stored in &past[first..] {
+        visit(&question.rows_of(stored)?);
+    }
+    let open = asked.open.as_ref().filter(|open| open.start <= to);
+    if let Some(rows) = open.and_then(|open| open.rows.as_ref()) {
+        visit(rows);
+    }
+    Ok(all)
 }
 
 /// Scores the observations of one entity; the query's own entity is not looked at.
@@ -168,8 +218,9 @@ pub(crate) fn scores_of(
     let past = question.reader.of_entity(question.number, &asked.id, i64::MIN, to)?;
     let past = past.collect::<Result<Vec<Stored>, _>>()?;
     let first = first_needed(&past, from, window);
+    let sets = [query.references.clone()];
     let mut scoring = Scoring {
-        known: known(question, asked, &past, query)?,
+        known: known(question, asked, &past, query, &sets)?,
         peers: Peers::new(question, asked, others, from, to)?,
         causal: Causal { window, levels: VecDeque::new() },
         walk: Walk::new(past[..first].last(), &asked.inverse_unit),
@@ -228,10 +279,11 @@ fn known<'a>(
     question: &Question,
     asked: &'a Asked,
     past: &[Stored],
-    query: &'a ScoresQuery,
+    query: &ScoresQuery,
+    sets: &'a [Vec<Reference>],
 ) -> Result<Known<'a>, ReadError> {
-    let (units, after) = (query.units, query.known_after_us);
-    let mut known = Known::new(question, &asked.inverse_unit, &query.references, units, after);
+    let (fade, units, after) = (query.fade_us, query.units, query.known_after_us);
+    let mut known = Known::new(question, &asked.inverse_unit, sets, fade, units, after);
     let Some(until) = query.known_until else {
         past.iter().for_each(|stored| known.await_end(Behavior::sealed(stored)));
         return Ok(known);
@@ -275,7 +327,7 @@ impl Scoring<'_> {
     /// Takes the next observation, and scores it when it is wanted.
     fn next_score(&mut self, time: Timestamp, values: &[f32], is_wanted: bool) -> Option<Score> {
         let drift = self.walk.next_drift(&in_units(values, self.inverse_unit));
-        let Judged { levels, nearest, timing } = self.known.judge(values, time.0, time.0);
+        let Judged { levels, nearest, margin, timing } = self.known.judge(values, time.0, time.0);
         let novelty = squash(blend(&levels), 1.0);
         let level = blend(&self.causal.next_means(levels));
         is_wanted.then(|| Score {
@@ -288,6 +340,7 @@ impl Scoring<'_> {
                 timing,
                 peers: self.peers.divergence(values, time.0, time.0),
                 nearest,
+                margin,
             },
         })
     }

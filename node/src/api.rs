@@ -98,6 +98,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/templates", get(templates::list))
         .route("/v1/templates/publish", post(templates::publish))
         .route("/v1/templates/adopt", post(templates::adopt))
+        .route("/v1/templates/rollback", post(templates::roll_back))
         .route("/v1/privacy/ledger", get(templates::ledger))
         .route("/v1/privacy/ledger/{collection}", get(templates::ledger_of))
         .fallback(async || ApiError::not_found("no such call; docs/api.md lists them"))

@@ -550,7 +550,16 @@ pub(crate) enum TemplatesCommand {
         #[arg(long)]
         fresh: bool,
     },
-    /// Put the received sets of a collection before the adoption gate again.
+    /// Take received sets back: they count no more until `adopt`, or until their peer releases another one.
+    Rollback {
+        /// The collection.
+        #[arg(long, short, default_value = "default")]
+        collection: String,
+        /// Only the set of this peer.
+        #[arg(long)]
+        peer: Option<String>,
+    },
+    /// Put the received sets of a collection before the adoption gate again, also those taken back.
     Adopt {
         /// The collection.
         #[arg(long, short, default_value = "default")]

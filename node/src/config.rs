@@ -241,6 +241,8 @@ pub(crate) struct TemplatesConfig {
     pub(crate) adopt: bool,
     /// How much worse than the node's own history a set may explain it.
     pub(crate) gate_ratio: f64,
+    /// How much own history of an entity ends the use of templates for it; `None` for never.
+    pub(crate) fade: Option<Duration>,
 }
 
 /// What the node writes about itself.
@@ -526,6 +528,10 @@ impl TemplatesConfig {
         Self {
             adopt: section.boolean("adopt", true),
             gate_ratio: section.float("gate_ratio", 1.25, 1.0..=10.0),
+            fade: match section.integer("fade_days", 3, 0..=3_650) {
+                0 => None,
+                days => Some(Duration::from_secs(days * DAY)),
+            },
         }
     }
 }

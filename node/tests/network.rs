@@ -16,8 +16,8 @@ use common::{
     two_channels,
 };
 use dunlin_client::{
-    AttemptOutcome, FetchRequest, IngestRequest, KnnQuery, Observation, PublishRequest, Scope,
-    Standing, TemplateSet, TemplateSource,
+    AdoptRequest, AttemptOutcome, FetchRequest, IngestRequest, KnnQuery, Observation,
+    PublishRequest, RollBackRequest, Scope, Standing, TemplateSet, TemplateSource, Templates,
 };
 use dunlin_trust::{Record, Trust, UnixMillis};
 use dunlin_wire::cbor;
@@ -330,7 +330,7 @@ fn is_quarantined_on_disk(dir: &Path, peer: &str) -> bool {
 #[test]
 fn templates_are_judged_by_who_hears_of_them_and_survive_restarts() {
     let net = Net::start("templates");
-    let [a_id, ..] = ["a", "alike", "unlike"].map(|name| net.init(name));
+    let [a_id, alike_id, _] = ["a", "alike", "unlike"].map(|name| net.init(name));
     let start_all = || ["a", "alike", "unlike"].map(|name| net.node(name, &[]));
     let [a, alike, unlike] = start_all();
     a.fill(&two_channels("pairs"), life("web", LIFE));
@@ -375,6 +375,27 @@ fn templates_are_judged_by_who_hears_of_them_and_survive_restarts() {
     assert_eq!((own.signer, own.centroids), (a_id.clone(), released.set.centroids.clone()));
     check(&alike, true);
     check(&unlike, false);
+
+    // What the operator takes back counts no more, over a restart too, until it is adopted again.
+    let request = |peer: &str| RollBackRequest {
+        collection: "pairs".to_owned(),
+        peer: Some(peer.to_owned()),
+    };
+    let stranger = alike.client().roll_back_templates(&request(&alike_id)).unwrap_err();
+    assert!(stranger.is_refusal("not_found"), "{stranger}");
+    let verdict = |sets: Templates| {
+        let set = sets.sets.into_iter().find(|set| set.signer == a_id).unwrap();
+        set.verdict.unwrap()
+    };
+    let taken_back = verdict(alike.client().roll_back_templates(&request(&a_id)).unwrap());
+    assert!(!taken_back.adopted && taken_back.reason.contains("took it back"), "{taken_back:?}");
+    alike.stop();
+    let alike = net.node("alike", &[]);
+    let still = judged_set(&alike, &a_id).verdict.unwrap();
+    assert!(!still.adopted && still.reason.contains("took it back"), "{still:?}");
+    let request = AdoptRequest { collection: "pairs".to_owned() };
+    assert!(verdict(alike.client().adopt_templates(&request).unwrap()).adopted);
+    check(&alike, true);
 }
 
 /// Moves an observation to where the templates of others are not.

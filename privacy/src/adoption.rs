@@ -183,6 +183,12 @@ fn permutation(dim: usize, seed: u64) -> Vec<usize> {
     order
 }
 
+/// Returns how far each of `rows` is from the nearest of `centroids`, in parts of the channels' ranges.
+pub(crate) fn distances_to(rows: &[f32], centroids: &[f32], bounds: &Bounds) -> Vec<f64> {
+    let scale = inverse_ranges(bounds);
+    rows.chunks_exact(scale.len()).map(|row| nearest(row, centroids, &scale)).collect()
+}
+
 fn inverse_ranges(bounds: &Bounds) -> Vec<f64> {
     let range = |(lower, upper): (&f32, &f32)| 1.0 / (f64::from(*upper) - f64::from(*lower));
     bounds.lower().iter().zip(bounds.upper()).map(range).collect()
@@ -198,18 +204,18 @@ fn sample(rows: &[f32], dim: usize) -> Vec<&[f32]> {
 /// The 90 % quantile over rows of the distance to the nearest centroid. A distance that is no number
 /// is never the nearest, so a row without any other is infinitely far.
 fn distance_q90(rows: &[&[f32]], centroids: &[f32], scale: &[f64]) -> f64 {
-    let dim = scale.len();
-    let nearest = |row: &&[f32]| {
-        centroids
-            .chunks_exact(dim)
-            .map(|centroid| mean_square(row, centroid, scale))
-            .fold(f64::INFINITY, f64::min)
-            .sqrt()
-    };
-    let mut distances: Vec<f64> = rows.iter().map(nearest).collect();
+    let mut distances: Vec<f64> = rows.iter().map(|row| nearest(row, centroids, scale)).collect();
     distances.sort_by(f64::total_cmp);
     let rank = (QUANTILE * distances.len() as f64).ceil() as usize;
     distances[rank.max(1) - 1]
+}
+
+fn nearest(row: &[f32], centroids: &[f32], scale: &[f64]) -> f64 {
+    centroids
+        .chunks_exact(scale.len())
+        .map(|centroid| mean_square(row, centroid, scale))
+        .fold(f64::INFINITY, f64::min)
+        .sqrt()
 }
 
 fn mean_square(row: &[f32], centroid: &[f32], scale: &[f64]) -> f64 {

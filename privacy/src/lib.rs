@@ -3,7 +3,8 @@
 //! The one road out: observations become a [`Dataset`] (finite, clipped to public [`Bounds`]), the
 //! [`Ledger`] writes the cost down and gives a [`Receipt`], [`release()`] spends it on a few noised
 //! centroids, and a [`TemplateSet`] carries them in a signed envelope. On the other side
-//! [`adoption::judge`] decides whether a foreign set explains this node's own life.
+//! [`adoption::judge`] decides whether a foreign set explains this node's own life, and [`doubt`] whether its
+//! source stands apart from the others.
 //!
 //! The unit of privacy is the operator's choice: an observation, an entity's day, an entity.
 //! `docs/privacy.md` says what each protects and what none does. This crate is synchronous, reads no
@@ -38,6 +39,7 @@
 pub mod adoption;
 mod bounds;
 mod dataset;
+pub mod doubt;
 mod epsilon;
 mod ledger;
 mod noise;
@@ -61,8 +63,8 @@ pub use release::{
 };
 pub use rho::Rho;
 pub use template::{
-    About, ChannelsDigest, LIFETIME_MS_MAX, Metric, NoiseStatement, Privacy, Template,
-    TemplateError, TemplateSet,
+    About, ChannelsDigest, LIFETIME_MS_MAX, Metric, NoiseStatement, Normalization, Privacy,
+    Template, TemplateError, TemplateSet,
 };
 pub use terms::{
     CELLS_MAX, DELTA_MAX, DELTA_MIN, EPSILON_MIN, GENERATOR, Mechanism, Terms, TermsError, Unit,

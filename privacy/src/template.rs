@@ -17,10 +17,13 @@ use crate::release::{Release, TEMPLATES_MAX};
 use crate::terms::{CELLS_MAX, GENERATOR, Mechanism, Unit};
 
 /// The version of the encoding.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
-/// The version before, which is read: it states neither noise, nor contribution limit, nor generator.
-const VERSION_BEFORE: u8 = 1;
+/// A version that is read: it does not state its normalization, and may say the same thing twice.
+const VERSION_WITHOUT_UNITS: u8 = 2;
+
+/// The oldest version, which is read: it states neither noise, nor contribution limit, nor generator.
+const VERSION_FIRST: u8 = 1;
 
 /// Longest name of a generator, in bytes.
 const GENERATOR_BYTES_MAX: usize = 64;
@@ -42,6 +45,17 @@ pub enum Metric {
     Euclidean,
     /// The negated dot product.
     Dot,
+}
+
+/// In what values centroids are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalization {
+    /// In the collection's own, within its declared ranges: what this program publishes.
+    Shared,
+    /// In standard deviations from each entity's own mean. This program reads and keeps such sets, and does
+    /// not adopt them: whose mean and deviation they would be put into is not its to guess.
+    Entity,
 }
 
 /// Names the channels and their order: sets of differently named channels do not mix.
@@ -68,6 +82,8 @@ pub struct TemplateSet {
     collection: String,
     metric: Metric,
     channels: ChannelsDigest,
+    /// `None` in a set of an older version.
+    normalization: Option<Normalization>,
     bounds: Bounds,
     templates: Vec<Template>,
     privacy: Privacy,
@@ -130,7 +146,7 @@ pub struct About<'a> {
 #[non_exhaustive]
 pub enum TemplateError {
     /// A version this program does not know.
-    #[error("template set version {version}, but only {VERSION_BEFORE} and {VERSION} are known")]
+    #[error("template set version {version}, but only {VERSION_FIRST} to {VERSION} are known")]
     Version {
         /// The version it claims.
         version: u8,
@@ -168,6 +184,12 @@ pub enum TemplateError {
         /// What it claims.
         support: u64,
     },
+    /// A template that stands there already: it says nothing, and no noise falls twice like that.
+    #[error("template {index} is there twice")]
+    Duplicate {
+        /// Which, from 0.
+        index: usize,
+    },
     /// Epsilon or delta is out of range.
     #[error("epsilon {epsilon} or delta {delta} is out of range")]
     Loss {
@@ -175,6 +197,12 @@ pub enum TemplateError {
         epsilon: Epsilon,
         /// The delta it claims.
         delta: f64,
+    },
+    /// The normalization is not stated, or is in a version that does not know it.
+    #[error("version {version}: the normalization is not stated as it should be")]
+    Normalization {
+        /// The version it claims.
+        version: u8,
     },
     /// The statement on the noise is out of range, or not the one of its version.
     #[error("version {version}: the noise is not stated as it should be")]
@@ -212,12 +240,21 @@ impl TemplateSet {
             support: centroid.noised_support,
         };
         let terms = &release.terms;
+        let mut templates: Vec<Template> = release.centroids.iter().map(template).collect();
+        let mut before: Vec<Vec<u16>> = Vec::new();
+        // Clamped to the bounds, two of few channels may come out the same.
+        templates.retain(|template| {
+            let is_new = !before.contains(&template.codes);
+            before.push(template.codes.clone());
+            is_new
+        });
         Self {
             collection: about.collection.to_owned(),
             metric: about.metric,
             channels: about.channels,
+            normalization: Some(Normalization::Shared),
             bounds: release.bounds.clone(),
-            templates: release.centroids.iter().map(template).collect(),
+            templates,
             privacy: Privacy {
                 unit: terms.unit(),
                 epsilon: terms.epsilon(),
@@ -263,6 +300,13 @@ impl TemplateSet {
     #[must_use]
     pub fn channels(&self) -> ChannelsDigest {
         self.channels
+    }
+
+    /// Returns in what values the centroids are.
+    #[must_use]
+    pub fn normalization(&self) -> Normalization {
+        // The older versions knew one.
+        self.normalization.unwrap_or(Normalization::Shared)
     }
 
     /// Returns the number of channels.
@@ -331,6 +375,11 @@ impl TemplateSet {
             }
             support_max = support;
         }
+        if self.normalization.is_some()
+            && let Some(index) = first_duplicate(&self.templates)
+        {
+            return Err(TemplateError::Duplicate { index });
+        }
         let Privacy { epsilon, delta, .. } = self.privacy;
         if epsilon == Epsilon::ZERO || epsilon > Epsilon::MAX || !(0.0..1.0).contains(&delta) {
             return Err(TemplateError::Loss { epsilon, delta });
@@ -380,6 +429,12 @@ impl Template {
     }
 }
 
+fn first_duplicate(templates: &[Template]) -> Option<usize> {
+    let is_there =
+        |at: &usize| templates[..*at].iter().any(|before| before.codes == templates[*at].codes);
+    (1..templates.len()).find(is_there)
+}
+
 fn encode_codes(values: &[f32], bounds: &Bounds) -> Vec<u16> {
     let code = |(channel, &value): (usize, &f32)| {
         let lower = f64::from(bounds.lower()[channel]);
@@ -410,6 +465,8 @@ struct Wire {
     channels: ByteBuf,
     lower: ByteBuf,
     upper: ByteBuf,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    normalization: Option<Normalization>,
     templates: Vec<WireTemplate>,
     privacy: WirePrivacy,
     issued_unix_ms: u64,
@@ -453,7 +510,7 @@ impl From<Privacy> for WirePrivacy {
 }
 
 impl WirePrivacy {
-    /// Version 1 states no noise, and only observations; version 2 states all.
+    /// Version 1 states no noise, and only observations; the others state all.
     fn into_privacy(self, version: u8) -> Result<Privacy, TemplateError> {
         let noise = match (self.mechanism, self.cells_max, self.generator) {
             (None, None, None) => None,
@@ -462,7 +519,7 @@ impl WirePrivacy {
             }
             _ => return Err(TemplateError::Noise { version }),
         };
-        let is_before = version == VERSION_BEFORE;
+        let is_before = version == VERSION_FIRST;
         let is_of_version =
             noise.is_none() == is_before && (!is_before || self.unit == Unit::Observation);
         if !is_of_version {
@@ -482,11 +539,16 @@ impl From<TemplateSet> for Wire {
             support: template.support,
         };
         Self {
-            version: if set.privacy.noise.is_some() { VERSION } else { VERSION_BEFORE },
+            version: match (set.normalization, &set.privacy.noise) {
+                (Some(_), _) => VERSION,
+                (None, Some(_)) => VERSION_WITHOUT_UNITS,
+                (None, None) => VERSION_FIRST,
+            },
             collection: set.collection,
             metric: set.metric,
             dim: set.bounds.dim() as u32,
             channels: ByteBuf::from(set.channels.0),
+            normalization: set.normalization,
             lower: floats_to_bytes(set.bounds.lower()),
             upper: floats_to_bytes(set.bounds.upper()),
             templates: set.templates.into_iter().map(template).collect(),
@@ -501,8 +563,11 @@ impl TryFrom<Wire> for TemplateSet {
     type Error = TemplateError;
 
     fn try_from(wire: Wire) -> Result<Self, TemplateError> {
-        if ![VERSION, VERSION_BEFORE].contains(&wire.version) {
+        if !(VERSION_FIRST..=VERSION).contains(&wire.version) {
             return Err(TemplateError::Version { version: wire.version });
+        }
+        if wire.normalization.is_some() != (wire.version == VERSION) {
+            return Err(TemplateError::Normalization { version: wire.version });
         }
         let dim = wire.dim as usize;
         let bounds = Bounds::new(
@@ -529,6 +594,7 @@ impl TryFrom<Wire> for TemplateSet {
             collection: wire.collection,
             metric: wire.metric,
             channels: ChannelsDigest(channels),
+            normalization: wire.normalization,
             bounds,
             templates: templates?,
             privacy: wire.privacy.into_privacy(wire.version)?,

@@ -9,6 +9,7 @@ pub mod templates;
 
 mod baselines;
 mod eigen;
+mod pool;
 mod scored;
 mod stored;
 mod summary;

@@ -73,6 +73,9 @@ pub struct Weights {
     /// Slight: an object that it had confirmed to hold, and lost. Default 1: disks fail, and who keeps its
     /// word counts more.
     pub replica_lost: f64,
+    /// Slight: templates that others and one's own past contradict. Default 2: seen again and again it halves
+    /// a newcomer's chances, and a peer that serves well gets over it.
+    pub doubtful_templates: f64,
     /// Most slight evidence held against a peer. Default 6, which leaves a newcomer at 0.286:
     /// a slow or absent peer is used less, but only proof of misconduct quarantines.
     pub slight_max: f64,
@@ -101,6 +104,7 @@ impl Default for Weights {
             timeout: 0.25,
             not_served: 0.25,
             replica_lost: 1.0,
+            doubtful_templates: 2.0,
             slight_max: 6.0,
             hearsay: 1.0,
             hearsay_max: 3.0,
@@ -223,6 +227,7 @@ impl Weights {
             ("timeout", self.timeout, any.clone()),
             ("not_served", self.not_served, any.clone()),
             ("replica_lost", self.replica_lost, any.clone()),
+            ("doubtful_templates", self.doubtful_templates, any.clone()),
             ("slight_max", self.slight_max, any.clone()),
             ("hearsay", self.hearsay, any.clone()),
             ("hearsay_max", self.hearsay_max, any),

@@ -34,6 +34,8 @@ pub enum Evidence {
     WrongProof,
     /// Signed two statements that cannot both be true.
     Equivocation,
+    /// Shared templates that the others' and one's own past contradict: a sign, no proof.
+    DoubtfulTemplates,
 }
 
 /// How often each kind of evidence was seen over the life of a record. Never decays; it explains a
@@ -64,6 +66,9 @@ pub struct Tally {
     /// Pairs of signed statements that cannot both be true. Absent while 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub equivocations: u64,
+    /// Template sets that others contradicted. Absent while 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubtful_templates: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -85,6 +90,7 @@ impl Tally {
             Evidence::ReplicaLost => (&mut self.replicas_lost, 1),
             Evidence::WrongProof => (&mut self.wrong_proofs, 1),
             Evidence::Equivocation => (&mut self.equivocations, 1),
+            Evidence::DoubtfulTemplates => (&mut self.doubtful_templates, 1),
         };
         *field = field.saturating_add(by);
     }

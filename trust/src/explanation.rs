@@ -68,8 +68,8 @@ pub(crate) fn lines(sums: &Sums, tally: &Tally) -> Vec<Line> {
             part: "slight",
             amount: sums.slight,
             evidence: format!(
-                "{} timeouts, {} announced but not served, {} replicas lost",
-                tally.timeouts, tally.not_served, tally.replicas_lost
+                "{} timeouts, {} announced but not served, {} replicas lost, {} doubtful templates",
+                tally.timeouts, tally.not_served, tally.replicas_lost, tally.doubtful_templates
             ),
         },
     ]

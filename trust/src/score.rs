@@ -68,6 +68,7 @@ impl Sums {
             Evidence::ReplicaLost => self.with_slight(weights.replica_lost, weights),
             Evidence::WrongProof => self.with_grave(weights.wrong_proof, weights),
             Evidence::Equivocation => self.with_grave(weights.equivocation, weights),
+            Evidence::DoubtfulTemplates => self.with_slight(weights.doubtful_templates, weights),
         }
     }
 

@@ -64,6 +64,18 @@ fn trusted_peer_is_quarantined_by_its_second_forgery() {
 }
 
 #[test]
+fn doubtful_templates_lower_a_score_and_alone_never_quarantine() {
+    let mut trust = trust();
+    trust.observe(at(0), peer(1), Evidence::DoubtfulTemplates);
+    assert!(trust.score(at(0), &peer(1)) < 0.5);
+    for _ in 0..100 {
+        trust.observe(at(0), peer(1), Evidence::DoubtfulTemplates);
+    }
+    assert_eq!(trust.standing(at(0), &peer(1)), Standing::Probation);
+    assert_eq!(persisted(&mut trust)[0].tally().doubtful_templates, 101);
+}
+
+#[test]
 fn third_protocol_violation_quarantines() {
     let mut trust = trust();
     trust.observe(at(0), peer(1), Evidence::ProtocolViolation);

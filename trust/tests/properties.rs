@@ -25,6 +25,7 @@ fn bad() -> impl Strategy<Value = Evidence> {
         Just(Evidence::ReplicaLost),
         Just(Evidence::WrongProof),
         Just(Evidence::Equivocation),
+        Just(Evidence::DoubtfulTemplates),
     ]
 }
 

@@ -16,9 +16,9 @@ use crate::{
     LedgerView, MembershipStatus, NamedPin, NodeStatus, PeerTrust, Peers, PinRequest, Pins,
     ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, PublishedName, Quality,
     RemoveRequest, RemoveResponse, Replicas, ResolveRequest, ResolvedName, RevocationPublished,
-    ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery,
-    Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery, TrustPage,
-    UnpinRequest, UnpinResponse,
+    RollBackRequest, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage,
+    SegmentsQuery, Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer,
+    TrajectoryQuery, TrustPage, UnpinRequest, UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -385,6 +385,15 @@ impl Client {
     /// See [`ClientError`].
     pub fn adopt_templates(&self, request: &AdoptRequest) -> Result<Templates, ClientError> {
         self.post("/v1/templates/adopt", request)
+    }
+
+    /// Takes received template sets back: they count no more until they are adopted again.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn roll_back_templates(&self, request: &RollBackRequest) -> Result<Templates, ClientError> {
+        self.post("/v1/templates/rollback", request)
     }
 
     /// Returns the privacy ledger.

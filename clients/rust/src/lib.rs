@@ -55,7 +55,7 @@ pub use status::{
 };
 pub use templates::{
     AdoptRequest, GateVerdict, LedgerAccount, LedgerEntity, LedgerEntry, LedgerView,
-    PublishRequest, PublishResponse, TemplateSet, TemplateSource, Templates,
+    PublishRequest, PublishResponse, RollBackRequest, TemplateSet, TemplateSource, Templates,
 };
 
 use serde::{Deserialize, Serialize};

@@ -191,6 +191,10 @@ pub struct Factors {
     /// The nearest known behaviour; absent when nothing was known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
+    /// How much farther the second nearest is, over the threshold of the unit; near 0 it is as likely.
+    /// Absent when fewer than two are known. Not limited to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// How unusual a behaviour is at its time, each from 0 to 1; in UTC.

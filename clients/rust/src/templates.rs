@@ -127,6 +127,17 @@ pub struct GateVerdict {
     pub reason: String,
 }
 
+/// Which received sets shall count no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollBackRequest {
+    /// The collection.
+    pub collection: String,
+    /// Only the set of this peer; all of them when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
 /// The privacy ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerView {

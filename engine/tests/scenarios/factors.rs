@@ -20,6 +20,7 @@ fn query(units: ScoreUnits) -> ScoresQuery {
         window: 1,
         units,
         known_after_us: 0,
+        fade_us: None,
     }
 }
 
@@ -33,6 +34,7 @@ fn regimes(k: usize) -> AnomaliesQuery {
         level: Level::Regimes,
         units: ScoreUnits::Blended,
         known_after_us: 0,
+        fade_us: None,
     }
 }
 

@@ -27,7 +27,52 @@ fn scores(range: TimeRange) -> ScoresQuery {
         window: 1,
         units: ScoreUnits::Blended,
         known_after_us: 0,
+        fade_us: None,
     }
+}
+
+fn reference(id: &str, centroid: Vec<f32>) -> Reference {
+    Reference { id: id.to_owned(), source: "peer".to_owned(), is_witness: false, centroid }
+}
+
+#[test]
+fn levels_with_several_sets_are_those_of_the_scores_with_each() {
+    let engine = engine_with(&spec(2));
+    engine.ingest(&name(), course("a", 0..330, 100)).unwrap();
+    let honest = vec![reference("t", vec![0.95, 0.5]), reference("u", vec![0.2, 0.5])];
+    let sets = [Vec::new(), honest, vec![reference("far", vec![9.0, 9.0])]];
+    for units in [ScoreUnits::Blended, ScoreUnits::Range, ScoreUnits::Z, ScoreUnits::Noise] {
+        let range = TimeRange { from: Some(Timestamp(120_000_000)), to: None };
+        let query = ScoresQuery { units, window: 10, fade_us: Some(400_000_000), ..scores(range) };
+        let levels = engine.levels(&query, &sets).unwrap();
+        assert_eq!(levels.len(), sets.len());
+        for (references, found) in sets.iter().zip(levels) {
+            let query = ScoresQuery { references: references.clone(), ..query.clone() };
+            let scores = engine.scores(&query).unwrap().scores;
+            let expected: Vec<f64> = scores.iter().map(|score| score.level).collect();
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+#[test]
+fn a_match_says_how_much_farther_the_next_one_is() {
+    let engine = engine_with(&spec(2));
+    engine.ingest(&name(), course("a", 0..330, 100)).unwrap();
+    let at = |references: Vec<Reference>| {
+        let range = seconds(50, 50);
+        let query = ScoresQuery { references, units: ScoreUnits::Range, ..scores(range) };
+        engine.scores(&query).unwrap().scores[0].factors.margin
+    };
+    assert_eq!(at(vec![reference("t", vec![0.1, 0.5])]), None, "there is no second one");
+    // Of one source the nearest alone counts, so what is own comes second.
+    let later = ScoresQuery {
+        references: vec![reference("t", vec![0.1, 0.5])],
+        units: ScoreUnits::Range,
+        ..scores(seconds(250, 250))
+    };
+    let factors = &engine.scores(&later).unwrap().scores[0].factors;
+    assert!(factors.margin.is_some_and(|margin| margin >= 0.0), "{factors:?}");
 }
 
 #[test]
@@ -221,13 +266,13 @@ fn what_was_never_seen_scores_high_and_what_was_seen_scores_low() {
     assert!(at(100).factors.drift > 0.8 && at(150).factors.drift < 0.1);
 
     // A reference that looks like the last regime explains it.
-    let template = Reference { id: "t".to_owned(), centroid: vec![0.95] };
+    let template = reference("t", vec![0.95]);
     let with = ScoresQuery { references: vec![template], ..scores(seconds(300, 329)) };
     let explained = engine.scores(&with).unwrap();
     assert_eq!(explained.scores.len(), 30);
     assert!(explained.scores.iter().all(|s| s.score < 1e-6));
     assert_eq!(explained.scores[0].factors.nearest, Nearest::Reference("t".to_owned()));
-    let bad = Reference { id: "bad".to_owned(), centroid: vec![0.5, 0.5] };
+    let bad = reference("bad", vec![0.5, 0.5]);
     let bad = ScoresQuery { references: vec![bad], ..scores(TimeRange::ALL) };
     assert!(matches!(engine.scores(&bad), Err(ReadError::Dim { .. })));
 }
@@ -295,6 +340,7 @@ fn anomalies_are_the_newest_kind_of_regime() {
         // As the score that a segment carries.
         units: ScoreUnits::Range,
         known_after_us: 0,
+        fade_us: None,
     };
     let answer = engine.anomalies(&query).unwrap();
     let top = &answer.anomalies[0];
@@ -308,7 +354,7 @@ fn anomalies_are_the_newest_kind_of_regime() {
     let observed = AnomaliesQuery { level: Level::Observations { window: 1 }, ..query.clone() };
     let observed = engine.anomalies(&observed).unwrap();
     assert!(observed.anomalies.iter().all(|a| (500..550).contains(&(a.start.0 / 1_000_000))));
-    let template = Reference { id: "t".to_owned(), centroid: vec![0.97] };
+    let template = reference("t", vec![0.97]);
     let explained =
         AnomaliesQuery { references: vec![template], range: seconds(400, 999), ..query };
     assert!(engine.anomalies(&explained).unwrap().anomalies.iter().all(|a| a.score < 0.1));

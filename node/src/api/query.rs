@@ -132,7 +132,8 @@ async fn knn_templates(
         let problem = "a template has no entity and no time; ask without them";
         return Err(ApiError::bad_request("bad_query", problem));
     }
-    let templates = shared.adopted(collection).await;
+    let mut templates = shared.adopted(collection).await;
+    templates.retain(|template| !template.is_witness);
     let scanned = templates.len() as u64;
     let hit = |template: Reference| json::KnnHit {
         distance: distance(spec.metric, &query.vector, &template.centroid),
@@ -171,6 +172,7 @@ pub(super) async fn anomalies(
     let started = Instant::now();
     let question = AnomaliesQuery {
         references: references(&shared, &collection, query.templates, 0).await,
+        fade_us: fade_us(&shared),
         collection,
         entity: query.entity.map(convert::entity_id).transpose()?,
         range: range(query.from_us, query.to_us),
@@ -201,7 +203,7 @@ pub(super) async fn scores(
 ) -> Answer<json::ScoresAnswer> {
     let collection = convert::collection_name(&query.collection)?;
     let references = references(&shared, &collection, query.templates, query.seed).await;
-    let templates = references.len() as u64;
+    let templates = references.iter().filter(|reference| !reference.is_witness).count() as u64;
     let started = Instant::now();
     let question = ScoresQuery {
         collection,
@@ -209,6 +211,7 @@ pub(super) async fn scores(
         range: range(Some(query.from_us), Some(query.to_us)),
         known_until: query.known_until_us.map(Timestamp),
         references,
+        fade_us: fade_us(&shared),
         window: SCORE_WINDOW,
         units: units(query.units),
         known_after_us: query.known_after_us,
@@ -358,6 +361,12 @@ async fn references(
     }
 }
 
+/// Returns from how much own past of an entity on templates count no more for it.
+fn fade_us(shared: &Shared) -> Option<u64> {
+    let fade = shared.config.templates.fade?;
+    Some(u64::try_from(fade.as_micros()).unwrap_or(u64::MAX))
+}
+
 fn checked_k(k: u32) -> Result<usize, ApiError> {
     match k {
         1..=K_MAX => Ok(k as usize),
@@ -396,6 +405,7 @@ fn factors(factors: Factors) -> json::Factors {
             .timing
             .map(|timing| json::Timing { hour: timing.hour, weekday: timing.weekday }),
         peers: factors.peers,
+        margin: factors.margin,
         nearest: match factors.nearest {
             Nearest::Own(cid) => Some(json::Nearest::Segment(cid.to_string())),
             Nearest::Reference(id) => Some(json::Nearest::Template(id)),

@@ -10,6 +10,8 @@ use dunlin_client as json;
 use dunlin_engine::CollectionName;
 use dunlin_privacy::{EntityTag, Mechanism, Outcome, ReleaseError, ReserveError, Unit};
 
+use dunlin_protocols::PeerId;
+
 use super::{Body, convert, error::ApiError};
 use crate::daemon::{Held, ReleaseRequest, Shared, SharingError};
 
@@ -61,12 +63,32 @@ pub(super) async fn adopt(
     Body(request): Body<json::AdoptRequest>,
 ) -> Answer<json::Templates> {
     let name = convert::collection_name(&request.collection)?;
-    shared
-        .blocking(move |shared| {
-            shared.engine.collection(&name)?;
-            shared.judge_templates(&name).map_err(ApiError::internal)
-        })
-        .await?;
+    let doubted = shared.blocking(move |shared| {
+        shared.engine.collection(&name)?;
+        shared.adopt_again(&name).map_err(ApiError::internal)
+    });
+    let doubted = doubted.await?;
+    shared.report_doubts(doubted).await;
+    Ok(list(State(shared)).await)
+}
+
+pub(super) async fn roll_back(
+    State(shared): State<Arc<Shared>>,
+    Body(request): Body<json::RollBackRequest>,
+) -> Answer<json::Templates> {
+    let name = convert::collection_name(&request.collection)?;
+    let peer = request.peer.map(|peer| {
+        let problem = || ApiError::bad_request("bad_query", format!("{peer:?} is no peer id"));
+        peer.parse::<PeerId>().map_err(|_| problem())
+    });
+    let peer = peer.transpose()?;
+    let taken_back = shared.blocking(move |shared| {
+        shared.engine.collection(&name)?;
+        shared.set_aside(&name, peer).map_err(ApiError::internal)
+    });
+    if taken_back.await? == 0 {
+        return Err(ApiError::not_found("no such set was received"));
+    }
     Ok(list(State(shared)).await)
 }
 

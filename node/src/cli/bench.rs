@@ -29,9 +29,9 @@ pub(crate) enum BenchCommand {
     /// What templates of others are worth to a node that has just started.
     ///
     /// Each entity in turn is the newcomer and knows its last hours; the others release what they learned, at
-    /// several units of privacy and epsilons. Prints one row for each case and seed: the average precision of
-    /// scores alone, with the sets that the newcomer's gate let in, and with shuffled ones. Takes minutes;
-    /// one seed is enough for a look.
+    /// several units of privacy and epsilons, and some of them may lie. Prints for each case the average
+    /// precision of scores alone, with the sets that the newcomer's gate let in, and with shuffled ones: means
+    /// over entities and seeds, or with --json a row for each. Takes minutes; --quick is enough for a look.
     Templates {
         /// A folder of VTS1 data with its manifest.json, instead of the built-in servers of the ASD set.
         #[arg(long, value_name = "DIR")]
@@ -39,6 +39,15 @@ pub(crate) enum BenchCommand {
         /// Such a folder whose entities share, instead of the newcomer's neighbours.
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
+        /// Only this set of the data: asd, smd.
+        #[arg(long, value_name = "NAME")]
+        set: Option<String>,
+        /// Only 6 hours and all of the history, and no fleets of days or entities.
+        #[arg(long)]
+        quick: bool,
+        /// Also draw the means into this file, as SVG.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
         /// How often each case is repeated, with fresh noise and another shuffle.
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
         seeds: u64,

@@ -1,8 +1,8 @@
 //! `templates` and `privacy`: what is shared, what is taken, and at what cost.
 
 use dunlin_client::{
-    AdoptRequest, Client, LedgerEntry, LedgerView, PublishRequest, PublishResponse, TemplateSource,
-    Templates,
+    AdoptRequest, Client, LedgerEntry, LedgerView, PublishRequest, PublishResponse,
+    RollBackRequest, TemplateSource, Templates,
 };
 
 use crate::{
@@ -20,6 +20,10 @@ pub(super) fn templates(
         TemplatesCommand::Publish { collection, epsilon, unit, mechanism, cells_max, fresh } => {
             let request = PublishRequest { collection, epsilon, unit, mechanism, cells_max, fresh };
             out.show(&client.publish_templates(&request)?, published)
+        }
+        TemplatesCommand::Rollback { collection, peer } => {
+            let request = RollBackRequest { collection, peer };
+            out.show(&client.roll_back_templates(&request)?, sets)
         }
         TemplatesCommand::Adopt { collection } => {
             out.show(&client.adopt_templates(&AdoptRequest { collection })?, sets)

@@ -68,8 +68,9 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
         BenchCommand::Compression(BenchArgs { data }) => {
             bench::compression::run(&bench::compression::Options { data, json })
         }
-        BenchCommand::Templates { data, from, seeds } => {
-            bench::templates::run(&bench::templates::Options { data, from, seeds, json })
+        BenchCommand::Templates { data, from, set, quick, plot, seeds } => {
+            let options = bench::templates::Options { data, from, set, seeds, quick, plot, json };
+            bench::templates::run(&options)
         }
         BenchCommand::Open { data: BenchData { data }, segments, dir, reopen } => {
             let program = program()?;

@@ -219,7 +219,10 @@ impl Responder {
         self.work.spawn(async move {
             let began = Instant::now();
             match shared.blocking(Shared::judge_again).await {
-                Ok(()) => shared.recovered("gate"),
+                Ok(doubted) => {
+                    shared.recovered("gate");
+                    shared.report_doubts(doubted).await;
+                }
                 Err(cause) => shared.report("gate", format!("{cause:#}")),
             }
             sleep(JUDGING_SHARE * began.elapsed()).await;

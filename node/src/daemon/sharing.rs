@@ -4,7 +4,9 @@
 //! The cost of a release stands in the ledger before its noise is drawn; `privacy` sees to that.
 
 mod adoption;
+mod doubts;
 mod release;
+mod set_aside;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +16,9 @@ use std::{
 use anyhow::Context;
 use dunlin_archive::{Archive, Object, Pin, PutError};
 use dunlin_engine::{CollectionName, CollectionSpec, Metric, Reference, Units};
-use dunlin_privacy::{Ceiling, ChannelsDigest, Epsilon, Ledger, TemplateSet, adoption::permuted};
+use dunlin_privacy::{
+    Ceiling, ChannelsDigest, Epsilon, Ledger, Normalization, TemplateSet, adoption::permuted,
+};
 use dunlin_protocols::{Keypair, NetworkError, PeerId};
 use dunlin_trust::{Evidence, Operation};
 use dunlin_wire::{
@@ -22,6 +26,7 @@ use dunlin_wire::{
     envelope::{self, OpenError, Signed},
 };
 
+use self::set_aside::SetAside;
 pub(crate) use self::{
     adoption::Judged,
     release::{ReleaseRequest, SharingError},
@@ -42,6 +47,8 @@ pub(crate) struct Sharing {
     identity: Keypair,
     ledger: Mutex<Ledger>,
     sets: Mutex<Sets>,
+    /// Held before `sets` when both are.
+    set_aside: Mutex<SetAside>,
 }
 
 /// All sets by collection and signer.
@@ -92,7 +99,12 @@ impl Sharing {
                 archive.unpin(&pin)?;
             }
         }
-        Ok(Self { identity: identity.clone(), ledger: Mutex::new(ledger), sets: Mutex::new(sets) })
+        Ok(Self {
+            identity: identity.clone(),
+            ledger: Mutex::new(ledger),
+            sets: Mutex::new(sets),
+            set_aside: Mutex::new(SetAside::open(dir)?),
+        })
     }
 
     fn me(&self) -> PeerId {
@@ -198,6 +210,12 @@ impl Sharing {
         }
     }
 
+    /// Returns whether the operator took a set back.
+    fn is_taken_back(&self, held: &Held) -> bool {
+        let aside = self.set_aside.lock().unwrap_or_else(PoisonError::into_inner);
+        aside.contains(&held.digest())
+    }
+
     fn has_room_for(&self, place: &Place) -> bool {
         let sets = self.sets();
         sets.len() < SETS_MAX || sets.contains_key(place)
@@ -235,17 +253,68 @@ impl Held {
         (self.signed.value.collection().to_owned(), self.signed.signer)
     }
 
+    fn digest(&self) -> [u8; 32] {
+        digest(&self.signed.bytes)
+    }
+
+    /// Returns whether the operator took it back.
+    fn is_set_aside(&self) -> bool {
+        self.judged.as_ref().is_some_and(|judged| judged.is_set_aside)
+    }
+
     fn is_adopted(&self) -> bool {
         self.judged.as_ref().is_some_and(|judged| judged.is_adopted)
     }
 }
 
 impl Shared {
-    /// Returns the adopted templates of a collection, as known behaviour.
+    /// Returns the templates of a collection that were heard: those of adopted sets are known behaviour, the
+    /// others bear witness. None when no set is adopted.
     pub(crate) async fn adopted(&self, collection: &CollectionName) -> Vec<Reference> {
         let mut sets = self.heard(self.sharing.current_of(collection)).await;
-        sets.retain(Held::is_adopted);
-        sets.iter().flat_map(references).collect()
+        sets.retain(|held| held.judged.is_some() && !held.is_set_aside());
+        if !sets.iter().any(Held::is_adopted) {
+            return Vec::new();
+        }
+        sets.iter().flat_map(|held| references(held, !held.is_adopted())).collect()
+    }
+
+    /// Takes back the received sets of a collection, of one peer or of all: they count no more, until they
+    /// are adopted again or their signer releases another one. Returns how many there were.
+    ///
+    /// # Durability
+    ///
+    /// It is on disk before this returns.
+    pub(crate) fn set_aside(
+        &self,
+        collection: &CollectionName,
+        peer: Option<PeerId>,
+    ) -> anyhow::Result<usize> {
+        let mut sets = self.sharing.current_of(collection);
+        sets.retain(|held| peer.is_none_or(|peer| held.signed.signer == peer));
+        self.change_set_aside(&sets, true)?;
+        self.judge_templates(collection)?;
+        Ok(sets.len())
+    }
+
+    /// Puts all received sets of a collection before the gate again, those too that were taken back. Returns
+    /// whom this makes doubtful.
+    pub(crate) fn adopt_again(&self, collection: &CollectionName) -> anyhow::Result<Vec<PeerId>> {
+        self.change_set_aside(&self.sharing.current_of(collection), false)?;
+        self.judge_templates(collection)
+    }
+
+    fn change_set_aside(&self, changed: &[Held], is_aside: bool) -> anyhow::Result<()> {
+        let mut aside = self.sharing.set_aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.sharing.held().iter().map(Held::digest).collect();
+        aside.change(&self.dir, &held, &changed.iter().map(Held::digest).collect(), is_aside)
+    }
+
+    /// Holds it against peers that their templates are contradicted.
+    pub(crate) async fn report_doubts(&self, peers: Vec<PeerId>) {
+        for peer in peers {
+            self.network.judge(peer, Evidence::DoubtfulTemplates, 1).await;
+        }
     }
 
     /// Returns how many sets are adopted, over all collections.
@@ -257,7 +326,8 @@ impl Shared {
     /// all of them: what they say is gone, how they are spread is not.
     pub(crate) async fn control(&self, collection: &CollectionName, seed: u64) -> Vec<Reference> {
         let sets = self.heard(self.sharing.current_of(collection)).await;
-        let shuffled = sets.iter().flat_map(references).map(|mut reference| {
+        let all = sets.iter().flat_map(|held| references(held, false));
+        let shuffled = all.map(|mut reference| {
             reference.centroid = permuted(&reference.centroid, reference.centroid.len(), seed);
             reference
         });
@@ -393,11 +463,13 @@ impl Shared {
 }
 
 /// Returns the templates of a set, each named by its signer and its place.
-fn references(held: &Held) -> Vec<Reference> {
+fn references(held: &Held, is_witness: bool) -> Vec<Reference> {
     let set = &held.signed.value;
     let templates = set.templates().iter().zip(0_usize..);
     let reference = |(template, place): (&dunlin_privacy::Template, usize)| Reference {
         id: format!("{}/{place}", held.signed.signer),
+        source: held.signed.signer.to_string(),
+        is_witness,
         centroid: template.centroid(set.bounds()),
     };
     templates.map(reference).collect()
@@ -416,6 +488,7 @@ pub(super) fn misfit(set: &TemplateSet, spec: &CollectionSpec) -> Option<&'stati
         (set.dim() != spec.dim.get(), "another dimension"),
         (set.metric() != metric(spec.metric), "another metric"),
         (set.channels() != channels(spec), "other channels"),
+        (set.normalization() != Normalization::Shared, "other units"),
         (bounds.lower() != lower.as_slice() || bounds.upper() != upper.as_slice(), "other ranges"),
     ];
     misfits.into_iter().find_map(|(is_misfit, why)| is_misfit.then_some(why))
@@ -538,6 +611,42 @@ mod tests {
         current.judged = Some(Judged::adopted());
         sharing.note_verdict(&current);
         assert!(sharing.held()[0].is_adopted());
+    }
+
+    #[test]
+    fn a_set_that_does_not_fit_the_collection_is_passed_over_and_it_is_said_why() {
+        let fixture = Fixture::new();
+        let held = fixture.set(HOUR);
+        let set = &held.signed.value;
+        let units = |upper| Units::Range { lower: vec![0.0; 2], upper: vec![1.0, upper] };
+        let spec = |dim, units| {
+            let dim = dunlin_engine::Dim::new(dim).unwrap();
+            CollectionSpec::new(CollectionName::new("pairs").unwrap(), dim, units)
+        };
+        let fitting = spec(2, units(1.0));
+        assert_eq!(misfit(set, &fitting), None);
+        let names = |names: [&str; 2]| Some(names.map(str::to_owned).to_vec());
+        let cases = [
+            (spec(3, units(1.0)), "another dimension"),
+            (CollectionSpec { metric: Metric::Cosine, ..fitting.clone() }, "another metric"),
+            (spec(2, units(2.0)), "other ranges"),
+            (CollectionSpec { channels: names(["a", "b"]), ..fitting.clone() }, "other channels"),
+            (spec(2, Units::NoiseFloor), "the collection has no declared ranges"),
+        ];
+        for (spec, why) in cases {
+            assert_eq!(misfit(set, &spec), Some(why));
+        }
+        // The same names in another order are other channels, too.
+        assert_ne!(
+            ChannelsDigest::of(&names(["a", "b"]).unwrap()),
+            ChannelsDigest::of(&names(["b", "a"]).unwrap())
+        );
+        // Nothing publishes such a set yet, so one is made from its bytes.
+        let bytes = dunlin_wire::cbor::encode(set).unwrap();
+        let at = bytes.windows(6).position(|bytes| bytes == b"shared").unwrap();
+        let bytes = [&bytes[..at], b"entity", &bytes[at + 6..]].concat();
+        let foreign: TemplateSet = dunlin_wire::cbor::decode(&bytes, bytes.len()).unwrap();
+        assert_eq!(misfit(&foreign, &fitting), Some("other units"));
     }
 
     #[test]

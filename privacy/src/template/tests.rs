@@ -48,11 +48,11 @@ fn golden(hex: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(byte).collect()
 }
 
-/// The bytes of version 2: a changed vector is a format change.
+/// The bytes of version 3: a changed vector is a format change.
 #[test]
 fn bytes_are_those_of_the_format_page() {
     let bytes = cbor::encode(&sample()).unwrap();
-    assert_eq!(bytes, golden(include_str!("../../tests/vectors/template-2.hex")));
+    assert_eq!(bytes, golden(include_str!("../../tests/vectors/template-3.hex")));
     assert_eq!(cbor::decode::<TemplateSet>(&bytes, TemplateSet::BYTES_MAX).unwrap(), sample());
 }
 
@@ -64,9 +64,27 @@ fn set_of_version_1_is_read_and_written_as_it_was() {
     assert_eq!(set.privacy().noise, None);
     assert_eq!(set.privacy().unit, Unit::Observation);
     let Privacy { unit, epsilon, delta, .. } = *sample().privacy();
-    let before = TemplateSet { privacy: Privacy { unit, epsilon, delta, noise: None }, ..sample() };
-    assert_eq!(set, before);
+    let privacy = Privacy { unit, epsilon, delta, noise: None };
+    assert_eq!(set, TemplateSet { privacy, normalization: None, ..sample() });
     assert_eq!(cbor::encode(&set).unwrap(), bytes);
+}
+
+/// So is one of version 2, which knew one normalization.
+#[test]
+fn set_of_version_2_is_read_and_written_as_it_was() {
+    let bytes = golden(include_str!("../../tests/vectors/template-2.hex"));
+    let set: TemplateSet = cbor::decode(&bytes, TemplateSet::BYTES_MAX).unwrap();
+    assert_eq!(set, TemplateSet { normalization: None, ..sample() });
+    assert_eq!(set.normalization(), Normalization::Shared);
+    assert_eq!(cbor::encode(&set).unwrap(), bytes);
+}
+
+#[test]
+fn a_release_that_came_out_the_same_twice_is_said_once() {
+    let release = release(&[(&[0.25, 0.75], 9), (&[0.25, 0.75], 8), (&[0.0, 1.0], 7)]);
+    let set = TemplateSet::new(&release, &about(ISSUED + 1)).unwrap();
+    let supports: Vec<u64> = set.templates().iter().map(Template::support).collect();
+    assert_eq!(supports, [9, 7]);
 }
 
 #[test]
@@ -110,8 +128,9 @@ fn sixteen_templates_of_nineteen_channels_stay_under_two_kilobytes() {
 
 #[test]
 fn the_largest_set_fits_its_limit() {
-    let row = vec![0.5f32; DIM_MAX];
-    let centroids: Vec<(&[f32], u64)> = (0..TEMPLATES_MAX).map(|_| (&row[..], u64::MAX)).collect();
+    let rows: Vec<Vec<f32>> =
+        (0..TEMPLATES_MAX).map(|at| vec![at as f32 / 16.0; DIM_MAX]).collect();
+    let centroids: Vec<(&[f32], u64)> = rows.iter().map(|row| (&row[..], u64::MAX)).collect();
     let mut set = TemplateSet::new(&release(&centroids), &about(ISSUED + 1)).unwrap();
     set.collection = "x".repeat(COLLECTION_BYTES_MAX);
     for template in &mut set.templates {
@@ -147,8 +166,11 @@ fn refused(change: impl FnOnce(&mut Wire)) {
 
 #[test]
 fn sets_with_anything_out_of_range_are_refused() {
-    refused(|wire| wire.version = 3);
+    refused(|wire| wire.version = 4);
+    refused(|wire| wire.version = 2);
     refused(|wire| wire.version = 1);
+    refused(|wire| wire.normalization = None);
+    refused(|wire| wire.templates[1].centroid = wire.templates[0].centroid.clone());
     refused(|wire| wire.privacy.mechanism = None);
     refused(|wire| wire.privacy.cells_max = Some(0));
     refused(|wire| wire.privacy.cells_max = Some(17));
@@ -156,7 +178,7 @@ fn sets_with_anything_out_of_range_are_refused() {
     refused(|wire| wire.privacy.generator = Some("x".repeat(GENERATOR_BYTES_MAX + 1)));
     refused(|wire| {
         // Version 1 knew observations alone.
-        wire.version = 1;
+        (wire.version, wire.normalization) = (1, None);
         (wire.privacy.mechanism, wire.privacy.cells_max, wire.privacy.generator) =
             (None, None, None);
         wire.privacy.unit = Unit::Entity;

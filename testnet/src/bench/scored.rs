@@ -44,6 +44,7 @@ impl<'a> Scored<'a> {
             range: TimeRange::between(time(series.rows_train), time(series.rows() - 1)),
             known_until: learning_after_us.is_none().then(|| time(series.rows_train - 1)),
             references: Vec::new(),
+            fade_us: None,
             window: WINDOW,
             units,
             known_after_us: learning_after_us.unwrap_or_default(),

@@ -4,7 +4,8 @@ use dunlin_engine::{
     CollectionName, CollectionSpec, EntityView, Fidelity, Rows, SegmentQuery, TimeRange, Timestamp,
     Units,
 };
-use dunlin_privacy::{Bounds, adoption};
+use dunlin_privacy::{Bounds, adoption, doubt::Doubt};
+use dunlin_protocols::PeerId;
 
 use super::Held;
 use crate::daemon::shared::Shared;
@@ -28,6 +29,10 @@ pub(crate) struct Judged {
     pub(crate) own_q90: Option<f64>,
     pub(crate) foreign_q90: Option<f64>,
     pub(crate) reason: &'static str,
+    /// Whether the operator took it back.
+    pub(crate) is_set_aside: bool,
+    /// What the others and the own past have against it.
+    pub(crate) doubt: Option<Doubt>,
     /// How many observations the collection had then.
     observations: u64,
 }
@@ -41,9 +46,10 @@ struct Halves {
 
 impl Shared {
     /// Puts the received sets of all collections before the gate again whose history has grown much
-    /// since: a node that has just started knows too little of itself to judge by.
-    pub(crate) fn judge_again(&self) -> anyhow::Result<()> {
-        let mut first = Ok(());
+    /// since: a node that has just started knows too little of itself to judge by. Returns whom this makes
+    /// doubtful.
+    pub(crate) fn judge_again(&self) -> anyhow::Result<Vec<PeerId>> {
+        let mut first = Ok(Vec::new());
         for spec in self.engine.collections()? {
             let held = self.sharing.current_of(&spec.name);
             let judged_at = |held: &Held| held.judged.as_ref().map(|judged| judged.observations);
@@ -55,7 +61,10 @@ impl Shared {
             };
             // One collection that cannot be read is no reason to pass over the others.
             if is_due {
-                first = first.and(self.judge_templates(&spec.name));
+                first = match (first, self.judge_templates(&spec.name)) {
+                    (Ok(doubted), Ok(more)) => Ok([doubted, more].concat()),
+                    (Err(cause), _) | (_, Err(cause)) => Err(cause),
+                };
             }
         }
         first
@@ -65,10 +74,11 @@ impl Shared {
         Ok(self.engine.entities(name, None, usize::MAX)?.iter().map(|view| view.observations).sum())
     }
 
-    /// Puts all received sets of a collection before the gate, as the node's history is now.
-    pub(crate) fn judge_templates(&self, name: &CollectionName) -> anyhow::Result<()> {
+    /// Puts all received sets of a collection before the gate, as the node's history is now. Returns who was
+    /// not doubted before and is now.
+    pub(crate) fn judge_templates(&self, name: &CollectionName) -> anyhow::Result<Vec<PeerId>> {
         let spec = self.engine.collection(name)?;
-        let Units::Range { lower, upper } = &spec.units else { return Ok(()) };
+        let Units::Range { lower, upper } = &spec.units else { return Ok(Vec::new()) };
         let bounds = Bounds::new(lower.clone(), upper.clone())?;
         let halves = self.halves(&spec)?;
         let history =
@@ -78,15 +88,23 @@ impl Shared {
             ..adoption::Config::default()
         };
         let observations = self.observations(name)?;
-        for mut held in self.sharing.current_of(name) {
+        let current = self.sharing.current_of(name);
+        let doubts = self.doubts(&spec, &current, &halves.regimes, &bounds)?;
+        let mut doubted = Vec::new();
+        for (mut held, doubt) in current.into_iter().zip(doubts) {
             let verdict =
                 adoption::judge(history, &held.signed.value.centroids(), &bounds, &config);
-            let judged = Judged::new(&verdict, observations);
+            let mut judged = Judged::new(&verdict, observations);
+            judged.look_at(doubt, self.sharing.is_taken_back(&held));
+            let was_doubted = held.judged.as_ref().is_some_and(|before| before.doubt.is_some());
+            if doubt.is_some() && !was_doubted {
+                doubted.push(held.signed.signer);
+            }
             tracing::info!(peer = %held.signed.signer, reason = judged.reason, adopted = judged.is_adopted, "gate");
             held.judged = Some(judged);
             self.sharing.note_verdict(&held);
         }
-        Ok(())
+        Ok(doubted)
     }
 
     /// Returns the regimes of the older half of every entity's history, and the newer half.
@@ -143,7 +161,7 @@ impl Halves {
 }
 
 /// Returns the time from which an entity has about as many observations as the gate looks at.
-fn recent(view: &EntityView) -> Timestamp {
+pub(super) fn recent(view: &EntityView) -> Timestamp {
     let span = i128::from(view.last.0) - i128::from(view.first.0);
     let rows = i128::from(view.observations.max(1));
     let from = i128::from(view.last.0) - span * ROWS_PER_ENTITY_MAX as i128 / rows;
@@ -172,13 +190,37 @@ fn mean(rows: &[&[f32]], dim: usize) -> Vec<f32> {
 impl Judged {
     #[cfg(test)]
     pub(super) fn adopted() -> Self {
-        Self { is_adopted: true, own_q90: None, foreign_q90: None, reason: "", observations: 1 }
+        Self {
+            is_adopted: true,
+            own_q90: None,
+            foreign_q90: None,
+            reason: "",
+            is_set_aside: false,
+            doubt: None,
+            observations: 1,
+        }
+    }
+
+    /// Takes in what is said against a set that the gate may have let in.
+    fn look_at(&mut self, doubt: Option<Doubt>, is_set_aside: bool) {
+        self.doubt = doubt;
+        self.is_set_aside = is_set_aside;
+        let objection = match doubt {
+            _ if is_set_aside => "you took it back",
+            Some(Doubt::Whitelists { .. }) => "it explains what our past and most peers find new",
+            Some(_) => "it is as far from other peers as shuffled channels are",
+            None => return,
+        };
+        self.is_adopted = false;
+        self.reason = objection;
     }
 
     fn new(verdict: &adoption::Verdict, observations: u64) -> Self {
         let known = |value: f64| value.is_finite().then_some(value);
         Self {
             observations,
+            is_set_aside: false,
+            doubt: None,
             is_adopted: verdict.is_adopted(),
             own_q90: known(verdict.own_q90),
             foreign_q90: known(verdict.foreign_q90),

@@ -8,13 +8,13 @@ use dunlin_engine::{
 };
 use dunlin_privacy::{
     Bounds,
-    adoption::{self, History, permuted},
+    adoption::{self, History},
+    doubt,
 };
+use dunlin_protocols::PeerId;
+use dunlin_trust::{Config as TrustConfig, Evidence, Trust, UnixMillis};
 
-use super::{
-    super::{BATCH, anomalies::WINDOW, baselines::range_of},
-    fleet::Fleet,
-};
+use super::super::{BATCH, anomalies::WINDOW, baselines::range_of};
 use crate::{average_precision::average_precision, vts1::Series};
 
 /// One entity that knows the last hours of its train half, in an engine in memory.
@@ -27,14 +27,26 @@ pub(super) struct Newcomer<'a> {
     /// Centroids of the older half of what it knows, and the newer half.
     regimes: Vec<f32>,
     second_half: Vec<f32>,
+    known_us: u64,
 }
 
-/// What templates did for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    pub(super) adopted: usize,
-    pub(super) ap_with: f64,
-    pub(super) ap_control: f64,
+/// From how much own history on templates count no more: a node's default.
+const FADE_US: u64 = 3 * DAY_US;
+
+/// From how much own history on a node tells who whitelists: a day shows every hour once.
+const JUDGES_AFTER_US: u64 = DAY_US;
+
+const DAY_US: u64 = 86_400_000_000;
+
+/// Sets that a newcomer hears, one for each source; empty ones were never released.
+pub(super) type Heard = Vec<Vec<f32>>;
+
+/// What a question of the newcomer is about.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) heard: Heard,
+    /// Whether its gate is asked. A control goes without: it shows what shuffled templates would do.
+    pub(super) is_gated: bool,
 }
 
 impl<'a> Newcomer<'a> {
@@ -58,6 +70,7 @@ impl<'a> Newcomer<'a> {
             bounds: Bounds::new(lower, upper)?,
             regimes: Vec::new(),
             second_half: Vec::new(),
+            known_us: rows as u64 * series.step_s * 1_000_000,
         };
         newcomer.ingest(known.clone())?;
         newcomer.halve(known)?;
@@ -65,38 +78,73 @@ impl<'a> Newcomer<'a> {
         Ok(newcomer)
     }
 
-    /// Returns the average precision without anybody's templates; `None` without incidents.
-    pub(super) fn ap_alone(&self) -> anyhow::Result<Option<f64>> {
-        self.average_precision(Vec::new())
-    }
-
-    /// Puts what a fleet released before the gate and uses what it lets in; and, as a control, all of it
-    /// with shuffled channels.
-    pub(super) fn measure(&self, fleet: &Fleet, seed: u64) -> anyhow::Result<Measured> {
+    /// Returns which sets the gate lets in.
+    pub(super) fn adopted(&self, heard: &Heard) -> Vec<bool> {
         let history = History { regimes: &self.regimes, second_half: &self.second_half };
         let gate = adoption::Config::default();
         let is_adopted =
-            |set: &&Vec<f32>| adoption::judge(history, set, &self.bounds, &gate).is_adopted();
-        let adopted: Vec<&Vec<f32>> = fleet.sets.iter().filter(is_adopted).collect();
-        let count = adopted.len();
-        let with = adopted.into_iter().flat_map(|set| self.references(set)).collect();
+            |set: &Vec<f32>| adoption::judge(history, set, &self.bounds, &gate).is_adopted();
+        heard.iter().map(is_adopted).collect()
+    }
+
+    /// Returns the average precision of each case; `None` without incidents.
+    pub(super) fn average_precisions(&self, cases: &[Case]) -> anyhow::Result<Option<Vec<f64>>> {
+        let sets: Vec<Vec<Reference>> = cases.iter().map(|case| self.references(case)).collect();
+        let levels = self.levels(&sets, Some(FADE_US))?;
+        let labels = self.series.labels();
+        Ok(levels.iter().map(|levels| average_precision(levels, labels)).collect())
+    }
+
+    /// Returns the mean score for trust, after one look at the sets, of the sources that lie and of the others.
+    pub(super) fn standings(&self, heard: &Heard, lies: &[bool]) -> anyhow::Result<[f64; 2]> {
+        let sets: Vec<&[f32]> = heard.iter().map(Vec::as_slice).collect();
+        let mut doubts = doubt::straying(&sets, &self.regimes, &self.bounds);
+        if self.known_us >= JUDGES_AFTER_US {
+            let of = |set: &Vec<f32>| {
+                self.references(&Case { heard: vec![set.clone()], is_gated: false })
+            };
+            let sets: Vec<_> = heard.iter().map(of).collect();
+            // What counts no more for scores still tells who says what.
+            let whitelisting = doubt::whitelisting(&self.levels(&sets, None)?);
+            doubts.iter_mut().zip(whitelisting).for_each(|(doubt, other)| *doubt = doubt.or(other));
+        }
+        let mut sums = [(0.0, 0.0); 2];
+        for ((doubt, set), lies) in doubts.iter().zip(heard).zip(lies) {
+            let evidence = match doubt {
+                // No release has the same template twice, so such a set is refused as malformed.
+                _ if has_duplicates(set, self.series.dims) => Some(Evidence::ProtocolViolation),
+                Some(_) => Some(Evidence::DoubtfulTemplates),
+                None => None,
+            };
+            let (sum, count) = &mut sums[usize::from(!lies)];
+            *sum += score_after(evidence);
+            *count += 1.0;
+        }
+        Ok(sums.map(|(sum, count)| sum / f64::max(count, 1.0)))
+    }
+
+    fn references(&self, case: &Case) -> Vec<Reference> {
+        let adopted =
+            if case.is_gated { self.adopted(&case.heard) } else { vec![true; case.heard.len()] };
         let dims = self.series.dims;
-        let shuffled = fleet.sets.iter().map(|set| permuted(set, dims, seed));
-        let control = shuffled.flat_map(|set| self.references(&set)).collect();
-        let ap = |references| -> anyhow::Result<f64> {
-            Ok(self.average_precision(references)?.unwrap_or_default())
+        let of_source = |(source, (set, is_adopted)): (usize, (&'_ Vec<f32>, bool))| {
+            let centroids: Vec<Vec<f32>> = set.chunks_exact(dims).map(<[f32]>::to_vec).collect();
+            centroids.into_iter().map(move |centroid| Reference {
+                id: "peer".to_owned(),
+                source: source.to_string(),
+                is_witness: !is_adopted,
+                centroid,
+            })
         };
-        Ok(Measured { adopted: count, ap_with: ap(with)?, ap_control: ap(control)? })
+        case.heard.iter().zip(adopted).enumerate().flat_map(of_source).collect()
     }
 
-    fn references(&self, set: &[f32]) -> Vec<Reference> {
-        let centroids = set.chunks_exact(self.series.dims);
-        let reference =
-            |centroid: &[f32]| Reference { id: "peer".to_owned(), centroid: centroid.to_vec() };
-        centroids.map(reference).collect()
-    }
-
-    fn average_precision(&self, references: Vec<Reference>) -> anyhow::Result<Option<f64>> {
+    /// Returns the levels of the test half with each set of references.
+    fn levels(
+        &self,
+        sets: &[Vec<Reference>],
+        fade_us: Option<u64>,
+    ) -> anyhow::Result<Vec<Vec<f64>>> {
         let series = self.series;
         let time = |row| Timestamp(series.timestamp_us(row));
         let query = ScoresQuery {
@@ -104,16 +152,17 @@ impl<'a> Newcomer<'a> {
             entity: self.entity.clone(),
             range: TimeRange::between(time(series.rows_train), time(series.rows() - 1)),
             known_until: Some(time(series.rows_train - 1)),
-            references,
+            references: Vec::new(),
             window: WINDOW,
             // A few hours of one's own past are too little to learn units from.
             units: ScoreUnits::Range,
             known_after_us: 0,
+            fade_us,
         };
-        let scores = self.engine.scores(&query)?.scores;
-        ensure!(scores.len() == series.labels().len(), "observations without a score");
-        let levels: Vec<f64> = scores.iter().map(|score| score.level).collect();
-        Ok(average_precision(&levels, series.labels()))
+        let levels = self.engine.levels(&query, sets)?;
+        let are_whole = levels.iter().all(|levels| levels.len() == series.labels().len());
+        ensure!(are_whole, "observations without a score");
+        Ok(levels)
     }
 
     fn ingest(&self, rows: std::ops::Range<usize>) -> anyhow::Result<()> {
@@ -163,4 +212,19 @@ impl<'a> Newcomer<'a> {
             (middle..known.end).flat_map(|row| self.series.row(row)).copied().collect();
         Ok(())
     }
+}
+
+fn has_duplicates(set: &[f32], dims: usize) -> bool {
+    let rows: Vec<&[f32]> = set.chunks_exact(dims).collect();
+    rows.iter().enumerate().any(|(at, row)| rows[..at].contains(row))
+}
+
+/// Returns the score of a peer of which nothing is known but this.
+fn score_after(evidence: Option<Evidence>) -> f64 {
+    let mut trust = Trust::new(TrustConfig::default(), Vec::new());
+    let (peer, now) = (PeerId::random(), UnixMillis(0));
+    if let Some(evidence) = evidence {
+        trust.observe(now, peer, evidence);
+    }
+    trust.score(now, &peer)
 }

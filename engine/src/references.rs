@@ -1,0 +1,161 @@
+//! Behaviors known from elsewhere, and how much they count.
+//!
+//! References come from sources that nobody here controls, so each is believed within limits. Some sources
+//! teach: a point near one of their references is known. All that are heard bear witness: the *majority
+//! distance* is that within which more than half of them know the point. With `w` the part of the fading
+//! time that is left,
+//!
+//! ```text
+//! distance = max(least of the teachers, majority / max(1, 2 w)) / w
+//! ```
+//!
+//! So a minority of sources, whatever it says, makes a point seem at most half as far as the majority has it
+//! while nothing is known of the entity's own life, and no nearer than the majority has it when a part of the
+//! own past is there. And what others do is a guess that one's own past replaces: references move away as
+//! that grows, until they count no more. `docs/privacy.md` has what this costs and what it withstands.
+
+use crate::distance::{in_units, nearest};
+
+/// How many times nearer than the majority has it one source may make a point, at most: at the very start.
+const MINORITY_REACH: f64 = 2.0;
+
+/// A behavior known from elsewhere, such as a peer's template.
+#[derive(Clone, PartialEq)]
+pub struct Reference {
+    /// A name for the answer.
+    pub id: String,
+    /// Who vouches for it. Sources have one vote each, however many references they bring.
+    pub source: String,
+    /// Whether its source only bears witness: it makes nothing known, and is counted in the majority.
+    pub is_witness: bool,
+    /// Its center, in the collection's own values and dimension.
+    pub centroid: Vec<f32>,
+}
+
+impl std::fmt::Debug for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reference")
+            .field("id", &self.id)
+            .field("source", &self.source)
+            .field("is_witness", &self.is_witness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The references of one set in one kind of unit, by source.
+pub(crate) struct Sources(Vec<Source>);
+
+struct Source {
+    is_witness: bool,
+    /// Row-major, in units.
+    rows: Vec<f64>,
+    /// Which reference each row is.
+    indices: Vec<usize>,
+}
+
+impl Sources {
+    pub(crate) fn new(references: &[Reference], inverse_unit: &[f64]) -> Self {
+        let mut names: Vec<&str> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
+        for (index, reference) in references.iter().enumerate() {
+            // Neighbors mostly share a source; there are few.
+            let place = names.iter().rposition(|name| *name == reference.source);
+            let place = place.unwrap_or_else(|| {
+                names.push(&reference.source);
+                sources.push(Source { is_witness: true, rows: Vec::new(), indices: Vec::new() });
+                sources.len() - 1
+            });
+            let source = &mut sources[place];
+            source.is_witness &= reference.is_witness;
+            source.rows.extend(in_units(&reference.centroid, inverse_unit));
+            source.indices.push(index);
+        }
+        Self(sources)
+    }
+
+    /// Returns the nearest reference that counts and how far it counts as being, when this part of the
+    /// fading time is left; `None` when nobody teaches anything, or nothing is left.
+    pub(crate) fn nearest(&self, point: &[f64], left: f64) -> Option<(usize, f64)> {
+        if left <= 0.0 || self.0.iter().all(|source| source.is_witness) {
+            return None;
+        }
+        let mut least: Option<(usize, f64)> = None;
+        let mut distances = Vec::with_capacity(self.0.len());
+        for source in &self.0 {
+            let Some((row, distance)) = nearest(&source.rows, point) else { continue };
+            distances.push(distance);
+            if !source.is_witness && least.is_none_or(|(_, least)| distance < least) {
+                least = Some((source.indices[row], distance));
+            }
+        }
+        let rank = distances.len() / 2;
+        let (_, majority, _) = distances.select_nth_unstable_by(rank, f64::total_cmp);
+        let reach = (MINORITY_REACH * left).max(1.0);
+        let (index, distance) = least?;
+        let counted = distance.max(*majority / reach) / left;
+        // What is endlessly far away is not known.
+        counted.is_finite().then_some((index, counted))
+    }
+}
+
+/// Returns the part of the fading time that is left to an entity that knows `known_us` of its own past.
+pub(crate) fn left_of(fade_us: Option<u64>, known_us: u64) -> f64 {
+    match fade_us {
+        None => 1.0,
+        Some(fade_us) => fade_us.saturating_sub(known_us) as f64 / fade_us.max(1) as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference((source, value): &(&str, f32)) -> Reference {
+        let (source, is_witness) = (source.trim_start_matches('!'), source.starts_with('!'));
+        let id = format!("{source}/{value}");
+        Reference { id, source: source.to_owned(), is_witness, centroid: vec![*value] }
+    }
+
+    /// A name that begins with `!` is a witness's; the point is at 0.
+    fn distance(references: &[(&str, f32)], left: f64) -> Option<(usize, f64)> {
+        let references: Vec<_> = references.iter().map(reference).collect();
+        Sources::new(&references, &[1.0]).nearest(&[0.0], left)
+    }
+
+    #[test]
+    fn the_nearest_teacher_counts_as_long_as_the_majority_is_not_far_away() {
+        assert_eq!(distance(&[], 1.0), None);
+        assert_eq!(distance(&[("a", 1.0)], 1.0), Some((0, 1.0)));
+        assert_eq!(distance(&[("a", 1.0), ("b", 1.5), ("c", 1.8)], 1.0), Some((0, 1.0)));
+    }
+
+    #[test]
+    fn a_minority_brings_a_point_half_way_at_most_and_less_later() {
+        let said = [("a", 0.0), ("b", 0.0), ("c", 4.0), ("d", 6.0), ("e", 8.0)];
+        assert_eq!(distance(&said, 1.0), Some((0, 2.0)));
+        // Nor any nearer than the majority has it, from half of the time on.
+        assert_eq!(distance(&said, 0.5), Some((0, 8.0)));
+    }
+
+    #[test]
+    fn a_source_has_one_vote_however_much_it_brings() {
+        let crowd = [("a", 0.0), ("b", 4.0), ("a", 0.0), ("a", 0.0), ("c", 2.0)];
+        assert_eq!(distance(&crowd, 1.0), Some((0, 1.0)));
+    }
+
+    #[test]
+    fn witnesses_make_nothing_known_and_contradict() {
+        assert_eq!(distance(&[("!a", 0.0)], 1.0), None);
+        assert_eq!(distance(&[("!a", 0.0), ("b", 3.0)], 1.0), Some((1, 3.0)));
+        assert_eq!(distance(&[("!a", 8.0), ("b", 3.0)], 1.0), Some((1, 4.0)));
+    }
+
+    #[test]
+    fn references_move_away_with_the_own_past() {
+        assert_eq!(distance(&[("a", 1.0)], 0.25), Some((0, 4.0)));
+        assert_eq!(distance(&[("a", 1.0)], 0.0), None);
+        assert_eq!(left_of(None, u64::MAX), 1.0);
+        assert_eq!(left_of(Some(4), 1), 0.75);
+        assert_eq!([left_of(Some(4), 4), left_of(Some(4), 9), left_of(Some(0), 0)], [0.0; 3]);
+    }
+}
