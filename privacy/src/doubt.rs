@@ -162,15 +162,24 @@ mod tests {
 
     #[test]
     fn junk_is_stray_even_with_an_accomplice_and_neighbors_are_not() {
-        let bounds = Bounds::uniform(4, 0.0, 1.0).unwrap();
-        let server = |shift: f32| [0.9 - shift, 0.1, 0.1 + shift, 0.2, 0.5, 0.1 + shift, 0.9, 0.2];
-        let (a, b, c) = (server(0.0), server(0.02), server(0.03));
-        // The same with its channels in another order.
-        let shuffled = [0.1, 0.2, 0.9, 0.1, 0.9, 0.2, 0.1, 0.5];
-        let doubts = straying(&[&a, &b, &c, &shuffled, &shuffled], &a[..4], &bounds);
+        const LEVELS: [f32; 6] = [0.05, 0.3, 0.9, 0.1, 0.6, 0.45];
+        let bounds = Bounds::uniform(6, 0.0, 1.0).unwrap();
+        // Nine behaviours around the same levels.
+        let server = |shift: f32| -> Vec<f32> {
+            let value = |row: u8, channel: u8| f32::from((row * 5 + channel * 3) % 7) / 70.0;
+            let row =
+                |row| (0..).zip(LEVELS).map(move |(at, level)| level + value(row, at) + shift);
+            (0..9).flat_map(row).collect()
+        };
+        let (a, b, c) = (server(0.0), server(0.01), server(0.02));
+        // The same with its channels in another order, which is no shift of theirs.
+        let order = |row: &[f32]| [3, 5, 0, 4, 2, 1].map(|channel: usize| row[channel]);
+        let shuffled: Vec<f32> = a.chunks_exact(6).flat_map(order).collect();
+        let own = &a[..18];
+        let doubts = straying(&[&a, &b, &c, &shuffled, &shuffled], own, &bounds);
         let is_doubted: Vec<bool> = doubts.iter().map(Option::is_some).collect();
         assert_eq!(is_doubted, [false, false, false, true, true]);
-        assert_eq!(straying(&[&a, &shuffled], &a[..4], &bounds), [None; 2]);
+        assert_eq!(straying(&[&a, &shuffled], own, &bounds), [None; 2]);
     }
 
     #[test]

@@ -186,7 +186,10 @@ enum Releaser {
 }
 
 /// Everything that was released, by releaser and seed: the same for every newcomer and history.
-struct Releases(Vec<((Releaser, u64), Vec<(Sharing, Released)>)>);
+struct Releases(Vec<((Releaser, u64), OfSharings)>);
+
+/// What was released in each way of sharing.
+type OfSharings = Vec<(Sharing, Released)>;
 
 impl Bench<'_> {
     fn measure(&self) -> anyhow::Result<Vec<Row>> {
