@@ -2,9 +2,9 @@
 //!
 //! What runs are the cores that the daemon runs: `trust` with revocations, reports, proofs and conflicts, the
 //! judgement of announcements, the comparison of catalogs. Around each is a shell of the simulator's own, with a disk that
-//! loses what was not synced ([`node`]). Links delay, lose, double and reorder; the network splits; nodes fall over, leave
-//! and come again; clocks are off; and a third of the peers lie ([`adversary`]). While all of that happens, invariants
-//! are checked ([`invariants`]). The same seed makes the same run, byte for byte.
+//! loses what was not synced (`node`). Links delay, lose, double and reorder; the network splits; nodes fall over, leave
+//! and come again; clocks are off; and a third of the peers lie (`adversary`). While all of that happens, invariants
+//! are checked (`invariants`). The same seed makes the same run, byte for byte.
 //!
 //! That the invariants see anything is shown by [`Bug`]: mistakes that the simulated shell makes on request, each of
 //! which must be found. `docs/simulation.md` has the table, and what is simulated and what is not.

@@ -1,6 +1,8 @@
 //! Conflicts after a split: both versions stay, both are flagged, and all nodes with the same evidence prefer the
 //! same one.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 
 use dunlin_trust::{

@@ -1,5 +1,7 @@
 //! Hearsay and proofs: what others say can withhold trust and no more, and what they prove counts in full.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use dunlin_trust::{
     Claim, Config, Evidence, Exclusive, Kind, Operation, Passed, Proof, ProofError, Proven,
     REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report, ReportError, SUBJECTS_MAX, Served, Standing,

@@ -151,16 +151,11 @@ impl Contents {
             return Err(Problem::Version);
         }
         let (mut records, mut at) = (Vec::new(), HEADER_BYTES);
-        loop {
-            match Frame::at(bytes, at)? {
-                Frame::Whole { body, end } => {
-                    let body: Vec<ByteBuf> = cbor::decode(body, BODY_BYTES_MAX)
-                        .map_err(|_| Problem::Damaged { offset: at })?;
-                    records.extend(body.into_iter().map(ByteBuf::into_vec));
-                    at = end;
-                }
-                Frame::None => break,
-            }
+        while let Frame::Whole { body, end } = Frame::at(bytes, at)? {
+            let body: Vec<ByteBuf> =
+                cbor::decode(body, BODY_BYTES_MAX).map_err(|_| Problem::Damaged { offset: at })?;
+            records.extend(body.into_iter().map(ByteBuf::into_vec));
+            at = end;
         }
         Ok(Self { records, end: at, torn_bytes: bytes.len() - at })
     }

@@ -19,7 +19,7 @@ pub enum Fault {
     Skew,
     /// Nodes leave for minutes and come again.
     Churn,
-    /// Up to a third of the peers lie: see [`super::adversary`].
+    /// Up to a third of the peers lie: see `adversary.rs`.
     Malice,
 }
 
