@@ -404,3 +404,36 @@ fn a_file_of_the_first_format_opens_and_one_of_a_newer_format_is_refused() {
     let refused = Archive::open(&fixture.path(), Config::default()).unwrap_err();
     assert!(matches!(refused, OpenError::Format { found: 3, known: 2, .. }), "{refused}");
 }
+
+#[test]
+fn a_block_that_lost_a_piece_is_never_returned_and_can_be_stored_again() {
+    const PIECES: redb::TableDefinition<'_, (&[u8], u16), &[u8]> =
+        redb::TableDefinition::new("pieces");
+    let fixture = Fixture::new();
+    let block = large(1, 200_000);
+    let object = Object::leaf(Pin::own("servers"), block.clone());
+    fixture.open().put(std::slice::from_ref(&object), None).unwrap();
+    let key = block.cid().to_bytes();
+    // Gone, short, changed, and one too many.
+    let damages: [(u16, Option<Vec<u8>>); 4] =
+        [(3, None), (6, Some(vec![7])), (1, Some(vec![0; 32_640])), (7, Some(vec![1]))];
+    for (piece, left) in damages {
+        let database = redb::Database::open(fixture.path()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut pieces = transaction.open_table(PIECES).unwrap();
+            pieces.remove((key.as_slice(), piece)).unwrap();
+            if let Some(left) = &left {
+                pieces.insert((key.as_slice(), piece), left.as_slice()).unwrap();
+            }
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        let archive = fixture.open();
+        let read = archive.get(block.cid());
+        assert!(matches!(read, Err(ReadError::Damaged { .. })), "piece {piece}: {read:?}");
+        archive.put(std::slice::from_ref(&object), None).unwrap();
+        assert_eq!(archive.get(block.cid()).unwrap().as_deref(), Some(block.bytes()));
+        assert_eq!(archive.stats().unwrap(), Stats { blocks: 1, bytes: 200_000 });
+    }
+}

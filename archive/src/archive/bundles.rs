@@ -167,7 +167,8 @@ impl Archive {
         let mut pins = match self.pins(Pin::STAGED) {
             Ok(pins) => pins,
             Err(ReadError::Database(cause)) => return Err(PutError::Database(cause)),
-            Err(_) => unreachable!("pins are no blocks, which alone can be damaged"),
+            // Pins are no blocks, which alone can be damaged so.
+            Err(damaged) => return Err(StorageError::Corrupted(damaged.to_string()).into()),
         };
         pins.retain(|pin, _| Some(pin) != but.as_ref());
         if pins.is_empty() {

@@ -116,14 +116,16 @@ impl<'a> Writer<'a> {
     /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
     pub(crate) fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
         let key = block.cid().to_bytes();
-        let stored = stored::read(&self.blocks, &self.pieces, &key)?
-            .map(|bytes| (bytes.len() as u64, verify(block.cid(), &bytes).is_ok()));
-        if !matches!(stored, Some((_, true))) {
+        let stored = stored::read(&self.blocks, &self.pieces, &key)?;
+        let is_there = stored.is_some();
+        if !stored.is_some_and(|bytes| verify(block.cid(), &bytes).is_ok()) {
             stored::write(&mut self.blocks, &mut self.pieces, &key, block.bytes())?;
-            self.now.blocks += u64::from(stored.is_none());
-            let before = stored.map_or(0, |(bytes, _)| bytes);
+        }
+        // One that was damaged was counted when it came, with the bytes that its CID names.
+        if !is_there {
             // Counts are read from the disk, too.
-            self.now.bytes = self.now.bytes.saturating_sub(before) + block.bytes().len() as u64;
+            self.now.blocks = self.now.blocks.saturating_add(1);
+            self.now.bytes = self.now.bytes.saturating_add(block.bytes().len() as u64);
         }
         if is_new {
             count_up(&mut self.references, &key)?;
