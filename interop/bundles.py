@@ -8,26 +8,21 @@ with `dag export`, and that is the same file; `dunlin bundle verify` and a secon
 graph of Kubo's own comes to the node as a CAR file. The exit code says whether all went well.
 """
 
-import argparse
 import base64
-import importlib.machinery
-import importlib.util
 import json
 import pathlib
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-# The matrix is a program without a suffix; its nodes are used here, too.
-loader = importlib.machinery.SourceFileLoader("run", str(HERE / "run"))
-run = importlib.util.module_from_spec(importlib.util.spec_from_loader("run", loader))
-loader.exec_module(run)
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import nodes as run  # noqa: E402
 
 # Segments of the bundle.
 SEGMENTS = 200
+# The longest that everything may take: building both programs on a slow machine, and the way there and back.
+ALL_S = 3600
 
 
 def dunlin(node, *arguments):
@@ -70,19 +65,15 @@ def make_lossless_segments(node):
     return [segment["cid"] for segment in node.ask("POST", "/v1/query/segments", query)["segments"]]
 
 
-def carry(program, folder, nodes, report):
+def carry(program, folder, report):
     def node(name):
         path = folder / name
         path.mkdir()
-        made = run.Dunlin(program, path)
-        nodes.append(made)
-        return made.start()
+        return run.Dunlin(program, path).start()
 
     sender, receiver = node("sender"), node("receiver")
     (folder / "kubo").mkdir()
-    kubo = run.Kubo(folder / "kubo")
-    nodes.append(kubo)
-    kubo.start()
+    kubo = run.Kubo(folder / "kubo").start()
     cids = make_lossless_segments(sender)
     ours, theirs = folder / "ours.car", folder / "theirs.car"
     made = dunlin(sender, "bundle", "export", "-o", ours)["bundle"]
@@ -129,31 +120,17 @@ def carry(program, folder, nodes, report):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dunlin", help="the program to test; built when there is none")
-    parser.add_argument("--skip-missing", action="store_true", help="that Kubo cannot be installed fails nothing")
-    parser.add_argument("--keep", action="store_true", help="keep the folders and logs of all nodes")
-    options = parser.parse_args()
-    program = run.dunlin_program(options.dunlin)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="dunlin-bundles-"))
-    nodes, failed = [], None
-    try:
-        carry(program, folder, nodes, lambda text: print(f"passed  {text}", flush=True))
-    except run.Missing as cause:
-        failed = None if options.skip_missing else cause
-        print(f"SKIPPED {cause}")
-    except (run.Failed, OSError, subprocess.SubprocessError) as cause:
-        failed = cause
-        print(f"FAILED  {type(cause).__name__}: {cause}")
-    finally:
-        for node in nodes:
-            node.end()
-        for process in list(run.Process.running):
-            process.end(signal.SIGKILL)
-        if options.keep:
-            print(f"everything is in {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    options, failed = run.options_parser(__doc__, ALL_S).parse_args(), None
+    with run.workplace("bundles", options) as folder:
+        program = run.dunlin_program(options.dunlin)
+        try:
+            carry(program, folder, lambda text: print(f"passed  {text}", flush=True))
+        except run.Missing as cause:
+            failed = None if options.skip_missing else cause
+            print(f"SKIPPED {cause}")
+        except (run.Failed, OSError, subprocess.SubprocessError) as cause:
+            failed = cause
+            print(f"FAILED  {type(cause).__name__}: {cause}")
     return 1 if failed else 0
 
 

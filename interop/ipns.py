@@ -8,16 +8,12 @@ Kubo must accept our record, resolve our name and fetch what it stands for; we m
 installed as `interop/run` does it.
 """
 
-import argparse
 import base64
 import json
 import pathlib
-import shutil
-import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
@@ -26,6 +22,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import nodes as run  # noqa: E402
 
 SEGMENTS = 8
+# The longest that everything may take: building both programs on a slow machine, and the cells.
+ALL_S = 3600
 
 
 class Names:
@@ -204,28 +202,16 @@ def raw_cid(data):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dunlin", help="the program to test; built when there is none")
-    parser.add_argument("--keep", action="store_true", help="keep the folders and logs of all nodes")
-    parser.add_argument("--skip-missing", action="store_true", help="a Kubo that cannot be installed fails nothing")
-    options = parser.parse_args()
-    program = run.dunlin_program(options.dunlin)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="dunlin-ipns-"))
-    names = Names(program, folder)
-    try:
-        run.Kubo.install()
-        names.matrix()
-    except run.Missing as cause:
-        names.cells.append(("Kubo", f"{'SKIPPED' if options.skip_missing else 'FAILED'}: {cause}"))
-    except run.Failed as cause:
-        names.cells.append(("the nodes", f"FAILED: {cause}"))
-    finally:
-        for process in list(run.Process.running):
-            process.end(signal.SIGKILL)
-        if options.keep:
-            run.log(f"everything is in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    options = run.options_parser(__doc__, ALL_S).parse_args()
+    with run.workplace("ipns", options) as folder:
+        names = Names(run.dunlin_program(options.dunlin), folder)
+        try:
+            run.Kubo.install()
+            names.matrix()
+        except run.Missing as cause:
+            names.cells.append(("Kubo", f"{'SKIPPED' if options.skip_missing else 'FAILED'}: {cause}"))
+        except run.Failed as cause:
+            names.cells.append(("the nodes", f"FAILED: {cause}"))
     width = max(len(name) for name, _ in names.cells)
     for name, result in names.cells:
         print(f"{name:{width}}  {result}")

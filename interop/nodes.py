@@ -4,7 +4,9 @@ Each kind of peer is installed from its public registry into `interop/.cache`. E
 process that was started is ended, with all that it started: also when the program is told to stop.
 """
 
+import argparse
 import base64
+import contextlib
 import functools
 import json
 import os
@@ -14,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -68,6 +71,32 @@ def end_on_signals(seconds):
     for kind in kinds:
         signal.signal(kind, end)
     signal.alarm(seconds)
+
+
+def options_parser(text, limit_s):
+    """Returns a parser of what all programs here take."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dunlin", help="the program to test; built when there is none")
+    parser.add_argument("--keep", action="store_true", help="keep the folders and logs of all nodes")
+    parser.add_argument("--skip-missing", action="store_true", help="a peer that cannot be installed fails nothing")
+    parser.add_argument("--limit", type=int, default=limit_s, help="seconds after which everything ends")
+    return parser
+
+
+@contextlib.contextmanager
+def workplace(name, options):
+    """A folder for all nodes. However the work in it ends, their processes end and the folder goes."""
+    end_on_signals(options.limit)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"dunlin-{name}-"))
+    try:
+        yield folder
+    finally:
+        Process.end_all()
+        if options.keep:
+            log(f"everything is in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.alarm(0)
 
 
 def dunlin_program(named):
