@@ -270,7 +270,7 @@ impl Node {
         if self.trust.is_licensed(now, &id) {
             return;
         }
-        if let Some((license, signers)) = ctx.notary.license(&id, &ctx.town.licenses[peer]) {
+        if let Some((license, signers)) = ctx.notary.license(&ctx.town.licenses[peer]) {
             // Whoever is not let in for it is refused by the gate.
             self.trust.present_opened_license(now, id, license, &signers).ok();
         }

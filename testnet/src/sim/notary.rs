@@ -157,12 +157,9 @@ impl Notary {
     }
 
     /// As [`Endorsements::open`], of a license.
-    pub(super) fn license(
-        &mut self,
-        peer: &PeerId,
-        signed: &Endorsements,
-    ) -> Option<(License, Vec<PeerId>)> {
-        let key = ("license", hash(&peer.to_bytes()));
+    pub(super) fn license(&mut self, signed: &Endorsements) -> Option<(License, Vec<PeerId>)> {
+        let envelopes: Vec<_> = signed.envelopes().collect();
+        let key = ("license", hash(&envelopes.concat()));
         let known = self.verdicts.get(&key).and_then(|known| known.downcast_ref());
         if let Some(known) = known {
             return Some(Clone::clone(known));
