@@ -36,7 +36,7 @@ pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
 pub(crate) const GATEWAY_ADDRESS_FILE: &str = "gateway.address";
 
 const CONFIG_FILE: &str = "config.toml";
-const IDENTITY_FILE: &str = "identity.key";
+pub(crate) const IDENTITY_FILE: &str = "identity.key";
 const LOCK_FILE: &str = "lock";
 
 /// What may stand in a folder whose first start was interrupted.
@@ -178,6 +178,16 @@ impl DataDir {
         file.set_len(0).map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
         Ok(file)
+    }
+
+    /// Returns the process id, as far as it is known, of who has taken the folder.
+    pub(crate) fn holder(&self) -> Option<String> {
+        use rustix::fs::{FlockOperation, flock};
+        let path = self.path.join(LOCK_FILE);
+        let file = File::open(&path).ok()?;
+        let taken = flock(&file, FlockOperation::NonBlockingLockShared);
+        (taken == Err(rustix::io::Errno::WOULDBLOCK))
+            .then(|| fs::read_to_string(&path).unwrap_or_default().trim().to_owned())
     }
 
     /// Takes a lock of this name until the returned file is closed, waiting for whoever has it.

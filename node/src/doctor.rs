@@ -81,9 +81,14 @@ pub(crate) fn examine(path: &Path) -> Vec<Finding> {
         let status = client.status()?;
         Ok((status, client.peers()?))
     });
-    match &node {
-        Ok((status, peers)) => findings.extend(running(status, peers)),
-        Err(_) => {
+    match (&node, folder.holder()) {
+        (Ok((status, peers)), _) => findings.extend(running(status, peers)),
+        // The ports are its own.
+        (Err(_), Some(pid)) => {
+            let found = format!("running (pid {pid}) without an API, as a bootstrap node does");
+            findings.push(Finding::fine("node", found));
+        }
+        (Err(_), None) => {
             findings.push(Finding::fine("node", "not running"));
             findings.extend(addresses::free(&config));
         }

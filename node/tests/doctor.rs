@@ -12,7 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Node, dunlin, output, peers::init, peers::set};
+use common::{
+    Node, dunlin, eventually, output,
+    peers::{KillOnDrop, address_in, init, set},
+};
 use serde_json::Value;
 
 /// A data folder of a node that would listen where nobody else does.
@@ -72,6 +75,21 @@ fn a_node_that_is_well_is_found_so_running_or_not() {
     // Nobody is there to meet, and nobody will be.
     assert_eq!(of(&findings, "peers")[0].0, "doubtful");
     assert_eq!(of(&findings, "bootstrap")[0].0, "doubtful");
+}
+
+#[test]
+fn ports_of_a_bootstrap_node_are_its_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = made(temp.path());
+    // It listens where its configuration says; the port is free until it does.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    set(&dir, "/ip4/127.0.0.1/tcp/0", &format!("/ip4/127.0.0.1/tcp/{port}"));
+    let _node = KillOnDrop::spawn(dunlin(&["bootstrap", "--data-dir"]).arg(&dir));
+    eventually("the bootstrap node listens", || address_in(&dir));
+    let (is_well, findings) = doctor(&dir);
+    assert!(is_well, "{findings:?}");
+    assert!(of(&findings, "node")[0].1.contains("bootstrap"), "{findings:?}");
+    assert!(of(&findings, "ports").is_empty(), "{findings:?}");
 }
 
 #[test]

@@ -76,12 +76,12 @@ pub(super) fn free(config: &Config) -> Vec<Finding> {
             ));
         }
     }
-    for (what, address) in [("api", Some(config.api.listen)), ("gateway", config.gateway.listen.0)]
-    {
-        if let Some(Err(cause)) = address.map(|address| TcpListener::bind(address).map(drop)) {
+    let gateway = config.gateway.listen.0.map(|address| ("gateway", address));
+    for (what, address) in [("api", config.api.listen)].into_iter().chain(gateway) {
+        if let Err(cause) = TcpListener::bind(address) {
             taken.push(Finding::broken(
                 "ports",
-                format!("cannot listen on {}: {cause}", address.unwrap_or(config.api.listen)),
+                format!("cannot listen on {address}: {cause}"),
                 format!("stop what uses it, or choose another one in `{what}.listen`"),
             ));
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::Finding;
-use crate::{data_dir::DataDir, key_ring};
+use crate::{
+    data_dir::{DataDir, IDENTITY_FILE},
+    key_ring,
+};
 
 /// A data folder as it is found; looking at it makes nothing.
 pub(super) struct Folder {
@@ -26,10 +29,10 @@ impl Folder {
                 format!("there is no node in {} yet", path.display()),
                 "`dunlin run` makes one, and `dunlin init` without starting it",
             ));
-        } else if !path.join("identity.key").exists() {
+        } else if !path.join(IDENTITY_FILE).exists() {
             folder.problem = Some(Finding::broken(
                 "folder",
-                format!("{} has files, but no identity.key", path.display()),
+                format!("{} has files, but no {IDENTITY_FILE}", path.display()),
                 "name the right folder with --data-dir, or restore it from a backup",
             ));
         } else {
@@ -51,6 +54,11 @@ impl Folder {
     /// Whether a node was made here.
     pub(super) fn is_made(&self) -> bool {
         self.dir.is_some()
+    }
+
+    /// Who runs on the folder, if anybody does.
+    pub(super) fn holder(&self) -> Option<String> {
+        self.dir.as_ref().and_then(DataDir::holder)
     }
 
     pub(super) fn config_path(&self) -> PathBuf {

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Resource;
 
 use super::{Finding, folder::Folder};
-use crate::{config::Config, output::size};
+use crate::{config::Config, data_dir::IDENTITY_FILE, output::size};
 
 /// Files in the data folder may be newer than now by so much: disks of others have their own clocks.
 const SLACK: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub(super) fn clock(folder: &Folder) -> Finding {
     let now = SystemTime::now();
     let stamp =
         |path: std::path::PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
-    let parts = ["trust.cbor", "engine/log", "engine", "archive/blocks.redb", "identity.key"];
+    let parts = ["trust.cbor", "engine/log", "engine", "archive/blocks.redb", IDENTITY_FILE];
     let written = parts.iter().filter_map(|part| stamp(folder.path().join(part))).max();
     let program = std::env::current_exe().ok().and_then(stamp);
     let ahead = |then: Option<SystemTime>| {
