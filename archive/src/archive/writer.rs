@@ -118,7 +118,7 @@ impl<'a> Writer<'a> {
         let key = block.cid().to_bytes();
         let stored = stored::read(&self.blocks, &self.pieces, &key)?;
         let is_there = stored.is_some();
-        if !stored.is_some_and(|bytes| verify(block.cid(), &bytes).is_ok()) {
+        if stored.is_none_or(|bytes| verify(block.cid(), &bytes).is_err()) {
             stored::write(&mut self.blocks, &mut self.pieces, &key, block.bytes())?;
         }
         // One that was damaged was counted when it came, with the bytes that its CID names.
