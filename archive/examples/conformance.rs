@@ -3,6 +3,7 @@
 //! `interop/backends` starts one and calls this. It leaves the node as it was, but for blocks that no pin
 //! holds, and removes those as well.
 
+#[expect(clippy::unwrap_used, reason = "it is the suite of the tests, which fail by panicking")]
 #[path = "../tests/suite/mod.rs"]
 mod suite;
 
