@@ -21,7 +21,7 @@ pub struct Config {
     pub half_lives: HalfLives,
     /// Where scores turn into standings.
     pub thresholds: Thresholds,
-    /// Most peers remembered. Default 4,096, about 1 MiB. Higher remembers more strangers between
+    /// Most peers remembered. Default 100,000, about 60 MiB. Higher remembers more strangers between
     /// their visits; when full, the peer whose record says least is forgotten first, but never a
     /// revoked or own peer, and a quarantined one only when they are more than half. Range: 1 and up.
     pub peers_max: usize,
@@ -35,7 +35,7 @@ impl Default for Config {
             weights: Weights::default(),
             half_lives: HalfLives::default(),
             thresholds: Thresholds::default(),
-            peers_max: 4_096,
+            peers_max: 100_000,
         }
     }
 }

@@ -46,6 +46,7 @@ mod revocation;
 mod revocations;
 mod score;
 mod standing;
+mod table;
 mod time;
 mod trust;
 
