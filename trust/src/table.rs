@@ -7,6 +7,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
@@ -131,6 +132,14 @@ impl Table {
     /// Returns all peers, in the order of their ids.
     pub(crate) fn peers(&self) -> impl Iterator<Item = &PeerId> {
         self.records.keys()
+    }
+
+    /// Returns the peers in a range of ids, in their order.
+    pub(crate) fn range<'a>(
+        &'a self,
+        range: (Bound<&'a PeerId>, Bound<&'a PeerId>),
+    ) -> impl Iterator<Item = &'a PeerId> {
+        self.records.range::<PeerId, _>(range).map(|(peer, _)| peer)
     }
 
     /// Returns how many peers stand on a shelf of those who are forgotten.

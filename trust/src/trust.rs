@@ -3,6 +3,7 @@
 mod second_hand;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use libp2p_identity::PeerId;
 
@@ -375,6 +376,26 @@ impl Trust {
     /// Returns every remembered peer, and everyone whom the operator holds; some of them twice.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
         self.records.peers().chain(&self.held)
+    }
+
+    /// Returns up to so many remembered peers, and up to so many of those whom the operator holds, each in the order of
+    /// their ids and from behind one on.
+    pub fn peers_after<'a>(
+        &'a self,
+        after: Option<&'a PeerId>,
+        count: usize,
+    ) -> impl Iterator<Item = &'a PeerId> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let held = self.held.range::<PeerId, _>(range).take(count);
+        self.records.range(range).take(count).chain(held)
+    }
+
+    /// Returns the own peers, those whom the operator holds, and so many others: those with most against them
+    /// first, then those who earned most. Some of them come twice.
+    pub fn notable_peers(&self, count: usize) -> impl Iterator<Item = &PeerId> {
+        let ranked = |shelf| self.records.ranked(shelf).rev();
+        let others = ranked(Shelf::Quarantined).chain(ranked(Shelf::Forgettable)).take(count);
+        self.config.own_peers.iter().chain(&self.held).chain(others)
     }
 
     /// Returns whether `peer` is one of the operator's own.
