@@ -14,7 +14,7 @@ use dunlin_archive::{
     bitswap::{Ask, Claim, Kind as BlockKind, Message as Bitswap, Presence, Version, Want},
     bundle::{Export, Form, Policy, Span, write},
     car, dag,
-    ipns::{Record as NameRecord, Terms},
+    ipns::{Record as NameRecord, Terms as NameTerms},
     roots::{Listed, Roots},
 };
 use dunlin_engine::{
@@ -72,7 +72,7 @@ fn main() {
 
 fn names(corpus: &Corpus) {
     let cid = *Block::new(Codec::DagCbor, vec![0x80]).cid();
-    let terms = Terms {
+    let terms = NameTerms {
         value: format!("/ipfs/{cid}"),
         sequence: 3,
         eol: SystemTime::UNIX_EPOCH + Duration::from_millis(NOW_MS),
