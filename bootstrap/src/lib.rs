@@ -4,19 +4,31 @@
 //! peers to each other. It has no engine and no archive. Segments it denies, as it has no peers of its
 //! own to give them to; templates it denies because it releases none.
 //!
-//! **Invariant**: it writes nothing to disk; what it learns about peers ends with the process. Revocations alone
-//! do not, and whoever runs it is given them to keep.
+//! **Invariant**: it writes nothing to disk, and how peers behave it forgets when it ends. Revocations, and where peers
+//! are, whoever runs it is given to keep.
 
 #![forbid(unsafe_code)]
 
 use anyhow::Context;
-use dunlin_protocols::{Config, Event, Keypair, Multiaddr, Network, messages::RefusalReason};
+use dunlin_protocols::{
+    Config, Event, Keypair, KnownPeer, Multiaddr, Network, messages::RefusalReason,
+};
 use dunlin_trust::Trust;
 use tokio_util::sync::CancellationToken;
 
-/// Runs a bootstrap node until `stop` is cancelled, and then takes leave of its peers. `on_listening` is
-/// given every address that it listens on, with its peer id, as soon as it does. `keep` writes records of
-/// revocations down, behind all before or in place of them, and says whether they are on disk.
+/// What a bootstrap node asks of whoever runs it.
+#[derive(Debug)]
+pub struct Shell<L, R, P> {
+    /// Is given every address that it listens on, with its peer id, as soon as it does.
+    pub on_listening: L,
+    /// Writes records of revocations down, behind all before or, if told so, in place of them, and says whether they
+    /// are on disk.
+    pub keep_revocations: R,
+    /// Writes down where peers are, in place of what it wrote before: the next run's [`Config::known_peers`].
+    pub keep_peers: P,
+}
+
+/// Runs a bootstrap node until `stop` is cancelled, and then takes leave of its peers.
 ///
 /// # Errors
 ///
@@ -30,8 +42,11 @@ pub async fn run(
     keypair: Keypair,
     trust: Trust,
     stop: CancellationToken,
-    mut on_listening: impl FnMut(&Multiaddr) + Send,
-    mut keep: impl FnMut(Vec<Vec<u8>>, bool) -> bool + Send,
+    mut shell: Shell<
+        impl FnMut(&Multiaddr) + Send,
+        impl FnMut(Vec<Vec<u8>>, bool) -> bool + Send,
+        impl FnMut(Vec<KnownPeer>) + Send,
+    >,
 ) -> anyhow::Result<()> {
     let (_handle, mut events, network) =
         Network::start(config, keypair, trust).await.context("the bootstrap node cannot start")?;
@@ -41,16 +56,22 @@ pub async fn run(
             () = stop.cancelled() => break,
             event = events.recv() => match event {
                 Some(Event::RevocationsChecked { records, is_everything, reply }) => {
-                    if keep(records, is_everything) {
+                    if (shell.keep_revocations)(records, is_everything) {
                         reply.kept();
                     }
                 }
-                Some(event) => on_event(event, &mut on_listening),
+                Some(Event::PeersKnown(known)) => (shell.keep_peers)(known),
+                Some(event) => on_event(event, &mut shell.on_listening),
                 None => anyhow::bail!("the network ended by itself; restart the bootstrap node"),
             },
         }
     }
     network.shutdown().await;
+    while let Some(event) = events.recv().await {
+        if let Event::PeersKnown(known) = event {
+            (shell.keep_peers)(known);
+        }
+    }
     Ok(())
 }
 
@@ -71,11 +92,15 @@ fn on_event(event: Event, on_listening: &mut (impl FnMut(&Multiaddr) + Send)) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
 
     use dunlin_protocols::{Handle, NetworkError, PeerId};
     use tokio::{
         sync::{mpsc, oneshot},
+        task::JoinHandle,
         time::timeout,
     };
 
@@ -114,22 +139,48 @@ mod tests {
         timeout(PATIENCE, met).await.expect("they meet in time");
     }
 
+    /// A bootstrap node that runs, and what it last gave to keep.
+    struct Boot {
+        address: Multiaddr,
+        kept: Arc<Mutex<Vec<KnownPeer>>>,
+        stop: CancellationToken,
+        running: JoinHandle<anyhow::Result<()>>,
+    }
+
+    impl Boot {
+        async fn start(known_peers: Vec<KnownPeer>) -> Self {
+            let (stop, (tell, told)) = (CancellationToken::new(), oneshot::channel());
+            let mut tell = Some(tell);
+            let on_listening = move |address: &Multiaddr| {
+                tell.take().map(|tell| tell.send(address.clone()));
+            };
+            let kept = Arc::new(Mutex::new(Vec::new()));
+            let keeping = Arc::clone(&kept);
+            let shell = Shell {
+                on_listening,
+                keep_revocations: |_, _| true,
+                keep_peers: move |known| *keeping.lock().unwrap() = known,
+            };
+            let config = Config { known_peers, ..config(Vec::new()) };
+            let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
+            let running = tokio::spawn(run(config, key(1), trust, stop.clone(), shell));
+            let address = timeout(PATIENCE, told).await.unwrap().unwrap();
+            Self { address, kept, stop, running }
+        }
+
+        async fn stop(self) -> Vec<KnownPeer> {
+            self.stop.cancel();
+            timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
+            self.kept.lock().unwrap().clone()
+        }
+    }
+
     #[tokio::test]
     async fn peers_meet_through_it_and_it_gives_nothing_else() {
-        let (stop, (tell, told)) = (CancellationToken::new(), oneshot::channel());
-        let mut tell = Some(tell);
-        let trust = Trust::new(dunlin_trust::Config::default(), Vec::new());
-        let on_listening = move |address: &Multiaddr| {
-            tell.take().map(|tell| tell.send(address.clone()));
-        };
-        let config_of_boot = config(Vec::new());
-        let keep = |_, _| true;
-        let running =
-            tokio::spawn(run(config_of_boot, key(1), trust, stop.clone(), on_listening, keep));
-        let address = timeout(PATIENCE, told).await.unwrap().unwrap();
+        let running = Boot::start(Vec::new()).await;
 
-        let (alice, mut alice_events, _alice_network) = peer(2, &address).await;
-        let (bob, mut bob_events, _bob_network) = peer(3, &address).await;
+        let (alice, mut alice_events, _alice_network) = peer(2, &running.address).await;
+        let (bob, mut bob_events, _bob_network) = peer(3, &running.address).await;
         meets(&mut alice_events, bob.local_peer()).await;
         meets(&mut bob_events, alice.local_peer()).await;
 
@@ -139,7 +190,22 @@ mod tests {
         let denied = NetworkError::Refused { peer: boot, reason: RefusalReason::Denied };
         assert_eq!((segments.unwrap_err(), templates.unwrap_err()), (denied.clone(), denied));
 
-        stop.cancel();
-        timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_it_still_knows_its_peers_and_introduces_newcomers_to_them() {
+        let first = Boot::start(Vec::new()).await;
+        let (alice, mut alice_events, _alice_network) = peer(2, &first.address).await;
+        meets(&mut alice_events, key(1).public().to_peer_id()).await;
+        let kept = first.stop().await;
+        assert_eq!(kept.iter().map(|known| known.peer).collect::<Vec<_>>(), [alice.local_peer()]);
+
+        // It listens on another port, so that nobody finds it: it finds its peers.
+        let again = Boot::start(kept).await;
+        let (_bob, mut bob_events, _bob_network) = peer(3, &again.address).await;
+        meets(&mut bob_events, alice.local_peer()).await;
+
+        again.stop().await;
     }
 }

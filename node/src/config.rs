@@ -5,6 +5,7 @@
 //! a test reads it back and compares it with [`Config::default`], so neither can drift.
 
 mod reader;
+mod standing;
 
 use std::{
     net::{AddrParseError, SocketAddr},
@@ -27,6 +28,7 @@ use libp2p_identity::PeerId;
 
 pub(crate) use self::reader::ConfigError;
 use self::reader::{Reader, Section};
+pub(crate) use self::standing::TrustConfig;
 
 /// What `dunlin init` writes: every key with its default and what it does.
 pub(crate) const DEFAULT_TOML: &str = include_str!("config/default.toml");
@@ -36,6 +38,8 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("config/default.toml");
 pub(crate) struct Config {
     /// How the node meets others.
     pub(crate) network: NetworkConfig,
+    /// How the node judges its peers.
+    pub(crate) trust: TrustConfig,
     /// The local HTTP API.
     pub(crate) api: ApiConfig,
     /// Segments and their store.
@@ -281,6 +285,7 @@ impl Config {
         let mut reader = Reader::new(text)?;
         let config = Self {
             network: reader.section("network", NetworkConfig::read),
+            trust: reader.section("trust", TrustConfig::read),
             api: reader.section("api", ApiConfig::read),
             engine: reader.section("engine", EngineConfig::read),
             archive: reader.section("archive", ArchiveConfig::read),
@@ -564,14 +569,22 @@ mod tests {
     fn every_key_is_documented() {
         // Reading an empty file registers every key that the code asks for.
         let mut reader = Reader::new("").unwrap();
-        let names = reader.section("network", |section| {
-            NetworkConfig::read(section);
-            section.known().to_vec()
-        });
         let documented: toml::Table = DEFAULT_TOML.parse().unwrap();
-        for name in names {
-            assert!(documented["network"].get(name).is_some(), "network.{name}");
-        }
+        let mut check = |name, read: fn(&mut Section<'_>)| {
+            let keys = reader.section(name, |section| {
+                read(section);
+                section.known().to_vec()
+            });
+            for key in keys {
+                assert!(documented[name].get(key).is_some(), "{name}.{key}");
+            }
+        };
+        check("network", |section| {
+            NetworkConfig::read(section);
+        });
+        check("trust", |section| {
+            TrustConfig::read(section);
+        });
     }
 
     #[test]

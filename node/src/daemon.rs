@@ -7,6 +7,7 @@ mod clock;
 mod compaction;
 mod exchanges;
 mod fetch;
+mod frames;
 mod gateways;
 mod holds;
 mod logging;
@@ -14,6 +15,7 @@ mod membership;
 mod node;
 mod opening;
 mod outside;
+mod peers_file;
 mod placing;
 mod publisher;
 mod replication;
@@ -30,7 +32,8 @@ mod upkeep;
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use dunlin_protocols::Multiaddr;
+use dunlin_bootstrap::Shell;
+use dunlin_protocols::{KnownPeer, Multiaddr};
 use dunlin_trust::Endorsements;
 use tokio_util::sync::CancellationToken;
 
@@ -114,15 +117,24 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
         });
         let mut addresses = Vec::new();
         let on_listening = |address: &Multiaddr| publish_address(&dir, &mut addresses, address);
-        let (mut trust, license) = membership::join(&dir, &config.network, Vec::new())?;
+        let (mut trust, license) =
+            membership::join(&dir, &config.network, &config.trust, Vec::new())?;
         let mut revocations = RevocationFile::open(&dir, &mut trust)?;
         let keep = |records, is_everything| {
             let kept = revocations.keep(&dir, records, is_everything);
             kept.inspect_err(|cause| tracing::error!(cause = format!("{cause:#}"), "revocations"))
                 .is_ok()
         };
-        let network = network_config(&config.network, license);
-        dunlin_bootstrap::run(network, identity, trust, stop, on_listening, keep).await
+        let keep_peers = |known: Vec<KnownPeer>| {
+            if let Err(cause) = peers_file::keep(&dir, &known) {
+                let cause = format!("{:#}", anyhow::Error::from(cause));
+                tracing::error!(cause, "cannot keep where peers are");
+            }
+        };
+        let mut network = network_config(&config.network, license);
+        network.known_peers = peers_file::load(&dir);
+        let shell = Shell { on_listening, keep_revocations: keep, keep_peers };
+        dunlin_bootstrap::run(network, identity, trust, stop, shell).await
     });
     runtime.shutdown_timeout(WORK_DEADLINE);
     dir.unpublish();

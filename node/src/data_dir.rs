@@ -8,7 +8,8 @@
 //! | `api.address` | where the API of the running node listens | 0644 |
 //! | `network.address` | where the running node listens for peers | 0644 |
 //! | `lock` | held while a node runs | 0600 |
-//! | `trust.cbor` | what peers did | 0600 |
+//! | `trust.cbor`, `trust.log` | what peers did | 0600 |
+//! | `peers.cbor` | where peers are | 0600 |
 //! | `quarantined.cbor` | whom the operator quarantined | 0600 |
 //! | `sealing.keys` | keys of sealed segments | 0600 |
 //! | `sealing.keys.lock` | held while those change | 0600 |

@@ -2,6 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
+use crate::known_peers::KnownPeer;
 use dunlin_trust::Endorsements;
 use dunlin_wire::{
     Cid,
@@ -56,6 +57,9 @@ pub struct Config {
     pub external: Vec<Multiaddr>,
     /// Peers to dial first, each with its `/p2p` part.
     pub bootstrap: Vec<Multiaddr>,
+    /// Peers that were known when the node ended, from [`crate::Event::PeersKnown`]. They are dialled while few peers
+    /// are connected. Default none.
+    pub known_peers: Vec<KnownPeer>,
     /// Whether to find peers on the local network. Default true. It tells the LAN that we are here.
     pub mdns: bool,
     /// Whether strangers reach this node. Default local.
@@ -81,6 +85,7 @@ impl Config {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            known_peers: Vec::new(),
             mdns: true,
             reach: Reach::Local,
             dht: None,

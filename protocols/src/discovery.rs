@@ -14,7 +14,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 const PAUSE_ALONE_MAX: Duration = Duration::from_secs(15);
 
 /// Connected peers from which on a new one is no reason to hurry.
-const PEERS_ENOUGH: usize = 8;
+pub(crate) const PEERS_ENOUGH: usize = 8;
 
 /// How often a new peer may make us hurry: peers that come and go must not set our pace.
 const HURRYING: Rate = Rate { burst: 4, every: Duration::from_secs(10) };

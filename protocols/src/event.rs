@@ -5,9 +5,12 @@ use dunlin_trust::Record;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
-use crate::messages::{
-    RefusalReason, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
-    SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+use crate::{
+    known_peers::KnownPeer,
+    messages::{
+        RefusalReason, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+    },
 };
 
 /// Something that happened. Whoever holds the queue reads it all the time: when it is full, requests are
@@ -85,6 +88,8 @@ pub enum Event {
         /// Where the answer goes.
         reply: RevocationsKept,
     },
+    /// Where peers are has changed: keep it, in place of what was kept. At most once in half a minute, and at the end.
+    PeersKnown(Vec<KnownPeer>),
     /// What is known of peers changed: keep it.
     TrustChanged {
         /// Records to keep.

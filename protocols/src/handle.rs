@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Revocations { reply: oneshot::Sender<RevocationsView> },
     Judge { peer: PeerId, evidence: Evidence, times: usize },
     May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
+    Connected { reply: oneshot::Sender<Vec<PeerView>> },
+    PeersAfter { after: Option<PeerId>, count: usize, reply: oneshot::Sender<Vec<PeerView>> },
     Peers { reply: oneshot::Sender<Vec<PeerView>> },
     Listening { reply: oneshot::Sender<Vec<Multiaddr>> },
     Counters { reply: oneshot::Sender<Counters> },
@@ -386,7 +388,22 @@ impl Handle {
         answer.await.map_err(|_| NetworkError::Ended)?.map_err(NetworkError::Gate)
     }
 
-    /// Returns every peer that is connected or remembered; none after the network has ended.
+    /// Returns the peers that are connected: a few hundred at most.
+    pub async fn connected(&self) -> Vec<PeerView> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Connected { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Returns so many peers that are connected or remembered, in the order of their ids, from behind one on.
+    pub async fn peers_after(&self, after: Option<PeerId>, count: usize) -> Vec<PeerView> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::PeersAfter { after, count, reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Returns every peer that is connected, and of those that are remembered the thousand with most on record; none
+    /// after the network has ended.
     pub async fn peers(&self) -> Vec<PeerView> {
         let (reply, answer) = oneshot::channel();
         self.tell(Command::Peers { reply }).await;

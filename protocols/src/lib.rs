@@ -10,11 +10,12 @@
 //!
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
 //! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`] and
-//! [`Event::ReplicasRequested`]. Nor is any file: the shell writes down what [`Event::RevocationsChecked`] and
-//! [`Event::TrustChanged`] bring.
+//! [`Event::ReplicasRequested`]. Nor is any file: the shell writes down what [`Event::RevocationsChecked`],
+//! [`Event::TrustChanged`] and [`Event::PeersKnown`] bring.
 
 #![forbid(unsafe_code)]
 
+mod address_book;
 mod address_limits;
 mod behaviour;
 mod bitswap;
@@ -27,6 +28,7 @@ mod event;
 mod fetch;
 mod handle;
 mod hearing;
+mod known_peers;
 mod members_only;
 pub mod messages;
 mod multiplexer;
@@ -46,6 +48,10 @@ pub use event::{
 pub use fetch::Fetch;
 pub use handle::{BlocksAnswer, Handle, NetworkError, Records, RevocationsView, SegmentsPage};
 pub use hearing::{Heard, Verdict};
+pub use known_peers::{
+    KNOWN_ADDRESSES_MAX, KNOWN_PEERS_MAX, KnownAddress, KnownPeer, KnownPeersError, Source,
+    decode_known_peers, encode_known_peers,
+};
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
 pub use network::{Network, StartError};
 pub use peers::{Direction, PeerView, Transport};

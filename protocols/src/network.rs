@@ -3,6 +3,7 @@
 mod announcements;
 mod blocks;
 mod membership;
+mod reconnecting;
 mod records;
 mod revoking;
 mod serving;
@@ -45,13 +46,14 @@ use self::{
 };
 use crate::{
     Config, ConfigError, Counters, Event, Handle, NetworkError,
+    address_book::AddressBook,
     behaviour::{self, Behaviour, BehaviourEvent},
     codec::Received,
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
     hearing::Heard,
     messages::{ReplicasResponse, SegmentsResponse, TemplatesResponse},
-    peers::Peers,
+    peers::{PeerView, Peers},
     requests::{Admission, Asked},
 };
 
@@ -63,6 +65,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Ticks after which a peer's time with us becomes evidence.
 const TICKS_PER_CREDIT: u64 = 60;
+
+/// Remembered peers that are shown at once: to explain all of 100,000 would stop the network for a second.
+const NOTABLE_MAX: usize = 1_000;
 
 /// Questions to the DHT that may be under way.
 const QUERIES_MAX: usize = 64;
@@ -85,7 +90,7 @@ impl Network {
     ///
     /// Fails when an address cannot be listened on, or a setting cannot be used. Nothing runs then.
     pub async fn start(
-        config: Config,
+        mut config: Config,
         keypair: Keypair,
         trust: Trust,
     ) -> Result<(Handle, mpsc::Receiver<Event>, Self), StartError> {
@@ -104,7 +109,9 @@ impl Network {
         let (events, event_queue) = mpsc::channel(EVENTS_MAX);
         let me = *swarm.local_peer_id();
         let now = Instant::now();
-        let actor = Actor {
+        let known_peers = std::mem::take(&mut config.known_peers);
+        let book = AddressBook::new(config.reach, known_peers, unix_now(), now);
+        let mut actor = Actor {
             swarm,
             trust,
             keypair,
@@ -113,6 +120,8 @@ impl Network {
             events,
             peers: Peers::default(),
             discovery: Discovery::new(now),
+            book,
+            next_keeping: 0,
             next_tick: now + TICK,
             ticks: 0,
             round: Round::default(),
@@ -132,6 +141,7 @@ impl Network {
             counters: Counters::default(),
             config,
         };
+        actor.fill_routing_table();
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(actor.run(stop.clone()));
@@ -197,6 +207,9 @@ struct Actor {
     events: mpsc::Sender<Event>,
     peers: Peers,
     discovery: Discovery,
+    book: AddressBook,
+    /// The tick from which on changes of the book are handed out again.
+    next_keeping: u64,
     next_tick: Instant,
     ticks: u64,
     round: Round,
@@ -276,6 +289,7 @@ impl Actor {
     async fn say_goodbye(&mut self) {
         let peers: Vec<_> = self.peers.ids().copied().collect();
         for peer in peers {
+            self.book.lost(unix_now(), Instant::now(), &peer);
             // It may be gone by now.
             self.swarm.disconnect_peer_id(peer).ok();
         }
@@ -291,6 +305,9 @@ impl Actor {
             && timeout(GOODBYE, self.events.send(event)).await.is_err()
         {
             tracing::warn!("the last evidence about peers was not kept");
+        }
+        if let Some(known) = self.book.changes() {
+            timeout(GOODBYE, self.events.send(Event::PeersKnown(known))).await.ok();
         }
     }
 
@@ -310,7 +327,10 @@ impl Actor {
             for (peer, seconds) in self.peers.credit(now) {
                 self.observe(peer, Evidence::Session { seconds });
             }
+            self.look_through_book();
         }
+        self.reconnect(now);
+        self.hand_out_book();
         self.hand_out_records();
         self.finish_abandoned_fetches();
         self.send_unlicensed_away(now);
@@ -462,12 +482,19 @@ impl Actor {
             Command::May { peer, operation, reply } => {
                 reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
             }
+            Command::Connected { reply } => {
+                reply.send(self.views(self.peers.ids().copied().collect())).ok();
+            }
+            Command::PeersAfter { after, count, reply } => {
+                let connected =
+                    self.peers.ids().filter(|peer| after.is_none_or(|after| **peer > after));
+                let known = self.trust.peers_after(after.as_ref(), count).chain(connected);
+                let known: BTreeSet<_> = known.copied().collect();
+                reply.send(self.views(known.into_iter().take(count).collect())).ok();
+            }
             Command::Peers { reply } => {
-                let now = unix_now();
-                let known: BTreeSet<_> =
-                    self.trust.peers().chain(self.peers.ids()).copied().collect();
-                let view = |peer| self.peers.view(self.trust.explain(now, &peer), Instant::now());
-                reply.send(known.into_iter().map(view).collect()).ok();
+                let known = self.trust.notable_peers(NOTABLE_MAX).chain(self.peers.ids());
+                reply.send(self.views(known.copied().collect())).ok();
             }
             Command::Listening { reply } => {
                 let me = *self.swarm.local_peer_id();
@@ -488,6 +515,12 @@ impl Actor {
             }
             Command::Received { bytes } => self.counters.block_bytes_received += bytes,
         }
+    }
+
+    fn views(&self, peers: BTreeSet<PeerId>) -> Vec<PeerView> {
+        let now = unix_now();
+        let view = |peer| self.peers.view(self.trust.explain(now, &peer), Instant::now());
+        peers.into_iter().map(view).collect()
     }
 
     /// Asks the gate about an own request; answers the asker when it refuses.
@@ -542,6 +575,7 @@ impl Actor {
 
     /// Forgets what a peer wants, and sends nobody its way.
     fn stop_hearing(&mut self, peer: PeerId) {
+        self.book.forget(&peer);
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.remove_peer(&peer);
         behaviour.kad.store_mut().forget(&peer);

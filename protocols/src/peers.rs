@@ -171,6 +171,14 @@ impl Peers {
         })
     }
 
+    /// Returns where a peer is, and whether this node dialled it there.
+    pub(crate) fn remote(&self, peer: &PeerId) -> Option<(Multiaddr, bool)> {
+        let connections = &self.connected.get(peer)?.connections;
+        let points = || connections.values().map(|(point, _)| point);
+        let point = points().find(|point| point.is_dialer()).or_else(|| points().next())?;
+        Some((point.get_remote_address().clone(), point.is_dialer()))
+    }
+
     /// Returns the connections with a peer.
     pub(crate) fn connections(&self, peer: &PeerId) -> Vec<ConnectionId> {
         let connected = self.connected.get(peer);

@@ -7,6 +7,21 @@ use libp2p_identity::PeerId;
 
 use crate::authorities::Authorities;
 
+/// Largest weight, so that no sum of them leaves what a float counts well.
+pub const WEIGHT_MAX: f64 = 1e6;
+
+/// Smallest prior. Below it the first evidence of any kind would decide.
+pub const PRIOR_MIN: f64 = 0.01;
+
+/// Shortest half-life. Below it evidence is gone before a node has written it down.
+pub const HALF_LIFE_MIN: Duration = Duration::from_secs(60);
+
+/// Longest half-life, ten years.
+pub const HALF_LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Most peers that can be remembered, about 60 MiB of memory and 20 MiB on disk.
+pub const PEERS_MAX: usize = 100_000;
+
 /// How this node judges its peers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -21,9 +36,9 @@ pub struct Config {
     pub half_lives: HalfLives,
     /// Where scores turn into standings.
     pub thresholds: Thresholds,
-    /// Most peers remembered. Default 4,096, about 1 MiB. Higher remembers more strangers between
+    /// Most peers remembered. Default [`PEERS_MAX`]. Higher remembers more strangers between
     /// their visits; when full, the peer whose record says least is forgotten first, but never a
-    /// revoked or own peer, and a quarantined one only when they are more than half. Range: 1 and up.
+    /// revoked or own peer, and a quarantined one only when they are more than half. Range: 1 to [`PEERS_MAX`].
     pub peers_max: usize,
 }
 
@@ -35,12 +50,12 @@ impl Default for Config {
             weights: Weights::default(),
             half_lives: HalfLives::default(),
             thresholds: Thresholds::default(),
-            peers_max: 4_096,
+            peers_max: PEERS_MAX,
         }
     }
 }
 
-/// What evidence adds to the three sums of a record. All are finite and not negative.
+/// What evidence adds to the three sums of a record. All are from 0 to [`WEIGHT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weights {
     /// The prior on each side: how much evidence it takes to move a newcomer away from 0.5.
@@ -157,7 +172,7 @@ impl Default for Thresholds {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A weight is negative, not finite, or zero where it must not be.
+    /// A weight is negative, no number, above [`WEIGHT_MAX`], or below what it must be.
     #[error("weight {name} is {value}, outside its range")]
     Weight {
         /// Which.
@@ -165,19 +180,43 @@ pub enum ConfigError {
         /// What was given.
         value: f64,
     },
-    /// A half-life is zero.
-    #[error("half-life {name} is zero")]
+    /// A half-life is shorter than [`HALF_LIFE_MIN`] or longer than [`HALF_LIFE_MAX`].
+    #[error("half-life {name} is {value:?}, outside its range")]
     HalfLife {
         /// Which.
         name: &'static str,
+        /// What was given.
+        value: Duration,
+    },
+    /// What is no proof of misconduct could quarantine: a slow link, or what others say.
+    #[error(
+        "slight_max is {slight_max}, but below {limit} slight evidence alone quarantines nobody; \
+         lower it or quarantine_at, or raise the prior"
+    )]
+    SlightQuarantines {
+        /// What was given.
+        slight_max: f64,
+        /// What it must be below, with this prior and this threshold.
+        limit: f64,
+    },
+    /// Who stays connected and gives nothing could become trusted, and connections cost nothing.
+    #[error(
+        "by being connected alone a peer would earn {earned:.2}, but below {limit:.2} that never takes it to trust_at; \
+         lower session_hour or its half-life, or raise trust_at or the prior"
+    )]
+    PresenceTrusts {
+        /// Where it levels off.
+        earned: f64,
+        /// What it must be below, with this prior and this threshold.
+        limit: f64,
     },
     /// The thresholds are not in order within (0, 1), or a newcomer would not start on probation.
     #[error(
         "thresholds must satisfy 0 < quarantine_at < release_at <= 0.5 <= keep_at < trust_at < 1"
     )]
     Thresholds,
-    /// No peer could be remembered.
-    #[error("peers_max is 0")]
+    /// No peer could be remembered, or more than there is room for.
+    #[error("peers_max must be from 1 to {PEERS_MAX}")]
     PeersMax,
 }
 
@@ -195,23 +234,41 @@ impl Config {
         mistakes.extend(
             half_lives
                 .into_iter()
-                .filter(|(_, value)| value.is_zero())
-                .map(|(name, _)| ConfigError::HalfLife { name }),
+                .filter(|(_, value)| !(HALF_LIFE_MIN..=HALF_LIFE_MAX).contains(value))
+                .map(|(name, value)| ConfigError::HalfLife { name, value }),
         );
         if !self.thresholds.are_ordered() {
             mistakes.push(ConfigError::Thresholds);
         }
-        if self.peers_max == 0 {
+        if !(1..=PEERS_MAX).contains(&self.peers_max) {
             mistakes.push(ConfigError::PeersMax);
         }
+        if mistakes.is_empty() {
+            mistakes.extend(self.promises());
+        }
         mistakes
+    }
+
+    /// Returns which promises numbers break that are each in their range.
+    fn promises(&self) -> impl Iterator<Item = ConfigError> {
+        let Weights { prior, slight_max, .. } = self.weights;
+        // Where the score of a newcomer with so much against it is the threshold, and one with so much earned.
+        let most_slight = prior / self.thresholds.quarantine_at - 2.0 * prior;
+        let trust_at = self.thresholds.trust_at;
+        let most_earned = prior * (2.0 * trust_at - 1.0) / (1.0 - trust_at);
+        let earned = self.weights.earned_by_presence(self.half_lives.earned);
+        let slight = (slight_max >= most_slight)
+            .then_some(ConfigError::SlightQuarantines { slight_max, limit: most_slight });
+        let presence = (earned >= most_earned)
+            .then_some(ConfigError::PresenceTrusts { earned, limit: most_earned });
+        slight.into_iter().chain(presence)
     }
 }
 
 impl Weights {
     fn mistakes(&self) -> Vec<ConfigError> {
-        let any = 0.0..=f64::MAX;
-        let positive = f64::MIN_POSITIVE..=f64::MAX;
+        let any = 0.0..=WEIGHT_MAX;
+        let positive = PRIOR_MIN..=WEIGHT_MAX;
         let fields = [
             ("prior", self.prior, positive),
             ("block_served", self.block_served, any.clone()),
@@ -237,6 +294,14 @@ impl Weights {
             .filter(|(_, value, range)| !range.contains(value))
             .map(|(name, value, _)| ConfigError::Weight { name, value })
             .collect()
+    }
+}
+
+impl Weights {
+    /// Returns where the earned sum of a peer levels off that is always connected and does nothing else.
+    fn earned_by_presence(&self, half_life: Duration) -> f64 {
+        let kept_each_hour = (-3600.0 / half_life.as_secs_f64()).exp2();
+        (self.session_hour / (1.0 - kept_each_hour)).min(self.earned_max)
     }
 }
 
@@ -270,5 +335,18 @@ mod tests {
         config.thresholds.release_at = 0.1;
         config.peers_max = 0;
         assert_eq!(config.mistakes().len(), 5);
+    }
+
+    #[test]
+    fn numbers_that_break_a_promise_together_are_mistakes() {
+        let mut config = Config::default();
+        config.weights.slight_max = 8.0;
+        config.weights.session_hour = 0.03;
+        let mistakes = config.mistakes();
+        assert!(matches!(mistakes[0], ConfigError::SlightQuarantines { limit: 8.0, .. }));
+        assert!(matches!(mistakes[1], ConfigError::PresenceTrusts { .. }), "{mistakes:?}");
+        config.weights.slight_max = 7.9;
+        config.half_lives.earned /= 2;
+        assert_eq!(config.mistakes(), []);
     }
 }

@@ -46,6 +46,7 @@ mod revocation;
 mod revocations;
 mod score;
 mod standing;
+mod table;
 mod time;
 mod trust;
 
@@ -53,7 +54,10 @@ pub use authorities::{
     AUTHORITIES_MAX, Authorities, AuthoritiesError, EndorsementError, Endorsements,
     NETWORK_BYTES_MAX,
 };
-pub use config::{Config, ConfigError, HalfLives, Thresholds, Weights};
+pub use config::{
+    Config, ConfigError, HALF_LIFE_MAX, HALF_LIFE_MIN, HalfLives, PEERS_MAX, PRIOR_MIN, Thresholds,
+    WEIGHT_MAX, Weights,
+};
 pub use evidence::{Evidence, Tally};
 pub use explanation::{Explanation, Line};
 pub use hearsay::{REPORTERS_MAX, REPORTS_OF_ONE_MAX, SUBJECTS_MAX};

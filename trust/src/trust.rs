@@ -3,6 +3,7 @@
 mod second_hand;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use libp2p_identity::PeerId;
 
@@ -17,11 +18,15 @@ use crate::record::Record;
 use crate::revocations::{Acquaintance, Pending, RevocationError, Revocations};
 use crate::score::Sums;
 use crate::standing::{Standing, StandingChange};
+use crate::table::{Shelf, Table};
 use crate::time::UnixMillis;
 
 /// Most peers that wait to be handed out by [`Trust::next_forgotten`], about 5 MiB. A shell that
 /// drains never gets near it; beyond it a hint is dropped.
 const FORGOTTEN_MAX: usize = 65_536;
+
+/// How often quarantines that time alone has ended are looked for: that looks at all of them.
+const SWEEP_PAUSE_MS: u64 = 60 * 60 * 1000;
 
 /// Most peers that the operator may hold in quarantine: people name them one by one.
 pub const HELD_MAX: usize = 4_096;
@@ -43,7 +48,8 @@ pub struct HeldError;
 #[derive(Debug)]
 pub struct Trust {
     config: Config,
-    records: BTreeMap<PeerId, Record>,
+    records: Table,
+    next_sweep: UnixMillis,
     /// A part of the keys of `records`.
     dirty: BTreeSet<PeerId>,
     forgotten: BTreeSet<PeerId>,
@@ -68,25 +74,23 @@ impl Trust {
     pub fn new(config: Config, records: Vec<Record>) -> Self {
         let mistakes = config.mistakes();
         assert!(mistakes.is_empty(), "trust config is wrong: {mistakes:?}");
-        let records = records
-            .into_iter()
-            .map(|mut record| {
-                record.sums = record.sums.sane(&config.weights);
-                record.revoked |= record.standing == Standing::Revoked;
-                (*record.peer(), record)
-            })
-            .collect();
         let mut trust = Self {
             revocations: Revocations::new(config.authorities.clone()),
             licensed: BTreeMap::new(),
             held: BTreeSet::new(),
             hearsay: Hearsay::default(),
+            records: Table::new(config.half_lives),
             config,
-            records,
+            next_sweep: UnixMillis(0),
             dirty: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             unrecorded: 0,
         };
+        for mut record in records {
+            record.sums = record.sums.sane(&trust.config.weights);
+            record.revoked |= record.standing == Standing::Revoked;
+            trust.file(record);
+        }
         // No time is known yet, so nothing has decayed: who was quarantined is kept, within its share.
         trust.limit_quarantined(UnixMillis(0), None);
         trust.shrink_to(UnixMillis(0), trust.config.peers_max);
@@ -144,6 +148,7 @@ impl Trust {
         }
         let from = self.first_hand_standing(now, &peer);
         self.held.insert(peer);
+        self.refile(&peer);
         Ok(self.moved(now, peer, from))
     }
 
@@ -153,6 +158,7 @@ impl Trust {
     pub fn release(&mut self, now: UnixMillis, peer: PeerId) -> Option<StandingChange> {
         let from = self.first_hand_standing(now, &peer);
         self.held.remove(&peer);
+        self.refile(&peer);
         if self.first_hand_standing(now, &peer) == Standing::Quarantined
             && let Some(mut record) = self.records.get(&peer).cloned()
         {
@@ -197,12 +203,8 @@ impl Trust {
             self.licensed.retain(|peer, _| !self.revocations.is_revoked(peer));
             self.hearsay.forget(|peer| self.revocations.is_revoked(peer));
             // Nothing that it did or does matters any more.
-            let gone: Vec<_> = self
-                .records
-                .keys()
-                .filter(|peer| self.revocations.is_revoked(peer))
-                .copied()
-                .collect();
+            let is_revoked = |peer: &&PeerId| self.revocations.is_revoked(peer);
+            let gone: Vec<_> = self.records.peers().filter(is_revoked).copied().collect();
             for peer in gone {
                 self.remove(peer);
             }
@@ -373,7 +375,27 @@ impl Trust {
 
     /// Returns every remembered peer, and everyone whom the operator holds; some of them twice.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.records.keys().chain(&self.held)
+        self.records.peers().chain(&self.held)
+    }
+
+    /// Returns up to so many remembered peers, and up to so many of those whom the operator holds, each in the order of
+    /// their ids and from behind one on.
+    pub fn peers_after<'a>(
+        &'a self,
+        after: Option<&'a PeerId>,
+        count: usize,
+    ) -> impl Iterator<Item = &'a PeerId> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let held = self.held.range::<PeerId, _>(range).take(count);
+        self.records.range(range).take(count).chain(held)
+    }
+
+    /// Returns the own peers, those whom the operator holds, and so many others: those with most against them
+    /// first, then those who earned most. Some of them come twice.
+    pub fn notable_peers(&self, count: usize) -> impl Iterator<Item = &PeerId> {
+        let ranked = |shelf| self.records.ranked(shelf).rev();
+        let others = ranked(Shelf::Quarantined).chain(ranked(Shelf::Forgettable)).take(count);
+        self.config.own_peers.iter().chain(&self.held).chain(others)
     }
 
     /// Returns whether `peer` is one of the operator's own.
@@ -396,7 +418,29 @@ impl Trust {
         let peer = *record.peer();
         self.forgotten.remove(&peer);
         self.dirty.insert(peer);
-        self.records.insert(peer, record);
+        self.file(record);
+    }
+
+    fn file(&mut self, record: Record) {
+        let shelf = self.shelf_of(&record);
+        self.records.insert(record, shelf);
+    }
+
+    /// Puts a peer's record where it belongs now that the operator said something else about the peer.
+    fn refile(&mut self, peer: &PeerId) {
+        if let Some(record) = self.records.remove(peer) {
+            self.file(record);
+        }
+    }
+
+    fn shelf_of(&self, record: &Record) -> Shelf {
+        if record.revoked || self.is_own(record.peer()) {
+            Shelf::Kept
+        } else if record.standing == Standing::Quarantined || self.is_held(record.peer()) {
+            Shelf::Quarantined
+        } else {
+            Shelf::Forgettable
+        }
     }
 
     fn score_of(&self, now: UnixMillis, record: &Record) -> f64 {
@@ -410,7 +454,7 @@ impl Trust {
 
     /// Makes room for one more record unless `peer` has one; returns whether there is room.
     fn make_room_for(&mut self, now: UnixMillis, peer: &PeerId) -> bool {
-        if self.records.contains_key(peer) || self.is_own(peer) {
+        if self.records.contains(peer) || self.is_own(peer) {
             return true;
         }
         self.shrink_to(now, self.config.peers_max - 1);
@@ -420,7 +464,7 @@ impl Trust {
     fn is_closed_to(&self, now: UnixMillis, peer: &PeerId) -> bool {
         self.records.len() >= self.config.peers_max
             && !self.is_own(peer)
-            && !self.records.values().any(|record| self.is_forgettable(now, record))
+            && self.first_forgettable(now).is_none()
     }
 
     fn shrink_to(&mut self, now: UnixMillis, peers: usize) {
@@ -440,18 +484,26 @@ impl Trust {
     /// key that it could have made instead.
     fn limit_quarantined(&mut self, now: UnixMillis, newest: Option<&PeerId>) {
         let share = (self.config.peers_max / 2).max(1);
-        let mut quarantined: Vec<_> = self
-            .records
-            .values()
-            .filter(|record| self.first_hand_standing(now, record.peer()) == Standing::Quarantined)
-            .filter(|record| !self.is_own(record.peer()) && Some(record.peer()) != newest)
-            .map(|record| (self.sums_at(now, record).grave, record.updated, *record.peer()))
-            .collect();
-        let count = quarantined.len() + usize::from(newest.is_some());
-        let surplus = count.saturating_sub(share);
-        quarantined.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
-        for (_, _, peer) in quarantined.into_iter().take(surplus) {
+        if self.records.count(Shelf::Quarantined) > share {
+            self.sweep(now);
+        }
+        while self.records.count(Shelf::Quarantined) > share {
+            let Some(peer) = self.records.least(Shelf::Quarantined, newest) else { return };
             self.remove(peer);
+        }
+    }
+
+    /// Puts those whose quarantine time alone has ended back among the others.
+    fn sweep(&mut self, now: UnixMillis) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = UnixMillis(now.0.saturating_add(SWEEP_PAUSE_MS));
+        let is_free = |peer: &&PeerId| self.is_forgettable(now, peer);
+        let free: Vec<_> =
+            self.records.ranked(Shelf::Quarantined).filter(is_free).copied().collect();
+        for peer in free {
+            self.records.refile(&peer, Shelf::Forgettable);
         }
     }
 
@@ -471,23 +523,130 @@ impl Trust {
 
     /// The forgettable peer with the least held against it, then the least earned: forgetting it
     /// changes the least, and a flood of fresh identities pushes out only itself.
-    fn least_useful(&self, now: UnixMillis) -> Option<PeerId> {
-        self.records
-            .values()
-            .filter(|record| self.is_forgettable(now, record))
-            .map(|record| (self.sums_at(now, record), record))
-            .min_by(|(a, a_record), (b, b_record)| {
-                a.grave
-                    .total_cmp(&b.grave)
-                    .then(a.earned.total_cmp(&b.earned))
-                    .then(a_record.updated.cmp(&b_record.updated))
-                    .then(a_record.peer().cmp(b_record.peer()))
-            })
-            .map(|(_, record)| *record.peer())
+    fn least_useful(&mut self, now: UnixMillis) -> Option<PeerId> {
+        self.sweep(now);
+        while let Some(peer) = self.records.least(Shelf::Forgettable, None) {
+            if self.is_forgettable(now, &peer) {
+                return Some(peer);
+            }
+            self.records.refile(&peer, Shelf::Quarantined);
+        }
+        self.first_forgettable(now)
     }
 
-    fn is_forgettable(&self, now: UnixMillis, record: &Record) -> bool {
-        self.first_hand_standing(now, record.peer()) > Standing::Quarantined
-            && !self.is_own(record.peer())
+    /// As a rule the first one of all. Those in quarantine are looked at only where nobody else may be forgotten.
+    fn first_forgettable(&self, now: UnixMillis) -> Option<PeerId> {
+        let ranked = [Shelf::Forgettable, Shelf::Quarantined]
+            .into_iter()
+            .flat_map(|shelf| self.records.ranked(shelf));
+        ranked.copied().find(|peer| self.is_forgettable(now, peer))
+    }
+
+    fn is_forgettable(&self, now: UnixMillis, peer: &PeerId) -> bool {
+        self.first_hand_standing(now, peer) > Standing::Quarantined && !self.is_own(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const PEERS_MAX: usize = 8;
+
+    fn peer(seed: u8) -> PeerId {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend([seed; 32]);
+        PeerId::from_bytes(&bytes).unwrap()
+    }
+
+    fn evidence() -> impl Strategy<Value = Evidence> {
+        prop_oneof![
+            4 => (1_u32..400).prop_map(|blocks| Evidence::Served { blocks }),
+            3 => Just(Evidence::WrongCid),
+            2 => Just(Evidence::ProtocolViolation),
+            1 => Just(Evidence::Timeout),
+        ]
+    }
+
+    /// Least useful first. Of what is left at a later time, which stands in the same order.
+    type Rank = (f64, f64, UnixMillis, PeerId);
+
+    impl Trust {
+        fn rank(&self, peer: &PeerId) -> Rank {
+            let record = self.records.get(peer).unwrap();
+            let sums = self.sums_at(UnixMillis(9_000 * HOUR), record);
+            (sums.grave, sums.earned, record.updated, *peer)
+        }
+
+        fn search(&self, is_wanted: impl Fn(&PeerId) -> bool) -> Vec<Rank> {
+            let peers = self.records.peers().filter(|peer| is_wanted(peer) && !self.is_own(peer));
+            let mut ranks: Vec<_> = peers.map(|peer| self.rank(peer)).collect();
+            ranks.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            ranks
+        }
+
+        /// Returns who may be forgotten, by looking at everybody.
+        fn search_forgettable(&self, now: UnixMillis) -> Vec<Rank> {
+            self.search(|peer| self.first_hand_standing(now, peer) > Standing::Quarantined)
+        }
+
+        /// Returns who is in quarantine, by looking at everybody.
+        fn search_quarantined(&self, now: UnixMillis) -> Vec<Rank> {
+            self.search(|peer| self.first_hand_standing(now, peer) == Standing::Quarantined)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// One peer is own, one is held and let go of again; hours pass, so that quarantines end meanwhile.
+        #[test]
+        fn it_forgets_whom_a_search_over_all_records_finds(
+            steps in prop::collection::vec((1_u64..60, 0_u8..24, evidence()), 1..120),
+        ) {
+            let own_peers = [peer(0)].into();
+            let config = Config { own_peers, peers_max: PEERS_MAX, ..Config::default() };
+            let mut trust = Trust::new(config, Vec::new());
+            let mut now = UnixMillis(HOUR);
+            for (at, (hours, seed, evidence)) in steps.into_iter().enumerate() {
+                // No two times are whole half-lives apart, so no two sums are nearly equal.
+                now = UnixMillis(now.0 + hours * HOUR + 1_234_567);
+                match at % 16 {
+                    5 => drop(trust.hold(now, peer(1)).unwrap()),
+                    13 => drop(trust.release(now, peer(1))),
+                    _ => {}
+                }
+                let (peer, stranger) = (peer(seed), peer(99));
+                let before_len = trust.records.len();
+                let is_full = before_len >= PEERS_MAX;
+                let forgettable = trust.search_forgettable(now);
+                prop_assert_eq!(is_full && forgettable.is_empty(), trust.is_closed_to(now, &stranger));
+                let needs_room = is_full && !trust.records.contains(&peer) && !trust.is_own(&peer);
+                let before: Vec<_> = trust.records.peers().map(|peer| trust.rank(peer)).collect();
+                let change = trust.observe(now, peer, evidence);
+                let mut gone = before;
+                gone.retain(|(.., peer)| !trust.records.contains(peer));
+                // Own peers go past the limit, so that a stranger may need more than one place.
+                let surplus = (before_len + 1).saturating_sub(PEERS_MAX);
+                for least in forgettable.iter().take(if needs_room { surplus } else { 0 }) {
+                    prop_assert!(gone.contains(least), "{least:?} is kept and {gone:?} are gone");
+                    gone.retain(|rank| rank != least);
+                }
+                let mut quarantined = trust.search_quarantined(now);
+                if change.is_some_and(|change| change.to == Standing::Quarantined) {
+                    prop_assert!(quarantined.len() <= PEERS_MAX / 2);
+                    prop_assert!(gone.is_empty() || quarantined.len() == PEERS_MAX / 2);
+                    quarantined.retain(|(.., other)| *other != peer);
+                    for rank in &gone {
+                        prop_assert!(quarantined.iter().all(|kept| rank < kept), "{rank:?} is gone");
+                    }
+                } else {
+                    prop_assert_eq!(gone, Vec::new());
+                }
+            }
+        }
     }
 }

@@ -305,3 +305,28 @@ fn no_more_peers_are_held_than_the_limit() {
     let held = ids.filter(|peer| trust.hold(at(0), *peer).is_ok()).count();
     assert_eq!(held, HELD_MAX);
 }
+
+#[test]
+fn a_full_table_takes_newcomers_without_looking_at_everyone() {
+    const PEERS_MAX: usize = 100_000;
+    let stranger = |number: u64| {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend(number.to_be_bytes().repeat(4));
+        PeerId::from_bytes(&bytes).expect("a hash")
+    };
+    let mut trust = small(PEERS_MAX, &[]);
+    let liars = 20_000;
+    for number in 0..liars {
+        trust.observe(at(number), stranger(number), Evidence::WrongCid);
+    }
+    let began = std::time::Instant::now();
+    for number in liars..250_000 {
+        trust.observe(at(number), stranger(number), Evidence::Timeout);
+    }
+    // To look at all records for each of 150,000 newcomers takes an hour.
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    assert_eq!(trust.peers().count(), PEERS_MAX);
+    let is_kept =
+        |number: &u64| trust.standing(at(250_000), &stranger(*number)) == Standing::Quarantined;
+    assert_eq!((0..liars).filter(is_kept).count(), 20_000, "nobody washed a quarantine off");
+}

@@ -5,7 +5,7 @@
 use dunlin_trust::{
     Claim, Config, Evidence, Exclusive, Kind, Operation, Passed, Proof, ProofError, Proven,
     REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report, ReportError, SUBJECTS_MAX, Served, Standing,
-    Trust, UnixMillis,
+    Trust, UnixMillis, WEIGHT_MAX,
 };
 use dunlin_wire::{
     block::{Codec, cid_of},
@@ -140,8 +140,8 @@ fn hearsay_withholds_trust_and_never_quarantines() {
 #[test]
 fn no_setting_lets_hearsay_quarantine() {
     let mut config = Config::default();
-    (config.weights.hearsay, config.weights.hearsay_max) = (1e9, 1e9);
-    config.weights.slight_max = 1e9;
+    (config.weights.hearsay, config.weights.hearsay_max) = (WEIGHT_MAX, WEIGHT_MAX);
+    config.weights.slight_max = 7.99;
     let mut trust = Trust::new(config, Vec::new());
     for seed in [1, ACCUSED] {
         trust.observe(NOW, peer(seed), Evidence::Served { blocks: 400 });

@@ -216,8 +216,7 @@ struct Sample {
 impl Sample {
     async fn take(shared: &Arc<Shared>) -> Result<Self, ApiError> {
         let network = shared.network.counters().await;
-        let connected =
-            shared.network.peers().await.iter().filter(|peer| peer.link.is_some()).count();
+        let connected = shared.network.connected().await.len();
         let engine = shared.engine.counters();
         // It waits while a part is put in its place.
         let index = shared.blocking(|shared| shared.engine.index_status()).await;

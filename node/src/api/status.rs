@@ -48,7 +48,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, St
 pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::NodeStatus> {
     let totals = shared.blocking(Totals::of).await?;
     let archive = archive_if_readable(&shared).await;
-    let peers = shared.network.peers().await;
+    let peers = shared.network.connected().await;
     Ok(Json(json::NodeStatus {
         peer: shared.network.local_peer().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,7 +64,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
         segments: totals.segments,
         archived: archive.archived,
         backend: backend_line(&archive.backend),
-        peers: peers.iter().filter(|peer| peer.link.is_some()).count() as u64,
+        peers: peers.len() as u64,
         templates_adopted: shared.adopted_count().await as u64,
         resident_bytes: resident_bytes(),
         problems: problems(&shared.observed()),

@@ -33,9 +33,10 @@ pub(super) async fn list(
     let after = after.map(|text| peer_id(&text)).transpose()?;
     let limit = limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
     let me = shared.network.local_peer();
-    let views = shared.network.peers().await;
-    let is_next = |view: &&PeerView| view.peer != me && after.is_none_or(|after| view.peer > after);
-    let mut next: Vec<_> = views.iter().filter(is_next).take(limit + 1).collect();
+    // One of them may be this node itself.
+    let views = shared.network.peers_after(after, limit + 2).await;
+    let is_other = |view: &&PeerView| view.peer != me;
+    let mut next: Vec<_> = views.iter().filter(is_other).take(limit + 1).collect();
     let more = next.len() > limit;
     next.truncate(limit);
     Ok(Json(json::TrustPage { peers: next.into_iter().map(explained).collect(), more }))

@@ -323,8 +323,8 @@ impl Shared {
     /// Returns the connected peers that may be asked besides those whom the user names.
     async fn own_peers(&self) -> Connected {
         let announced = self.observed().announced;
-        let views = self.network.peers().await;
-        let connected = || views.iter().filter(|view| view.link.is_some());
+        let views = self.network.connected().await;
+        let connected = || views.iter();
         let own = connected().filter(|view| view.trust.is_own);
         let (own_foreign, own): (Vec<_>, Vec<_>) = own.partition(|view| view.is_foreign);
         let mut own: Vec<_> = own.into_iter().map(|view| view.peer).collect();

@@ -8,7 +8,10 @@ use dunlin_wire::cbor;
 use libp2p_identity::PeerId;
 
 use super::{clock::now, shared::Shared};
-use crate::{config::NetworkConfig, data_dir::DataDir};
+use crate::{
+    config::{NetworkConfig, TrustConfig},
+    data_dir::DataDir,
+};
 
 /// The file in the data folder: what authorities signed, as it is presented.
 pub(crate) const LICENSE_FILE: &str = "license.cbor";
@@ -25,12 +28,16 @@ const LICENSE_BYTES_MAX: usize = 16 * 1024;
 pub(super) fn join(
     dir: &DataDir,
     config: &NetworkConfig,
+    judging: &TrustConfig,
     records: Vec<Record>,
 ) -> anyhow::Result<(Trust, Option<Endorsements>)> {
     let trust = dunlin_trust::Config {
         own_peers: config.own_peers.iter().copied().collect(),
         authorities: config.authorities(),
-        ..dunlin_trust::Config::default()
+        weights: judging.weights,
+        half_lives: judging.half_lives,
+        thresholds: judging.thresholds,
+        peers_max: judging.peers_max,
     };
     Ok((Trust::new(trust, records), read_license(dir)?))
 }

@@ -15,7 +15,7 @@ use super::{
     holds::Holds,
     membership, network_config,
     outside::Outside,
-    placing,
+    peers_file, placing,
     publisher::{self, Publisher},
     replication::{self, Replicas},
     responder::Responder,
@@ -66,7 +66,7 @@ impl Node {
             Some(address) => Some(listen(address, GATEWAY).await?),
             None => None,
         };
-        let trust_file = TrustFile::load(&dir)?;
+        let (trust_file, records) = TrustFile::open(&dir)?;
         let engine = open_engine(&dir)?;
         let archive = Arc::new(open_archive(&dir, &config)?);
         let me = identity.public().to_peer_id();
@@ -74,10 +74,11 @@ impl Node {
         let shares = Shares::load(&dir)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let replicas = Replicas::open(&archive, &config.archive)?;
-        let (mut trust, license) = membership::join(&dir, &config.network, trust_file.records())?;
+        let (mut trust, license) = membership::join(&dir, &config.network, &config.trust, records)?;
         let revocations = RevocationFile::open(&dir, &mut trust)?;
         let holds = Holds::load(&dir, &mut trust)?;
-        let network = network_config(&config.network, license.clone());
+        let mut network = network_config(&config.network, license.clone());
+        network.known_peers = peers_file::load(&dir);
         let (network, events, running) = Network::start(network, identity.clone(), trust).await?;
         let foreign_revocations = revocations.foreign();
         let (publisher, wishes) = publisher::Handle::new();

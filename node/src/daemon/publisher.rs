@@ -221,7 +221,7 @@ impl Publisher {
     }
 
     async fn look_for_company(&mut self) {
-        if self.shared.network.peers().await.iter().any(|peer| peer.link.is_some()) {
+        if !self.shared.network.connected().await.is_empty() {
             self.is_alone = false;
             let now_ms = clock::now().0;
             self.naming.handle(now_ms, naming::Input::Met);

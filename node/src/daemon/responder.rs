@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dunlin_archive::{Pin, ReadError, bitswap::BATCH_BYTES_MAX};
 use dunlin_protocols::{
-    Audience, BlocksReply, Event, Found, PeerId, Query, RevocationsKept, SegmentsReply,
+    Audience, BlocksReply, Event, Found, KnownPeer, PeerId, Query, RevocationsKept, SegmentsReply,
     messages::{
         RESPONSE_BYTES_MAX, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse,
     },
@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     exchanges::{Exchanges, Wish},
-    publish_address, replication,
+    peers_file, publish_address, replication,
     revocation_file::RevocationFile,
     shared::Shared,
     trust_file::TrustFile,
 };
+use crate::data_dir::DataDir;
 
 /// Answers and exchanges that may be under way. The network admits 64 requests and 16 batches of wants;
 /// the rest is for exchanges that peers' announcements begin. Above, announcements are passed over: they
@@ -116,12 +117,14 @@ impl Responder {
         while let Some(event) = events.recv().await {
             match event {
                 Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
+                Event::PeersKnown(known) => self.keep_peers(&known),
                 Event::RevocationsChecked { records, is_everything, reply } => {
                     self.keep_revocations(records, is_everything, reply);
                 }
                 _ => {}
             }
         }
+        self.write_trust(TrustFile::fold);
         Ok(())
     }
 
@@ -175,6 +178,7 @@ impl Responder {
                 self.exchange_templates(peer, Some(announcement.collection));
             }
             Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
+            Event::PeersKnown(known) => self.keep_peers(&known),
             Event::RevocationsChecked { records, is_everything, reply } => {
                 self.keep_revocations(records, is_everything, reply);
             }
@@ -201,10 +205,21 @@ impl Responder {
 
     fn keep_trust(&mut self, changed: Vec<Record>, forgotten: &[PeerId]) {
         // An fsync: other tasks go on meanwhile.
-        let kept = block_in_place(|| self.trust_file.update(&self.shared.dir, changed, forgotten));
-        match kept {
+        self.write_trust(|file, dir| file.update(dir, changed, forgotten));
+    }
+
+    fn write_trust(&mut self, write: impl FnOnce(&mut TrustFile, &DataDir) -> anyhow::Result<()>) {
+        let (file, dir) = (&mut self.trust_file, &self.shared.dir);
+        match block_in_place(|| write(file, dir)) {
             Ok(()) => self.shared.recovered("trust"),
             Err(cause) => self.shared.report("trust", format!("{cause:#}")),
+        }
+    }
+
+    fn keep_peers(&self, known: &[KnownPeer]) {
+        match block_in_place(|| peers_file::keep(&self.shared.dir, known)) {
+            Ok(()) => self.shared.recovered("peers"),
+            Err(cause) => self.shared.report("peers", format!("{:#}", anyhow::Error::from(cause))),
         }
     }
 
@@ -232,10 +247,8 @@ impl Responder {
 
     /// Asks every connected peer for templates of all collections.
     async fn ask_all_peers(&mut self) {
-        for view in self.shared.network.peers().await {
-            if view.link.is_some() {
-                self.exchange_templates(view.peer, None);
-            }
+        for view in self.shared.network.connected().await {
+            self.exchange_templates(view.peer, None);
         }
     }
 

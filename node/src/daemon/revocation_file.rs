@@ -14,21 +14,17 @@ use dunlin_trust::Trust;
 use dunlin_wire::cbor;
 use serde_bytes::ByteBuf;
 
+use super::frames::{Fault, Format};
 use crate::data_dir::DataDir;
 
 /// The file in the data folder.
 pub(crate) const FILE: &str = "revocations.log";
 
-const MAGIC: &[u8; 8] = b"dunlrevo";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 16;
-/// Length and its checksum.
-const HEAD_BYTES: usize = 8;
-const CRC_BYTES: usize = 4;
-/// Frames begin at multiples of this, so that no head lies in two sectors of a disk.
-const ALIGNMENT: usize = 8;
 /// Largest body of a frame: a whole log of keys, with its signatures, or a batch of withdrawals.
 const BODY_BYTES_MAX: usize = 8 << 20;
+
+const FORMAT: Format = Format { magic: b"dunlrevo", version: 1, body_bytes_max: BODY_BYTES_MAX };
+
 /// The file is written anew at the start when it is so much larger than twice what is in it.
 const WASTE_BYTES_MIN: usize = 1 << 20;
 
@@ -53,7 +49,7 @@ impl RevocationFile {
     pub(crate) fn open(dir: &DataDir, trust: &mut Trust) -> anyhow::Result<Self> {
         let path = dir.path().join(FILE);
         if !path.exists() {
-            dir.replace(FILE, &header(), 0o600)?;
+            dir.replace(FILE, &FORMAT.header(), 0o600)?;
         }
         let contents = Contents::read(&path)?;
         let mut foreign = Vec::new();
@@ -113,7 +109,7 @@ impl RevocationFile {
     }
 
     fn replace(&mut self, dir: &DataDir, records: Vec<Vec<u8>>) -> anyhow::Result<()> {
-        let mut bytes = header().to_vec();
+        let mut bytes = FORMAT.header().to_vec();
         for record in self.foreign.iter().cloned().chain(records) {
             bytes.extend(frame(vec![record])?);
         }
@@ -144,83 +140,23 @@ impl Contents {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, Problem> {
-        if !bytes.starts_with(MAGIC) {
-            return Err(Problem::Foreign);
-        }
-        if !bytes.starts_with(&header()) {
-            return Err(Problem::Version);
-        }
-        let (mut records, mut at) = (Vec::new(), HEADER_BYTES);
-        while let Frame::Whole { body, end } = Frame::at(bytes, at)? {
+        let frames = FORMAT.read(bytes)?;
+        let mut records = Vec::new();
+        for (offset, body) in frames.bodies {
             let body: Vec<ByteBuf> =
-                cbor::decode(body, BODY_BYTES_MAX).map_err(|_| Problem::Damaged { offset: at })?;
+                cbor::decode(body, BODY_BYTES_MAX).map_err(|_| Problem::Damaged { offset })?;
             records.extend(body.into_iter().map(ByteBuf::into_vec));
-            at = end;
         }
-        Ok(Self { records, end: at, torn_bytes: bytes.len() - at })
+        Ok(Self { records, end: frames.end, torn_bytes: bytes.len() - frames.end })
     }
-}
-
-/// What stands at some place of a file.
-enum Frame<'a> {
-    Whole {
-        body: &'a [u8],
-        end: usize,
-    },
-    /// Nothing, or one that was being written.
-    None,
-}
-
-impl<'a> Frame<'a> {
-    fn at(bytes: &'a [u8], at: usize) -> Result<Self, Problem> {
-        let damaged = Problem::Damaged { offset: at };
-        let Some(head) = bytes.get(at..at + HEAD_BYTES) else { return Ok(Self::None) };
-        // The file grew, and the sector with the head was not written.
-        if head.iter().all(|byte| *byte == 0) {
-            return Ok(Self::None);
-        }
-        let (length, crc) = head.split_at(4);
-        let length_bytes: [u8; 4] = length.try_into().expect("four of eight bytes");
-        let length = u32::from_le_bytes(length_bytes) as usize;
-        if crc != crc_of(&length_bytes) || length > BODY_BYTES_MAX {
-            return Err(damaged);
-        }
-        let body_at = at + HEAD_BYTES;
-        let end = (body_at + length + CRC_BYTES).next_multiple_of(ALIGNMENT);
-        let Some(rest) = bytes.get(body_at..end) else { return Ok(Self::None) };
-        let (body, crc) = rest.split_at(length);
-        if crc.starts_with(&crc_of(body)) {
-            return Ok(Self::Whole { body, end });
-        }
-        // Nobody was told of the last one.
-        if end == bytes.len() { Ok(Self::None) } else { Err(damaged) }
-    }
-}
-
-fn header() -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    let crc = crc_of(&header[..12]);
-    header[12..].copy_from_slice(&crc);
-    header
 }
 
 /// Returns the bytes of records that are written together.
 fn frame(records: Vec<Vec<u8>>) -> io::Result<Vec<u8>> {
     let body: Vec<_> = records.into_iter().map(ByteBuf::from).collect();
     let body = cbor::encode(&body).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_BYTES_MAX);
-    let length = length.ok_or_else(|| io::Error::other("more revocations than one write takes"))?;
-    let length = length.to_le_bytes();
-    let crc = crc_of(&body);
-    let mut frame = [&length[..], &crc_of(&length), &body, &crc].concat();
-    frame.resize(frame.len().next_multiple_of(ALIGNMENT), 0);
-    Ok(frame)
-}
-
-fn crc_of(bytes: &[u8]) -> [u8; 4] {
-    crc32fast::hash(bytes).to_le_bytes()
+    let frame = FORMAT.frame(&body);
+    frame.ok_or_else(|| io::Error::other("more revocations than one write takes"))
 }
 
 /// A file that cannot be used. Nothing was changed.
@@ -244,13 +180,26 @@ enum Problem {
     Damaged { offset: usize },
 }
 
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Foreign => Self::Foreign,
+            Fault::Version => Self::Version,
+            Fault::Damaged { offset } => Self::Damaged { offset },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use dunlin_trust::{Acquaintance, Config, UnixMillis, Withdrawal};
     use dunlin_wire::envelope;
     use libp2p_identity::{Keypair, PeerId};
 
-    use super::*;
+    use super::{
+        super::frames::{ALIGNMENT, HEAD_BYTES},
+        *,
+    };
 
     fn key(seed: u8) -> Keypair {
         Keypair::ed25519_from_bytes([seed; 32]).unwrap()
@@ -332,7 +281,7 @@ mod tests {
         }
         let path = dir.path().join(FILE);
         let whole = fs::read(&path).unwrap();
-        let first = HEADER_BYTES + frame(vec![record(1)]).unwrap().len();
+        let first = FORMAT.header().len() + frame(vec![record(1)]).unwrap().len();
         for at in 0..first - ALIGNMENT {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x40;
@@ -363,7 +312,7 @@ mod tests {
     /// The file with one record of the bytes 1, 2, 3.
     #[test]
     fn golden_bytes() {
-        let bytes = [&header()[..], &frame(vec![vec![1, 2, 3]]).unwrap()].concat();
+        let bytes = [&FORMAT.header()[..], &frame(vec![vec![1, 2, 3]]).unwrap()].concat();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, GOLDEN);
         assert_eq!(Contents::parse(&bytes).unwrap().records, [[1, 2, 3]]);

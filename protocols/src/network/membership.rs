@@ -71,6 +71,16 @@ impl Members {
         self.known.get_mut(peer)
     }
 
+    /// Returns whether the shell knows of a peer.
+    pub(super) fn is_welcome(&self, peer: &PeerId) -> bool {
+        self.known.get(peer).is_some_and(|member| member.is_welcome)
+    }
+
+    /// Returns how many peers of our network are connected.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// Returns the peers that the shell knows of, in order.
     pub(super) fn welcome(&mut self) -> Vec<(PeerId, &mut Member)> {
         let welcome = self.known.iter_mut().filter(|(_, member)| member.is_welcome);
@@ -109,6 +119,7 @@ impl Actor {
         member.comparison.due = self.ticks + if is_dialer { 0 } else { 2 };
         self.swarm.behaviour_mut().bitswap.on_kin(peer);
         self.discovery.on_new_contact(Instant::now(), self.peers.ids().count());
+        self.remember(peer);
         self.tell(Event::PeerConnected(peer));
         self.compare_revocations();
     }

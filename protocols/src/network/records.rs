@@ -19,8 +19,8 @@ use libp2p::{
 
 use super::{Actor, QUERIES_MAX, Reply, record_key, refuse, unix_now};
 use crate::{
-    NetworkError, config::ADDRESSES_PER_PEER_MAX, handle::Records, name_store::key_of,
-    network::swarm_events::is_dialable,
+    NetworkError, address_book::is_dialable, config::ADDRESSES_PER_PEER_MAX, handle::Records,
+    name_store::key_of,
 };
 
 /// Longest DHT key that is kept for others: a CID has 36 bytes, a multihash 34, a name 44.

@@ -7,14 +7,15 @@ use libp2p::{
     Multiaddr, PeerId, identify,
     kad::{self, GetProvidersOk, InboundRequest, QueryResult},
     mdns,
-    multiaddr::Protocol,
-    swarm::SwarmEvent,
+    swarm::{DialError, SwarmEvent},
 };
 
 use super::{Actor, Asker, BehaviourEvent, unix_now, with_peer};
 use crate::{
-    Event, Reach, bitswap,
-    config::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX},
+    Event, Reach,
+    address_book::{is_dialable, may_be_kept},
+    bitswap,
+    config::ADDRESSES_PER_PEER_MAX,
     discovery::DIALS_PER_ROUND_MAX,
     peers::{Identity, Kinship},
     provider_store::ProviderStore,
@@ -45,6 +46,7 @@ impl Actor {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 if let Some(kinship) = self.peers.disconnect(&peer_id, connection_id) {
                     self.on_member_gone(&peer_id);
+                    self.book.lost(unix_now(), Instant::now(), &peer_id);
                     if kinship == Some(Kinship::Ours) {
                         self.tell(Event::PeerDisconnected(peer_id));
                     }
@@ -60,6 +62,9 @@ impl Actor {
                 tracing::error!(%cause, ?addresses, "a listener is gone; restart the node to listen again");
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                if let (Some(peer), DialError::WrongPeerId { address, .. }) = (&peer_id, &error) {
+                    self.book.is_elsewhere(peer, address);
+                }
                 tracing::trace!(?peer_id, cause = %error, "not connected");
             }
             _ => {}
@@ -98,10 +103,13 @@ impl Actor {
         let is_foreign = !info.protocol_version.starts_with("/dunlin/")
             && info.protocols.iter().any(bitswap::is_protocol);
         if !is_ours && (!is_foreign || self.is_closed_network()) {
+            self.book.forget(&peer);
             return self.close(peer);
         }
+        let Some((remote, _)) = self.peers.remote(&peer) else { return };
         let reach = self.config.reach;
-        let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, reach));
+        let is_kept = |address: &&Multiaddr| may_be_kept(address, &remote, reach);
+        let addresses = info.listen_addrs.iter().filter(is_kept);
         let identity = Identity {
             kinship: if is_ours { Kinship::Ours } else { Kinship::Foreign },
             agent: Identity::agent(&info.agent_version),
@@ -113,6 +121,8 @@ impl Actor {
         if is_ours && is_new {
             self.introduce(peer);
             self.welcome(peer);
+        } else if is_ours {
+            self.remember(peer);
         }
     }
 
@@ -204,52 +214,4 @@ fn addresses_of(kad: &mut kad::Behaviour<ProviderStore>, peer: &PeerId) -> Vec<M
     let Some(bucket) = kad.kbucket(*peer) else { return Vec::new() };
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
     entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
-}
-
-/// Returns whether an address that somebody told may be kept and dialled.
-pub(super) fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
-    if address.len() > ADDRESS_BYTES_MAX {
-        return false;
-    }
-    let Some(host) = address.iter().next() else { return false };
-    match host {
-        Protocol::Ip4(ip) => {
-            let is_private = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-            !ip.is_unspecified()
-                && !ip.is_multicast()
-                && !ip.is_broadcast()
-                && (reach == Reach::Local || !is_private)
-        }
-        Protocol::Ip6(ip) => {
-            let is_private = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
-            !ip.is_unspecified() && !ip.is_multicast() && (reach == Reach::Local || !is_private)
-        }
-        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => true,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_addresses_are_for_local_networks() {
-        let dialable = |text: &str, reach| is_dialable(&text.parse().unwrap(), reach);
-        for private in
-            ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip6/fd00::1/tcp/1"]
-        {
-            assert!(dialable(private, Reach::Local), "{private}");
-            assert!(!dialable(private, Reach::Public), "{private}");
-        }
-        for reach in [Reach::Local, Reach::Public] {
-            assert!(dialable("/ip4/192.0.2.1/udp/1/quic-v1", reach));
-            assert!(dialable("/dns4/boot.example.org/tcp/1", reach));
-            for never in
-                ["/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.251/udp/5353", "/ip6/::/tcp/1", "/memory/1"]
-            {
-                assert!(!dialable(never, reach), "{never}");
-            }
-        }
-    }
 }

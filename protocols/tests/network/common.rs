@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use dunlin_archive::bitswap::BATCH_BYTES_MAX;
 use dunlin_protocols::{
-    Audience, Config, Event, Found, Handle, Keypair, Multiaddr, Network, PeerId, Query,
+    Audience, Config, Event, Found, Handle, Keypair, KnownPeer, Multiaddr, Network, PeerId, Query,
     messages::{
         RefusalReason, ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse,
         TemplatesRequest, TemplatesResponse,
@@ -278,6 +278,18 @@ impl Node {
     /// Ends the network; what it said last can still be read.
     pub(crate) async fn end_network(&mut self) {
         within(self.network.take().unwrap().shutdown()).await;
+    }
+
+    /// Ends the network; returns the peers that it gave to keep last.
+    pub(crate) async fn end(mut self) -> Vec<KnownPeer> {
+        self.end_network().await;
+        let mut kept = Vec::new();
+        while let Some(event) = within(self.news.recv()).await {
+            if let Event::PeersKnown(known) = event {
+                kept = known;
+            }
+        }
+        kept
     }
 
     pub(crate) async fn shutdown(mut self) {

@@ -11,6 +11,7 @@ mod exchange;
 mod flood;
 mod gossip;
 mod hostile;
+mod known;
 mod limits;
 mod membership;
 mod naming;

@@ -4,33 +4,39 @@ use std::collections::BTreeSet;
 
 use super::Subject;
 
-/// Keys of the recent tier that are merged at once, where the large tier is small.
-const RECENT_MIN: usize = 1_024;
+/// Keys that wait in front of the table until they are put into it together.
+const RECENT_MAX: usize = 1_024;
 
-/// Above so many keys a table says where those with the same first bits begin.
-const TABLE_FROM: usize = 4_096;
+/// A key stands in one of so many slots, from the one on that its first bits name.
+const REACH: usize = 16;
 
-/// An exact set of keys: a sorted array, 32 bytes a key, with a small tree in front for what is new.
+/// What stands in a slot without a key. A key of these bytes is kept beside the table.
+const EMPTY: Subject = Subject([0; 32]);
+
+/// An exact set of keys: a sorted table with gaps, and a small tree in front for what is new.
 ///
-/// A hash table would need a secret seed against keys that are made to collide; here the worst that chosen
-/// keys can do is a binary search over all of them. A table by the first bits, as many as make about one key
-/// an entry, takes the search to the place: two cache misses for most keys.
+/// The first bits of a key name its place in the table, as a hash would; keys that find theirs taken follow it
+/// in order, so that the table is sorted. Looking one up is a single jump to memory and a few comparisons, until a
+/// gap or a greater key ends it. A third of the slots are gaps: 48 bytes a key.
+///
+/// A hash table would need a secret seed against keys that are made to collide. Here such keys find no slot within
+/// reach and go into a sorted list beside the table, and the worst that they do is a binary search over themselves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SubjectSet {
-    sorted: Vec<Subject>,
-    /// Where the keys begin whose first bits are the index; one more at the end. Empty for small sets.
-    starts: Vec<u32>,
+    slots: Vec<Subject>,
+    /// Keys in `slots`.
+    placed: usize,
+    crowded: Vec<Subject>,
     recent: BTreeSet<Subject>,
 }
 
 impl SubjectSet {
     pub(crate) fn contains(&self, subject: &Subject) -> bool {
-        self.sorted_near(subject).binary_search(subject).is_ok()
-            || (!self.recent.is_empty() && self.recent.contains(subject))
+        self.is_settled(subject) || (!self.recent.is_empty() && self.recent.contains(subject))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.sorted.len() + self.recent.len()
+        self.placed + self.crowded.len() + self.recent.len()
     }
 
     /// Adds keys; returns those that are new, in their order.
@@ -40,41 +46,61 @@ impl SubjectSet {
         let mut seen = BTreeSet::new();
         new.retain(|subject| seen.insert(*subject));
         self.recent.append(&mut seen);
-        if self.recent.len() > RECENT_MIN.max(self.sorted.len() / 64) {
-            self.merge();
+        if self.recent.len() > RECENT_MAX {
+            self.rebuild();
         }
         new
     }
 
-    fn merge(&mut self) {
-        self.sorted.extend(std::mem::take(&mut self.recent));
-        // Two runs that are sorted: a stable sort only merges them.
-        self.sorted.sort();
-        self.starts.clear();
-        if self.sorted.len() > TABLE_FROM {
-            let entries = self.sorted.len().next_power_of_two();
-            self.starts.reserve_exact(entries + 1);
-            for (at, subject) in self.sorted.iter().enumerate() {
-                let entry = entry_of(subject, entries);
-                while self.starts.len() <= entry {
-                    self.starts.push(at as u32);
-                }
+    fn rebuild(&mut self) {
+        let mut all = std::mem::take(&mut self.slots);
+        all.retain(|slot| *slot != EMPTY);
+        all.append(&mut self.crowded);
+        all.extend(std::mem::take(&mut self.recent));
+        // Three runs that are sorted: a stable sort only merges them.
+        all.sort();
+        let places = all.len() + all.len() / 2;
+        let mut slots = vec![EMPTY; places + REACH];
+        let mut free = 0;
+        self.placed = 0;
+        for subject in all {
+            let place = place_of(&subject, places);
+            let slot = place.max(free);
+            if subject == EMPTY || slot >= place + REACH {
+                self.crowded.push(subject);
+            } else {
+                slots[slot] = subject;
+                free = slot + 1;
+                self.placed += 1;
             }
-            self.starts.resize(entries + 1, self.sorted.len() as u32);
         }
+        self.slots = slots;
     }
 
-    fn sorted_near(&self, subject: &Subject) -> &[Subject] {
-        let Some(entries) = self.starts.len().checked_sub(1) else { return &self.sorted };
-        let entry = entry_of(subject, entries);
-        &self.sorted[self.starts[entry] as usize..self.starts[entry + 1] as usize]
+    fn is_settled(&self, subject: &Subject) -> bool {
+        let Some(places) = self.slots.len().checked_sub(REACH) else { return false };
+        if *subject == EMPTY {
+            return self.crowded.first() == Some(subject);
+        }
+        let place = place_of(subject, places);
+        for slot in &self.slots[place..place + REACH] {
+            // A key behind these would have found this slot.
+            if *slot == EMPTY || slot > subject {
+                return false;
+            }
+            if slot == subject {
+                return true;
+            }
+        }
+        self.crowded.binary_search(subject).is_ok()
     }
 }
 
-/// Returns the entry of a table, of a power of two of them, for a key: its first bits.
-fn entry_of(subject: &Subject, entries: usize) -> usize {
-    let [a, b, c, d, ..] = subject.0;
-    ((u64::from(u32::from_be_bytes([a, b, c, d])) * entries as u64) >> 32) as usize
+/// Returns where a key stands by its first bits, of so many places.
+fn place_of(subject: &Subject, places: usize) -> usize {
+    let [a, b, c, d, e, f, g, h, ..] = subject.0;
+    let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    ((u128::from(first) * places as u128) >> 64) as usize
 }
 
 #[cfg(test)]
@@ -83,14 +109,16 @@ mod tests {
 
     use super::*;
 
-    /// Keys whose first bytes collide often.
+    /// Keys whose first bytes collide often, so that some are crowded out; those that all have in common, too.
     fn subjects() -> impl Strategy<Value = Vec<Subject>> {
-        let subject = (0_u8..3, 0_u8..3, any::<[u8; 2]>()).prop_map(|(first, second, rest)| {
+        let chosen = (0_u8..3, 0_u8..3, any::<[u8; 2]>()).prop_map(|(first, second, rest)| {
             let mut key = [0; 32];
-            key[..4].copy_from_slice(&[first, second.wrapping_sub(1), rest[0], rest[1]]);
+            key[..2].copy_from_slice(&[first, second.wrapping_sub(1)]);
+            key[29..31].copy_from_slice(&rest);
             Subject(key)
         });
-        prop::collection::vec(subject, 0..8_000)
+        let subject = prop_oneof![chosen, any::<[u8; 32]>().prop_map(Subject)];
+        prop::collection::vec(subject, 0..6_000)
     }
 
     proptest! {
@@ -108,5 +136,22 @@ mod tests {
                 prop_assert_eq!(set.contains(subject), model.contains(subject));
             }
         }
+    }
+
+    #[test]
+    fn keys_at_the_ends_and_keys_that_crowd_each_other_are_found() {
+        let key = |first: u8, last: u16| {
+            let mut key = [first; 32];
+            key[30..].copy_from_slice(&last.to_be_bytes());
+            Subject(key)
+        };
+        let mut all: Vec<_> = (0..2_000).flat_map(|last| [key(0, last), key(255, last)]).collect();
+        all.push(Subject([255; 32]));
+        let mut set = SubjectSet::default();
+        assert_eq!(set.extend(&all).len(), all.len());
+        assert!(set.crowded.len() > 3_900 && set.crowded.contains(&EMPTY));
+        assert!(all.iter().all(|subject| set.contains(subject)));
+        assert!(!set.contains(&key(0, 2_000)) && !set.contains(&key(1, 1)));
+        assert_eq!(set.len(), all.len());
     }
 }

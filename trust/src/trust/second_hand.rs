@@ -70,8 +70,9 @@ impl Trust {
         }
         let change = self.observe(now, peer, proven.evidence());
         // There is none when there was no room for it, or when the peer is revoked.
-        if let Some(record) = self.records.get_mut(&peer) {
+        if let Some(mut record) = self.records.remove(&peer) {
             record.proofs.push(*proven.id());
+            self.put_record(record);
         }
         change
     }

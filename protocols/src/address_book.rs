@@ -1,0 +1,478 @@
+//! Where peers of our network were: addresses that led to them or that they told, for when nobody else can say.
+//!
+//! It is what is left of a network when its bootstrap node is gone: the shell keeps it across restarts. It reads no
+//! clock. Keys and addresses cost a stranger nothing, so whoever was known for the longest stays the longest, no
+//! machine fills the book, and nobody is believed to be at a place that its own connection could not come from.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use dunlin_trust::UnixMillis;
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+use crate::{
+    config::{ADDRESS_BYTES_MAX, Reach},
+    known_peers::{KNOWN_ADDRESSES_MAX, KNOWN_PEERS_MAX, KnownPeer, Source},
+};
+
+/// Peers that may be known at one IP address, unless it is loopback.
+const PEERS_PER_HOST_MAX: usize = 32;
+
+/// After so long out of sight a peer is forgotten.
+const FORGET_AFTER_MS: u64 = 30 * DAY_MS;
+
+/// After so long a peer is forgotten that no dial of ours has ever reached.
+const FORGET_UNREACHED_AFTER_MS: u64 = 3 * DAY_MS;
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// First pause before a peer is dialled again; it doubles with each failure up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+
+/// Longest pause before a peer is dialled again.
+const BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The book.
+#[derive(Debug)]
+pub(crate) struct AddressBook {
+    reach: Reach,
+    known: BTreeMap<PeerId, Entry>,
+    is_changed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    known: KnownPeer,
+    failures: u32,
+    /// When it may be dialled again.
+    next_dial: Instant,
+}
+
+/// What was learnt when a peer said what it is.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    /// Where the connection comes from, or leads to.
+    pub(crate) remote: Multiaddr,
+    /// How this node knew that address, when it dialled it.
+    pub(crate) dialed: Option<Source>,
+    /// What the peer told.
+    pub(crate) told: Vec<Multiaddr>,
+    pub(crate) is_dht_server: bool,
+}
+
+impl AddressBook {
+    /// Returns the book with what was kept; what can be no more is left out.
+    pub(crate) fn new(
+        reach: Reach,
+        kept: Vec<KnownPeer>,
+        unix_now: UnixMillis,
+        now: Instant,
+    ) -> Self {
+        let mut book = Self { reach, known: BTreeMap::new(), is_changed: false };
+        for mut known in kept {
+            known.addresses.retain(|known| is_dialable(&known.address, reach));
+            known.addresses.truncate(KNOWN_ADDRESSES_MAX);
+            known.seen = known.seen.min(unix_now);
+            known.met = known.met.min(known.seen);
+            if !known.addresses.is_empty() {
+                book.known.insert(known.peer, Entry { known, failures: 0, next_dial: now });
+            }
+        }
+        book.forget_old(unix_now);
+        book.shrink();
+        book.is_changed = false;
+        book
+    }
+
+    /// Takes in where a peer of our network is that is connected now.
+    pub(crate) fn met(
+        &mut self,
+        unix_now: UnixMillis,
+        now: Instant,
+        peer: PeerId,
+        meeting: Meeting,
+    ) {
+        let Meeting { remote, dialed, told, is_dht_server } = meeting;
+        // What it was dialled by comes first: the peer tells the same address, and that is no news then.
+        let dialed = dialed.filter(|_| is_dialable(&remote, self.reach));
+        let dialed = dialed.map(|source| (remote.clone(), source, Some(unix_now)));
+        let told = told.into_iter().filter(|address| may_be_kept(address, &remote, self.reach));
+        let told = told.map(|address| (address, Source::Peer, None));
+        let addresses: Vec<_> = dialed.into_iter().chain(told).collect();
+        let fresh = || KnownPeer {
+            peer,
+            met: unix_now,
+            seen: unix_now,
+            is_dht_server,
+            addresses: Vec::new(),
+        };
+        let entry = self.known.entry(peer).or_insert_with(|| Entry {
+            known: fresh(),
+            failures: 0,
+            next_dial: now,
+        });
+        entry.failures = 0;
+        entry.known.seen = entry.known.seen.max(unix_now);
+        entry.known.is_dht_server = is_dht_server;
+        for (address, source, reached) in addresses {
+            entry.known.learn(without_peer(address), source, unix_now, reached);
+        }
+        self.is_changed = true;
+        if self.known[&peer].known.addresses.is_empty() || self.is_host_crowded(&peer) {
+            self.known.remove(&peer);
+        }
+        self.shrink();
+    }
+
+    /// A peer's last connection is gone.
+    pub(crate) fn lost(&mut self, unix_now: UnixMillis, now: Instant, peer: &PeerId) {
+        if let Some(entry) = self.known.get_mut(peer) {
+            entry.known.seen = entry.known.seen.max(unix_now);
+            entry.next_dial = now + BACKOFF_MIN;
+            self.is_changed = true;
+        }
+    }
+
+    /// These peers are connected.
+    pub(crate) fn saw<'a>(&mut self, now: UnixMillis, peers: impl Iterator<Item = &'a PeerId>) {
+        for peer in peers {
+            let Some(entry) = self.known.get_mut(peer) else { continue };
+            // What is a little older on disk does no harm.
+            if now.millis_since(entry.known.seen) >= HOUR_MS {
+                entry.known.seen = now;
+                self.is_changed = true;
+            }
+        }
+    }
+
+    /// Somebody else answered where a peer was said to be.
+    pub(crate) fn is_elsewhere(&mut self, peer: &PeerId, address: &Multiaddr) {
+        let address = without_peer(address.clone());
+        let Some(entry) = self.known.get_mut(peer) else { return };
+        entry.known.addresses.retain(|known| known.address != address);
+        if entry.known.addresses.is_empty() {
+            self.known.remove(peer);
+        }
+        self.is_changed = true;
+    }
+
+    /// A peer is not to be met again.
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
+        self.is_changed |= self.known.remove(peer).is_some();
+    }
+
+    /// Forgets who was not seen for long.
+    pub(crate) fn forget_old(&mut self, now: UnixMillis) {
+        let before = self.known.len();
+        self.known.retain(|_, entry| {
+            let patience =
+                if entry.known.was_reached() { FORGET_AFTER_MS } else { FORGET_UNREACHED_AFTER_MS };
+            now.millis_since(entry.known.seen) < patience
+        });
+        self.is_changed |= self.known.len() < before;
+    }
+
+    /// Returns peers to dial, those first who were known for the longest, each with its addresses, the one that led
+    /// there last first. None of them comes again before its pause is over.
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        count: usize,
+        is_wanted: impl Fn(&PeerId) -> bool,
+    ) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let due = self.known.values().filter(|entry| entry.next_dial <= now);
+        let mut due: Vec<_> =
+            due.filter(|entry| is_wanted(&entry.known.peer)).map(|entry| &entry.known).collect();
+        due.sort_by_key(|known| Reverse(known.worth()));
+        let due: Vec<_> =
+            due.into_iter().take(count).map(|known| (known.peer, known.by_success())).collect();
+        for (peer, _) in &due {
+            if let Some(entry) = self.known.get_mut(peer) {
+                let pause = BACKOFF_MIN.saturating_mul(1 << entry.failures.min(16));
+                entry.failures = entry.failures.saturating_add(1);
+                entry.next_dial = now + pause.min(BACKOFF_MAX);
+            }
+        }
+        due
+    }
+
+    /// Returns how this node came to know an address of a peer, when it did before.
+    pub(crate) fn source_of(&self, peer: &PeerId, address: &Multiaddr) -> Option<Source> {
+        let address = without_peer(address.clone());
+        let addresses = &self.known.get(peer)?.known.addresses;
+        addresses.iter().find(|known| known.address == address).map(|known| known.source)
+    }
+
+    /// Returns who is known, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &KnownPeer> {
+        self.known.values().map(|entry| &entry.known)
+    }
+
+    /// Returns all that is to be kept, when it has changed since this was asked last.
+    pub(crate) fn changes(&mut self) -> Option<Vec<KnownPeer>> {
+        std::mem::take(&mut self.is_changed).then(|| self.iter().cloned().collect())
+    }
+
+    /// Returns whether as many others are known at one of a peer's hosts as may be.
+    fn is_host_crowded(&self, peer: &PeerId) -> bool {
+        let hosts_of = |known: &KnownPeer| -> Vec<IpAddr> {
+            let hosts = known.addresses.iter().filter_map(|known| host_of(&known.address));
+            hosts.filter(|host| !host.is_loopback()).collect()
+        };
+        let hosts = hosts_of(&self.known[peer].known);
+        let others = self.iter().filter(|other| other.peer != *peer);
+        let shared = others.filter(|other| hosts_of(other).iter().any(|host| hosts.contains(host)));
+        shared.count() >= PEERS_PER_HOST_MAX
+    }
+
+    fn shrink(&mut self) {
+        while self.known.len() > KNOWN_PEERS_MAX {
+            let least = self.iter().min_by_key(|known| known.worth()).map(|known| known.peer);
+            let Some(least) = least else { return };
+            self.known.remove(&least);
+        }
+    }
+}
+
+/// How much of the world sees an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Machine,
+    Site,
+    World,
+}
+
+impl Scope {
+    fn of(address: &Multiaddr) -> Self {
+        match host_of(address) {
+            Some(ip) if ip.is_loopback() => Self::Machine,
+            Some(IpAddr::V4(ip)) if ip.is_private() || ip.is_link_local() => Self::Site,
+            Some(IpAddr::V6(ip)) if ip.is_unique_local() || ip.is_unicast_link_local() => {
+                Self::Site
+            }
+            _ => Self::World,
+        }
+    }
+}
+
+/// Returns whether an address may be kept that a peer tells who is connected from `remote`. Who comes from elsewhere
+/// knows nothing of this machine's or this site's addresses, and would have us dial what happens to be there.
+pub(crate) fn may_be_kept(told: &Multiaddr, remote: &Multiaddr, reach: Reach) -> bool {
+    is_dialable(told, reach) && Scope::of(told) >= Scope::of(remote)
+}
+
+/// Returns whether an address that somebody told may be kept and dialled.
+pub(crate) fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
+    if address.len() > ADDRESS_BYTES_MAX {
+        return false;
+    }
+    let is_in_reach = reach == Reach::Local || Scope::of(address) == Scope::World;
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => {
+            is_in_reach && !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast()
+        }
+        Some(Protocol::Ip6(ip)) => is_in_reach && !ip.is_unspecified() && !ip.is_multicast(),
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)) => true,
+        _ => false,
+    }
+}
+
+fn host_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.to_canonical()),
+        _ => None,
+    }
+}
+
+/// Returns an address without the peer id at its end, which is known from elsewhere.
+pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_for_local_networks() {
+        let dialable = |text: &str, reach| is_dialable(&text.parse().unwrap(), reach);
+        for private in
+            ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip6/fd00::1/tcp/1"]
+        {
+            assert!(dialable(private, Reach::Local), "{private}");
+            assert!(!dialable(private, Reach::Public), "{private}");
+        }
+        for reach in [Reach::Local, Reach::Public] {
+            assert!(dialable("/ip4/192.0.2.1/udp/1/quic-v1", reach));
+            assert!(dialable("/dns4/boot.example.org/tcp/1", reach));
+            for never in
+                ["/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.251/udp/5353", "/ip6/::/tcp/1", "/memory/1"]
+            {
+                assert!(!dialable(never, reach), "{never}");
+            }
+        }
+    }
+
+    const NOW: UnixMillis = UnixMillis(1_763_700_000_000);
+
+    fn peer(number: u16) -> PeerId {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend(number.to_be_bytes().repeat(16));
+        PeerId::from_bytes(&bytes).unwrap()
+    }
+
+    /// An address at a host of its own.
+    fn address(number: u16) -> Multiaddr {
+        let [high, low] = number.to_be_bytes();
+        format!("/ip4/198.51.{high}.{low}/tcp/4601").parse().unwrap()
+    }
+
+    fn book() -> (AddressBook, Instant) {
+        let now = Instant::now();
+        (AddressBook::new(Reach::Local, Vec::new(), NOW, now), now)
+    }
+
+    /// A peer that this node dialled at its address.
+    fn dialed(number: u16) -> Meeting {
+        let remote = address(number);
+        Meeting { remote, dialed: Some(Source::Dht), told: Vec::new(), is_dht_server: true }
+    }
+
+    /// A peer that came from a place and told where it is.
+    fn came(remote: &str, told: &[&str]) -> Meeting {
+        let told = told.iter().map(|address| address.parse().unwrap()).collect();
+        Meeting { remote: remote.parse().unwrap(), dialed: None, told, is_dht_server: true }
+    }
+
+    fn days(count: u64) -> UnixMillis {
+        UnixMillis(NOW.0 + count * DAY_MS)
+    }
+
+    #[test]
+    fn a_stranger_does_not_send_us_to_our_own_machine_or_site() {
+        let told = [
+            "/ip4/127.0.0.1/tcp/22",
+            "/ip6/::1/tcp/22",
+            "/ip4/192.168.1.1/tcp/80",
+            "/ip4/0.0.0.0/tcp/1",
+        ];
+        let (mut book, now) = book();
+        book.met(NOW, now, peer(1), came("/ip4/203.0.113.9/tcp/5000", &told));
+        assert_eq!(book.iter().count(), 0, "there is nothing to keep");
+        let fine = "/ip4/203.0.113.9/tcp/4601";
+        book.met(NOW, now, peer(1), came("/ip4/203.0.113.9/tcp/5000", &[told[0], fine, told[2]]));
+        let kept: Vec<_> = book.iter().flat_map(KnownPeer::by_success).collect();
+        assert_eq!(kept, [fine.parse().unwrap()]);
+        // Who is on this machine, or in this site, knows more.
+        book.met(NOW, now, peer(2), came("/ip4/127.0.0.1/tcp/5000", &told));
+        book.met(NOW, now, peer(3), came("/ip4/192.168.1.7/tcp/5000", &told));
+        let count = |number| book.known[&peer(number)].known.addresses.len();
+        assert_eq!((count(2), count(3)), (3, 1));
+    }
+
+    #[test]
+    fn a_flood_of_new_keys_pushes_out_only_itself() {
+        let (mut book, now) = book();
+        for number in 0..100 {
+            book.met(NOW, now, peer(number), dialed(number));
+            book.lost(days(1), now, &peer(number));
+        }
+        for number in 1_000..5_000 {
+            book.met(days(1), now, peer(number), dialed(number));
+        }
+        assert_eq!(book.iter().count(), KNOWN_PEERS_MAX);
+        assert!((0..100).all(|number| book.known.contains_key(&peer(number))));
+    }
+
+    #[test]
+    fn one_machine_does_not_fill_the_book() {
+        let (mut book, now) = book();
+        for number in 0..500 {
+            let told = format!("/ip4/203.0.113.9/tcp/{}", 1_000 + number);
+            book.met(NOW, now, peer(number), came("/ip4/203.0.113.9/tcp/5", &[&told]));
+        }
+        assert_eq!(book.iter().count(), PEERS_PER_HOST_MAX);
+    }
+
+    #[test]
+    fn who_is_gone_for_long_is_forgotten_and_who_was_never_reached_sooner() {
+        let (mut book, now) = book();
+        book.met(NOW, now, peer(1), dialed(1));
+        book.met(NOW, now, peer(2), came("/ip4/203.0.113.9/tcp/5", &["/ip4/203.0.113.9/tcp/4601"]));
+        let left = |book: &AddressBook| book.iter().map(|known| known.peer).collect::<Vec<_>>();
+        book.forget_old(days(2));
+        assert_eq!(left(&book).len(), 2);
+        book.forget_old(days(3));
+        assert_eq!(left(&book), [peer(1)]);
+        book.saw(days(25), [peer(1)].iter());
+        book.forget_old(days(54));
+        assert_eq!(left(&book), [peer(1)]);
+        book.forget_old(days(55));
+        assert_eq!(left(&book), []);
+    }
+
+    #[test]
+    fn dials_get_rarer_until_the_peer_is_met() {
+        let (mut book, start) = book();
+        book.met(NOW, start, peer(1), dialed(1));
+        book.met(days(9), start, peer(1), dialed(1));
+        book.met(NOW, start, peer(2), dialed(2));
+        book.lost(NOW, start, &peer(1));
+        book.lost(NOW, start, &peer(2));
+        assert_eq!(book.due(start, 9, |_| true), [], "not at once");
+        let (mut now, mut dials) = (start, Vec::new());
+        while now < start + Duration::from_secs(24 * 3_600) {
+            now += Duration::from_secs(1);
+            let due = book.due(now, 1, |_| true);
+            dials.extend(due.into_iter().map(|(peer, _)| (peer, now - start)));
+        }
+        assert_eq!(dials[0], (peer(1), BACKOFF_MIN), "who is known for the longest is first");
+        assert_eq!(dials[1].0, peer(2));
+        assert!((60..90).contains(&dials.len()), "{} dials in a day", dials.len());
+        book.met(days(10), now, peer(1), dialed(1));
+        book.lost(days(10), now, &peer(1));
+        let soon = now + BACKOFF_MIN;
+        assert_eq!(book.due(soon, 9, |other| *other == peer(1)), [(peer(1), vec![address(1)])]);
+    }
+
+    #[test]
+    fn an_address_where_somebody_else_answers_is_dropped() {
+        let (mut book, now) = book();
+        book.met(NOW, now, peer(1), dialed(1));
+        book.met(NOW, now, peer(1), dialed(2));
+        book.is_elsewhere(&peer(1), &address(1).with(Protocol::P2p(peer(9))));
+        assert_eq!(book.known[&peer(1)].known.by_success(), [address(2)]);
+        book.is_elsewhere(&peer(1), &address(2));
+        assert_eq!(book.iter().count(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_small_and_comes_back_as_it_was() {
+        let (mut book, now) = book();
+        for number in 0..KNOWN_PEERS_MAX as u16 {
+            let told = (0..20).map(|at| address(number / 8 * 8 + at)).collect();
+            book.met(NOW, now, peer(number), Meeting { told, ..dialed(number) });
+        }
+        let kept = book.changes().unwrap();
+        assert_eq!(book.changes(), None);
+        assert!(kept.iter().all(|known| known.addresses.len() == KNOWN_ADDRESSES_MAX));
+        let bytes = crate::encode_known_peers(&kept);
+        assert!(bytes.len() < 512 << 10, "{} bytes", bytes.len());
+        let read = crate::decode_known_peers(&bytes).unwrap();
+        let mut again = AddressBook::new(Reach::Local, read, NOW, now);
+        assert_eq!(again.changes(), None, "there is nothing new in it");
+        assert!(again.iter().eq(kept.iter()));
+        // What may not be kept any more is left out.
+        assert_eq!(AddressBook::new(Reach::Local, kept, days(40), now).iter().count(), 0);
+    }
+}
