@@ -76,13 +76,29 @@ impl Sources {
     /// Returns the nearest reference that counts and how far it counts as being, when this part of the
     /// fading time is left; `None` when nobody teaches anything, or nothing is left.
     pub(crate) fn nearest(&self, point: &[f64], left: f64) -> Option<(usize, f64)> {
-        if left <= 0.0 || self.0.iter().all(|source| source.is_witness) {
+        if !self.counts(left) {
             return None;
         }
+        self.counted(left, |source| {
+            nearest(&self.0[source].rows, point).expect("a source has a reference")
+        })
+    }
+
+    /// Returns whether anything counts when this part of the fading time is left.
+    pub(crate) fn counts(&self, left: f64) -> bool {
+        left > 0.0 && self.0.iter().any(|source| !source.is_witness)
+    }
+
+    /// As [`Self::nearest`], where the caller knows which row of each source is nearest and how far that is.
+    pub(crate) fn counted(
+        &self,
+        left: f64,
+        nearest_of: impl Fn(usize) -> (usize, f64),
+    ) -> Option<(usize, f64)> {
         let mut least: Option<(usize, f64)> = None;
         let mut distances = Vec::with_capacity(self.0.len());
-        for source in &self.0 {
-            let Some((row, distance)) = nearest(&source.rows, point) else { continue };
+        for (place, source) in self.0.iter().enumerate() {
+            let (row, distance) = nearest_of(place);
             distances.push(distance);
             if !source.is_witness && least.is_none_or(|(_, least)| distance < least) {
                 least = Some((source.indices[row], distance));
@@ -95,6 +111,16 @@ impl Sources {
         let counted = distance.max(*majority / reach) / left;
         // What is endlessly far away is not known.
         counted.is_finite().then_some((index, counted))
+    }
+
+    /// Returns how many sources there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the rows of a source, row-major, in units.
+    pub(crate) fn rows(&self, source: usize) -> &[f64] {
+        &self.0[source].rows
     }
 }
 
