@@ -165,6 +165,9 @@ impl Past {
 impl Matching {
     /// Takes the newest observation of the entity.
     pub(crate) fn observe(&mut self, values: &[f32], field: &Field<'_>) {
+        if field.ended.is_empty() && field.groups == 1 {
+            return self.newest = None;
+        }
         let point = in_units(values, field.inverse_unit);
         let newest = field.ended.last().map(|ended| ended.number);
         let is_current = |anchor: &&Anchor| {
