@@ -174,7 +174,10 @@ impl Responder {
             {
                 self.exchange_templates(peer, Some(announcement.collection));
             }
-            Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
+            Event::TrustChanged { changed, forgotten } => {
+                self.keep_trust(changed, &forgotten);
+                self.shared.taught.notify_one();
+            }
             Event::RevocationsChecked { records, is_everything, reply } => {
                 self.keep_revocations(records, is_everything, reply);
             }
@@ -258,6 +261,7 @@ impl Responder {
         match done {
             Done::Answered => {}
             Done::Judged => {
+                self.shared.taught.notify_one();
                 self.is_judging = false;
                 if std::mem::take(&mut self.is_judging_due) {
                     self.judge_again();
