@@ -6,12 +6,15 @@
 //! time that is left,
 //!
 //! ```text
-//! distance = max(least of the teachers, majority / max(1, 2 w)) / w
+//! distance = max(least of the teachers, majority / reach) / w
+//! reach = max(1, 2 w) where at least half of the sources teach, or else 1
 //! ```
 //!
 //! So a minority of sources, whatever it says, makes a point seem at most half as far as the majority has it
 //! while nothing is known of the entity's own life, and no nearer than the majority has it when a part of the
-//! own past is there. And what others do is a guess that one's own past replaces: references move away as
+//! own past is there. That one source knows what others have not met is credible among sources that live as
+//! the entity does. Where most of them live otherwise, as those do that may only bear witness, the few that
+//! seem alike get no credit: it may be what they are made for. And what others do is a guess that one's own past replaces: references move away as
 //! that grows, until they count no more. `docs/privacy.md` has what this costs and what it withstands.
 
 use crate::distance::{in_units, nearest};
@@ -106,7 +109,9 @@ impl Sources {
         }
         let rank = distances.len() / 2;
         let (_, majority, _) = distances.select_nth_unstable_by(rank, f64::total_cmp);
-        let reach = (MINORITY_REACH * left).max(1.0);
+        let teachers = self.0.iter().filter(|source| !source.is_witness).count();
+        let is_alike = 2 * teachers >= self.0.len();
+        let reach = if is_alike { (MINORITY_REACH * left).max(1.0) } else { 1.0 };
         let (index, distance) = least?;
         let counted = distance.max(*majority / reach) / left;
         // What is endlessly far away is not known.
@@ -174,6 +179,12 @@ mod tests {
         assert_eq!(distance(&[("!a", 0.0)], 1.0), None);
         assert_eq!(distance(&[("!a", 0.0), ("b", 3.0)], 1.0), Some((1, 3.0)));
         assert_eq!(distance(&[("!a", 8.0), ("b", 3.0)], 1.0), Some((1, 4.0)));
+    }
+
+    #[test]
+    fn few_teachers_among_many_witnesses_bring_a_point_no_nearer_than_the_majority_has_it() {
+        assert_eq!(distance(&[("!a", 8.0), ("!b", 6.0), ("c", 0.0)], 1.0), Some((2, 6.0)));
+        assert_eq!(distance(&[("a", 8.0), ("!b", 6.0), ("c", 0.0)], 1.0), Some((2, 3.0)));
     }
 
     #[test]
