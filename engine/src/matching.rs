@@ -15,16 +15,17 @@
 
 use crate::{
     collection::{CollectionSpec, Units},
-    distance::{in_units, rms, squares_below, sum_below},
+    distance::{ROUGH, in_units, rms, rough_squares, sum_of},
     references::{Reference, Sources, left_of},
     regime::inverse_of,
+    segment::to_f32,
 };
 
 /// Own regimes that are kept with an anchor: the two that a match names, and some more to move among.
-const OWN_KEPT: usize = 16;
+const OWN_KEPT: usize = 8;
 
-/// References that are kept with an anchor, of each source.
-const REFERENCES_KEPT: usize = 4;
+/// References that are kept with an anchor, of each source, of which the nearest counts.
+const REFERENCES_KEPT: usize = 2;
 
 /// With more sources than this nothing is kept, so that an entity takes little memory: all rows are compared.
 const SOURCES_KEPT_MAX: usize = 16;
@@ -180,7 +181,9 @@ impl Matching {
             self.newest = field.name(&found);
             return;
         }
-        let groups: Vec<Near> = (0..field.groups).map(|group| field.near(group, &point)).collect();
+        let narrow: Vec<f32> = field.inverse_unit.iter().copied().map(to_f32).collect();
+        let near = |group| field.near(group, values, &point, &narrow);
+        let groups: Vec<Near> = (0..field.groups).map(near).collect();
         let found: Vec<&[(f64, usize)]> = groups.iter().map(|near| &near.rows[..]).collect();
         self.newest = field.name(&found);
         let is_kept = groups.len() <= 1 + SOURCES_KEPT_MAX;
@@ -210,19 +213,27 @@ impl<'a> Field<'a> {
         self.kept.sources.nearest(point, self.left)
     }
 
-    /// Compares a point with all rows of a group.
-    fn near(&self, group: usize, point: &[f64]) -> Near {
+    /// Compares a point with all rows of a group: roughly with each, and exactly with those that may be kept.
+    /// The point comes as it was observed and in units, the units in both widths.
+    fn near(&self, group: usize, values: &[f32], point: &[f64], narrow: &[f32]) -> Near {
         let kept = if group == 0 { OWN_KEPT } else { REFERENCES_KEPT };
         let dim = point.len();
-        let count = match group.checked_sub(1) {
-            None => self.ended.len(),
-            Some(source) => self.kept.sources.rows(source).len() / dim,
+        let rows = match group.checked_sub(1) {
+            None => self.means,
+            Some(source) => self.kept.sources.rows(source).0,
         };
         // One more than is kept tells how far away all others are at least.
         let mut ranked = Ranked { most: kept + 1, rows: Vec::with_capacity(kept + 1) };
-        for row in 0..count {
-            if let Some(squares) = self.squares_below(group, row, point, ranked.bound()) {
-                ranked.insert(squares, row);
+        let mut bound = f64::INFINITY;
+        for (index, row) in rows.chunks_exact(dim).enumerate() {
+            let rough = rough_squares(row, values, narrow);
+            if rough.is_finite() && f64::from(rough) > bound * (1.0 + ROUGH) {
+                continue;
+            }
+            let squares = self.squares(group, index, point);
+            if squares < bound {
+                ranked.insert(squares, index);
+                bound = ranked.bound();
             }
         }
         let mut rows = ranked.into_distances(dim);
@@ -231,14 +242,18 @@ impl<'a> Field<'a> {
         Near { rows, horizon }
     }
 
-    fn squares_below(&self, group: usize, row: usize, point: &[f64], bound: f64) -> Option<f64> {
+    /// Returns the sum of the squared differences of a row and a point.
+    fn squares(&self, group: usize, row: usize, point: &[f64]) -> f64 {
         let dim = point.len();
         if let Some(source) = group.checked_sub(1) {
-            let rows = self.kept.sources.rows(source);
-            return squares_below(&rows[row * dim..][..dim], point, bound);
+            let row = &self.kept.sources.rows(source).1[row * dim..][..dim];
+            return sum_of(dim, |channel| {
+                let difference = row[channel] - point[channel];
+                difference * difference
+            });
         }
         let (mean, inverse) = (&self.means[row * dim..][..dim], &self.inverse_unit[..dim]);
-        sum_below(dim, bound, |channel| {
+        sum_of(dim, |channel| {
             let difference = f64::from(mean[channel]) * inverse[channel] - point[channel];
             difference * difference
         })
@@ -296,7 +311,8 @@ impl Near {
             if is_farther(*there, bound) {
                 break;
             }
-            if let Some(squares) = field.squares_below(group, *row, point, bound) {
+            let squares = field.squares(group, *row, point);
+            if squares < bound {
                 ranked.insert(squares, *row);
             }
         }

@@ -48,10 +48,13 @@ impl std::fmt::Debug for Reference {
 /// The references of one set in one kind of unit, by source.
 pub(crate) struct Sources(Vec<Source>);
 
+#[derive(Default)]
 struct Source {
-    is_witness: bool,
+    is_teacher: bool,
     /// Row-major, in units.
     rows: Vec<f64>,
+    /// The same as they came.
+    values: Vec<f32>,
     /// Which reference each row is.
     indices: Vec<usize>,
 }
@@ -65,12 +68,13 @@ impl Sources {
             let place = names.iter().rposition(|name| *name == reference.source);
             let place = place.unwrap_or_else(|| {
                 names.push(&reference.source);
-                sources.push(Source { is_witness: true, rows: Vec::new(), indices: Vec::new() });
+                sources.push(Source::default());
                 sources.len() - 1
             });
             let source = &mut sources[place];
-            source.is_witness &= reference.is_witness;
+            source.is_teacher |= !reference.is_witness;
             source.rows.extend(in_units(&reference.centroid, inverse_unit));
+            source.values.extend_from_slice(&reference.centroid);
             source.indices.push(index);
         }
         Self(sources)
@@ -89,7 +93,7 @@ impl Sources {
 
     /// Returns whether anything counts when this part of the fading time is left.
     pub(crate) fn counts(&self, left: f64) -> bool {
-        left > 0.0 && self.0.iter().any(|source| !source.is_witness)
+        left > 0.0 && self.0.iter().any(|source| source.is_teacher)
     }
 
     /// As [`Self::nearest`], where the caller knows which row of each source is nearest and how far that is.
@@ -103,13 +107,13 @@ impl Sources {
         for (place, source) in self.0.iter().enumerate() {
             let (row, distance) = nearest_of(place);
             distances.push(distance);
-            if !source.is_witness && least.is_none_or(|(_, least)| distance < least) {
+            if source.is_teacher && least.is_none_or(|(_, least)| distance < least) {
                 least = Some((source.indices[row], distance));
             }
         }
         let rank = distances.len() / 2;
         let (_, majority, _) = distances.select_nth_unstable_by(rank, f64::total_cmp);
-        let teachers = self.0.iter().filter(|source| !source.is_witness).count();
+        let teachers = self.0.iter().filter(|source| source.is_teacher).count();
         let is_alike = 2 * teachers >= self.0.len();
         let reach = if is_alike { (MINORITY_REACH * left).max(1.0) } else { 1.0 };
         let (index, distance) = least?;
@@ -123,9 +127,9 @@ impl Sources {
         self.0.len()
     }
 
-    /// Returns the rows of a source, row-major, in units.
-    pub(crate) fn rows(&self, source: usize) -> &[f64] {
-        &self.0[source].rows
+    /// Returns the rows of a source, row-major, as they came and in units.
+    pub(crate) fn rows(&self, source: usize) -> (&[f32], &[f64]) {
+        (&self.0[source].values, &self.0[source].rows)
     }
 }
 
