@@ -332,7 +332,7 @@ fn behaviours_are_what_entities_do_again_and_again() {
     };
     // Two levels in turn; once, one entity is elsewhere.
     let turn = |entity: &str, index: u32| {
-        let level = if index / 20 % 2 == 0 { 0.2 } else { 0.8 };
+        let level = if (index / 20).is_multiple_of(2) { 0.2 } else { 0.8 };
         let is_odd = entity == "c" && index / 20 == 21;
         let vector = if is_odd { vec![0.45, 0.95] } else { vec![level, 1.0 - level] };
         Observation { vector, ..observation(entity, index) }

@@ -445,7 +445,7 @@ mod tests {
         fleet(14, |stay| {
             step_by_step.add(stay);
             if stay.segment.is_multiple_of(300) {
-                step_by_step.behaviours();
+                assert_eq!(step_by_step.behaviours().segments, stay.segment);
             }
             at_once.add(stay);
         });
