@@ -216,11 +216,11 @@ fn regimes(
     let mut known = Known::new(question, &asked.inverse_unit, &sets, fade, units, after);
     let threshold = question.spec.policy.threshold;
     let mut judge = |known: &mut Known<'_>, regime: &Behavior, drift: f64, source| {
-        let Judged { levels, nearest, margin, timing } =
+        let Judged { levels, nearest, distance, margin, timing } =
             known.judge(&regime.mean, regime.start, regime.end);
         let novelty = squash(blend(&levels), 1.0);
         let drift = squash(drift, threshold);
-        let factors = Factors { novelty, drift, timing, peers: None, nearest, margin };
+        let factors = Factors { novelty, drift, timing, peers: None, nearest, distance, margin };
         let anomaly = Anomaly {
             entity: asked.id.clone(),
             start: Timestamp(regime.start),

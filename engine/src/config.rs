@@ -9,8 +9,9 @@ pub struct Config {
     /// Cache of the segment store, in bytes. Default 8 MiB. Higher values answer repeated questions
     /// faster and use that much more memory. Safe range: 1 MiB to as much as the machine can spare.
     pub store_cache_bytes: usize,
-    /// Baselines of past regimes kept in memory for novelty, in bytes over all entities. Default
-    /// 64 MiB. When it is full they are dropped and read again when an entity seals. Safe range: 1 MiB up.
+    /// Past regimes kept in memory for novelty and for matching what comes in, in bytes over all entities.
+    /// Default 64 MiB. When it is full they are dropped and read again when an entity seals, and up to half of
+    /// it when one is observed; until then nothing is said of what that entity is like. Safe range: 1 MiB up.
     pub baseline_cache_bytes: usize,
     /// Newest segments of a collection that questions compare one by one, before the index takes them in.
     /// Default 5,000, from where a graph pays. Safe range: 100 to 50,000.

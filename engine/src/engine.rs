@@ -1,10 +1,9 @@
 //! The engine: one data folder, opened once, used from many threads.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use dunlin_wire::Cid;
@@ -19,7 +18,7 @@ use crate::{
     log::{self, Log, Recovery},
     means::{self, IndexStatus, Kind, Limits, Means},
     observation::{EntityId, Observation},
-    state::{Ack, Collection, Outcome, Removed, State},
+    state::{Ack, Outcome, Removed, State},
     storage::{Disk, Storage, StorageFile},
     store::{self, Checkpoint, NewOutline, Reader, Store},
 };
@@ -102,6 +101,7 @@ impl Engine {
             Ok(())
         })?;
         state.counters = Counters::default();
+        state.is_matching = true;
         Ok(Self {
             state: RwLock::new(state),
             means,
@@ -309,6 +309,11 @@ impl Engine {
         self.state.read().map_err(|_| ReadError::Unusable)
     }
 
+    /// Returns the state, to change what no segment depends on.
+    pub(crate) fn view_to_change(&self) -> Result<RwLockWriteGuard<'_, State>, ReadError> {
+        self.state.write().map_err(|_| ReadError::Unusable)
+    }
+
     /// Returns the segments for a question; call it while the view is held, so that both agree.
     pub(crate) fn reader(&self) -> Result<Reader, ReadError> {
         Ok(self.store.reader()?)
@@ -464,8 +469,7 @@ fn restore(store: &Store, checkpoint: Checkpoint, config: &Config) -> Result<Sta
     let mut names = Vec::new();
     for (number, spec) in store.collections()? {
         names.push(spec.name.clone());
-        let collection = Collection { number, spec: Arc::new(spec), entities: BTreeMap::new() };
-        state.collections.insert(collection.spec.name.clone(), collection);
+        state.insert(number, spec);
     }
     store.entities(|number, id, record| {
         let damaged = || StoreError::Damaged { what: "an entity" };

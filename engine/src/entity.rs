@@ -8,6 +8,7 @@ use crate::{
     Config,
     collection::CollectionSpec,
     distance::{rms_in_units, squash},
+    matching::{Field, Kept, Matching, Past},
     observation::Metadata,
     regime::{Regime, RegimeRecord, Sealed},
     rows::Rows,
@@ -25,8 +26,10 @@ pub(crate) struct Entity {
     pub(crate) segments: u64,
     /// What the latest observation that carried any said about the entity.
     pub(crate) metadata: Metadata,
-    /// Means of the latest regimes, row-major, when they are in memory.
-    pub(crate) baselines: Option<Vec<f32>>,
+    /// The latest regimes, when they are in memory.
+    pub(crate) past: Option<Past>,
+    /// What the newest observation is like, when that is known.
+    pub(crate) matching: Matching,
     /// Whether the newest checkpoint lacks something.
     pub(crate) changed: bool,
 }
@@ -78,7 +81,8 @@ impl Entity {
             observations: 0,
             segments: 0,
             metadata: Metadata::default(),
-            baselines: Some(Vec::new()),
+            past: Some(Past::default()),
+            matching: Matching::default(),
             changed: true,
         }
     }
@@ -101,7 +105,8 @@ impl Entity {
             observations: record.observations,
             segments: record.segments,
             metadata: record.metadata,
-            baselines: (record.segments == 0).then(Vec::new),
+            past: (record.segments == 0).then(Past::default),
+            matching: Matching::default(),
             changed: false,
         })
     }
@@ -176,6 +181,15 @@ impl Entity {
         }
     }
 
+    /// Compares the newest observation, just accepted, with all that is known; forgets what the one before
+    /// was like when the past is not in memory, or the units are still being learned.
+    pub(crate) fn match_newest(&mut self, values: &[f32], regimes_max: usize, kept: &Kept) {
+        let past = self.past.as_ref().filter(|_| !self.regime.is_warming());
+        let Some(past) = past else { return self.matching = Matching::default() };
+        let known = past.newest(regimes_max, values.len());
+        self.matching.observe(values, &Field::new(known, self.regime.inverse_unit(), kept));
+    }
+
     /// Returns the time of the newest observation that was accepted.
     pub(crate) fn newest(&self) -> i64 {
         self.window.newest.unwrap_or(self.first)
@@ -187,16 +201,19 @@ impl Entity {
     }
 }
 
-/// Returns how new a regime with this mean is among `baselines`, 0 to 1; 0 when there are none.
-pub(crate) fn novelty(
+/// Returns how far a regime with this mean is from the nearest of `baselines`; `None` when there are none.
+pub(crate) fn nearest_baseline(
     mean: &[f32],
     baselines: &[f32],
     inverse_unit: &[f64],
-    threshold: f64,
-) -> f64 {
+) -> Option<f64> {
     let distance = |row: &[f32]| rms_in_units(row, mean, inverse_unit);
-    let distances = baselines.chunks_exact(mean.len()).map(distance);
-    distances.reduce(f64::min).map_or(0.0, |nearest| squash(nearest, threshold))
+    baselines.chunks_exact(mean.len()).map(distance).reduce(f64::min)
+}
+
+/// Returns that distance as a score, 0 to 1; 0 when there are no baselines.
+pub(crate) fn novelty(nearest: Option<f64>, threshold: f64) -> f64 {
+    nearest.map_or(0.0, |nearest| squash(nearest, threshold))
 }
 
 impl Window {
@@ -301,9 +318,12 @@ mod tests {
     #[test]
     fn novelty_is_the_nearest_baseline() {
         let baselines = [0.0, 0.0, 1.0, 1.0];
-        assert_eq!(novelty(&[0.9, 0.9], &[], &[1.0; 2], 0.1), 0.0);
-        let near = novelty(&[0.9, 0.9], &baselines, &[1.0; 2], 0.1);
+        let of = |mean: &[f32], baselines: &[f32]| {
+            novelty(nearest_baseline(mean, baselines, &[1.0; 2]), 0.1)
+        };
+        assert_eq!(of(&[0.9, 0.9], &[]), 0.0);
+        let near = of(&[0.9, 0.9], &baselines);
         assert!((near - 0.5).abs() < 1e-6, "{near}");
-        assert_eq!(novelty(&[1.0, 1.0], &baselines, &[1.0; 2], 0.1), 0.0);
+        assert_eq!(of(&[1.0, 1.0], &baselines), 0.0);
     }
 }

@@ -101,6 +101,8 @@ pub(crate) struct Judged {
     /// Distances over their thresholds, one for each unit in use; 0 when nothing is known.
     pub(crate) levels: Vec<f64>,
     pub(crate) nearest: Nearest,
+    /// How far the nearest known behavior counts as being, over the threshold; `None` when nothing is known.
+    pub(crate) distance: Option<f64>,
     /// How much farther the second nearest known behavior is than the nearest, over the threshold; `None`
     /// when fewer than two are known.
     pub(crate) margin: Option<f64>,
@@ -261,7 +263,7 @@ impl<'a> Known<'a> {
     pub(crate) fn judge(&mut self, point: &[f32], start: i64, end: i64) -> Judged {
         self.settle(start);
         let mut levels = Vec::with_capacity(self.scales.len());
-        let (mut near, mut margin, mut when) = (Nearest::None, None, None);
+        let (mut near, mut least, mut margin, mut when) = (Nearest::None, None, None, None);
         for (place, scale) in self.scales.iter().enumerate() {
             let point = in_units(point, &scale.inverse);
             let own = scale.own_distances(&point);
@@ -269,12 +271,25 @@ impl<'a> Known<'a> {
             let distance = self.distance(&self.nearest_own(&own), foreign.map(|found| found.1));
             levels.push(distance / scale.threshold);
             if place == 0 {
-                (near, margin) = self.name(&own, foreign);
-                margin = margin.map(|margin| margin / scale.threshold);
+                (near, least, margin) = self.name(&own, foreign, scale.threshold);
                 when = self.timing(&own, scale.threshold, Presence::between(start, end));
             }
         }
-        Judged { levels, nearest: near, margin, timing: when }
+        Judged { levels, nearest: near, distance: least, margin, timing: when }
+    }
+
+    /// Returns which known behavior a point is nearest to, how far that is and how much farther the next one:
+    /// what [`Self::judge`] says of the first unit, and no more.
+    pub(crate) fn name_nearest(
+        &mut self,
+        point: &[f32],
+        start: i64,
+    ) -> (Nearest, Option<f64>, Option<f64>) {
+        self.settle(start);
+        let scale = &self.scales[0];
+        let point = in_units(point, &scale.inverse);
+        let foreign = self.foreign(scale, 0, &point);
+        self.name(&scale.own_distances(&point), foreign, scale.threshold)
     }
 
     /// Returns the levels of a point with each set of references in turn, one for each unit in use.
@@ -346,8 +361,13 @@ impl<'a> Known<'a> {
         if filled > 0.0 { sum / filled } else { 0.0 }
     }
 
-    /// Names what is nearest, and returns how much farther the next one is.
-    fn name(&self, own: &[f64], foreign: Option<(usize, f64)>) -> (Nearest, Option<f64>) {
+    /// Names what is nearest, and returns how far that is and how much farther the next one, over the threshold.
+    fn name(
+        &self,
+        own: &[f64],
+        foreign: Option<(usize, f64)>,
+        threshold: f64,
+    ) -> (Nearest, Option<f64>, Option<f64>) {
         let mut nearest: Option<(Option<usize>, f64)> = None;
         let mut second: Option<f64> = None;
         let own = own.iter().enumerate().map(|(index, distance)| (Some(index), *distance));
@@ -359,7 +379,8 @@ impl<'a> Known<'a> {
                 second = Some(distance);
             }
         }
-        let margin = nearest.zip(second).map(|((_, least), second)| second - least);
+        let margin = nearest.zip(second).map(|((_, least), second)| (second - least) / threshold);
+        let distance = nearest.map(|(_, least)| least / threshold);
         let name = match (nearest, foreign) {
             (None, _) => Nearest::None,
             (Some((None, _)), Some((index, _))) => self.reference(index),
@@ -368,7 +389,7 @@ impl<'a> Known<'a> {
                 cid.map_or(Nearest::Open, Nearest::Own)
             }
         };
-        (name, margin)
+        (name, distance, margin)
     }
 
     fn reference(&self, index: usize) -> Nearest {

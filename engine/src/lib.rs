@@ -69,6 +69,8 @@ pub mod index;
 mod knn;
 mod known;
 mod listing;
+mod matched;
+mod matching;
 mod peers;
 mod quality;
 mod question;
@@ -102,6 +104,7 @@ pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
 pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
 pub use listing::{EntityView, Life, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
 pub use log::Recovery;
+pub use matched::{KEPT_REFERENCES_MAX, Matched, MatchesQuery};
 pub use means::IndexStatus;
 pub use observation::{
     ENTITY_ID_BYTES_MAX, EntityId, EntityIdError, METADATA_BYTES_MAX, METADATA_PAIRS_MAX, Metadata,

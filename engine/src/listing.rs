@@ -5,12 +5,14 @@ use dunlin_wire::{Cid, block::Block};
 use crate::{
     collection::CollectionName,
     engine::Engine,
-    entity::{Entity, novelty},
+    entity::{Entity, nearest_baseline, novelty},
     error::ReadError,
+    matched::Matched,
     observation::{EntityId, Metadata, Timestamp},
     question::{Coverage, TimeRange, limited},
     segment::to_f32,
-    store::Stored,
+    state::Collection,
+    store::{Reader, Stored},
 };
 
 /// Which segments to list.
@@ -57,6 +59,9 @@ pub struct EntityView {
     pub metadata: Metadata,
     /// The regime that no segment holds yet.
     pub open: Option<OpenRegime>,
+    /// What the latest observation is nearest to, of what was known when it came in; absent when nothing was, or
+    /// since a restart or a change of the references there was none, or memory holds no more pasts.
+    pub matched: Option<Matched>,
 }
 
 /// An entity in short.
@@ -238,11 +243,8 @@ impl Engine {
         let page = found.entities.range::<EntityId, _>((start, Unbounded)).take(limited(limit));
         page.map(|(id, entity)| {
             let rows_max = found.spec.policy.novelty_regimes_max as usize;
-            let baselines = match (&entity.baselines, entity.regime.open_count()) {
-                (Some(baselines), _) => {
-                    let known = rows_max * found.spec.dim.get();
-                    baselines[baselines.len().saturating_sub(known)..].to_vec()
-                }
+            let baselines = match (&entity.past, entity.regime.open_count()) {
+                (Some(past), _) => past.newest(rows_max, found.spec.dim.get()).0.to_vec(),
                 (None, 0) => Vec::new(),
                 (None, _) => {
                     let past = reader.of_entity(found.number, id, i64::MIN, i64::MAX)?.rev();
@@ -250,7 +252,7 @@ impl Engine {
                     means.collect::<Result<Vec<_>, ReadError>>()?.concat()
                 }
             };
-            Ok(view_of(id, entity, &baselines, found.spec.policy.threshold))
+            view_of(found, id, entity, &baselines, &reader)
         })
         .collect()
     }
@@ -300,7 +302,7 @@ impl Engine {
         let view = self.view()?;
         let found = view.collection(collection)?;
         let state = known(collection, &found.entities, entity)?;
-        Ok(view_of(entity, state, &baselines, found.spec.policy.threshold))
+        view_of(found, entity, state, &baselines, &self.reader()?)
     }
 }
 
@@ -314,18 +316,25 @@ fn known<'a>(
     entities.get(entity).ok_or_else(missing)
 }
 
-fn view_of(id: &EntityId, entity: &Entity, baselines: &[f32], threshold: f64) -> EntityView {
+fn view_of(
+    collection: &Collection,
+    id: &EntityId,
+    entity: &Entity,
+    baselines: &[f32],
+    reader: &Reader,
+) -> Result<EntityView, ReadError> {
     let (regime, state) = (&entity.regime, entity.regime.state());
+    let nearest = |mean: &[f32]| nearest_baseline(mean, baselines, regime.inverse_unit());
     let mean: Vec<f32> = state.mean.iter().copied().map(to_f32).collect();
     let open = (regime.open_count() > 0).then(|| OpenRegime {
         start: Timestamp(state.start),
         end: Timestamp(regime.newest()),
         count: regime.open_count(),
         drift: state.drift_now,
-        score: novelty(&mean, baselines, regime.inverse_unit(), threshold),
+        score: novelty(nearest(&mean), collection.spec.policy.threshold),
         mean,
     });
-    EntityView {
+    Ok(EntityView {
         entity: id.clone(),
         first: Timestamp(entity.first),
         last: Timestamp(entity.newest()),
@@ -334,5 +343,6 @@ fn view_of(id: &EntityId, entity: &Entity, baselines: &[f32], threshold: f64) ->
         waiting: entity.waiting(),
         metadata: entity.metadata.clone(),
         open,
-    }
+        matched: Matched::newest(collection, entity, reader)?,
+    })
 }

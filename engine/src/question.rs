@@ -195,14 +195,7 @@ impl Question {
 
     /// Checks a vector that came with the question.
     pub(crate) fn check_vector(&self, vector: &[f32]) -> Result<(), ReadError> {
-        let expected = self.spec.dim.get();
-        if vector.len() != expected {
-            return Err(ReadError::Dim { expected, found: vector.len() });
-        }
-        match vector.iter().position(|value| !value.is_finite()) {
-            Some(channel) => Err(ReadError::NotFinite { channel }),
-            None => Ok(()),
-        }
+        check_vector(&self.spec, vector)
     }
 
     /// Returns the observations of a stored segment that keeps them.
@@ -261,6 +254,18 @@ impl Question {
             return Err(ReadError::TooManyRows { rows_max: LOADED_BYTES_MAX / row_bytes });
         }
         Ok(())
+    }
+}
+
+/// Checks a vector that comes from outside.
+pub(crate) fn check_vector(spec: &CollectionSpec, vector: &[f32]) -> Result<(), ReadError> {
+    let expected = spec.dim.get();
+    if vector.len() != expected {
+        return Err(ReadError::Dim { expected, found: vector.len() });
+    }
+    match vector.iter().position(|value| !value.is_finite()) {
+        Some(channel) => Err(ReadError::NotFinite { channel }),
+        None => Ok(()),
     }
 }
 

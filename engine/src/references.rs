@@ -6,12 +6,15 @@
 //! time that is left,
 //!
 //! ```text
-//! distance = max(least of the teachers, majority / max(1, 2 w)) / w
+//! distance = max(least of the teachers, majority / reach) / w
+//! reach = max(1, 2 w) where at least half of the sources teach, or else 1
 //! ```
 //!
 //! So a minority of sources, whatever it says, makes a point seem at most half as far as the majority has it
 //! while nothing is known of the entity's own life, and no nearer than the majority has it when a part of the
-//! own past is there. And what others do is a guess that one's own past replaces: references move away as
+//! own past is there. That one source knows what others have not met is credible among sources that live as
+//! the entity does. Where most of them live otherwise, as those do that may only bear witness, the few that
+//! seem alike get no credit: it may be what they are made for. And what others do is a guess that one's own past replaces: references move away as
 //! that grows, until they count no more. `docs/privacy.md` has what this costs and what it withstands.
 
 use crate::distance::{in_units, nearest};
@@ -45,10 +48,13 @@ impl std::fmt::Debug for Reference {
 /// The references of one set in one kind of unit, by source.
 pub(crate) struct Sources(Vec<Source>);
 
+#[derive(Default)]
 struct Source {
-    is_witness: bool,
+    is_teacher: bool,
     /// Row-major, in units.
     rows: Vec<f64>,
+    /// The same as they came.
+    values: Vec<f32>,
     /// Which reference each row is.
     indices: Vec<usize>,
 }
@@ -62,12 +68,13 @@ impl Sources {
             let place = names.iter().rposition(|name| *name == reference.source);
             let place = place.unwrap_or_else(|| {
                 names.push(&reference.source);
-                sources.push(Source { is_witness: true, rows: Vec::new(), indices: Vec::new() });
+                sources.push(Source::default());
                 sources.len() - 1
             });
             let source = &mut sources[place];
-            source.is_witness &= reference.is_witness;
+            source.is_teacher |= !reference.is_witness;
             source.rows.extend(in_units(&reference.centroid, inverse_unit));
+            source.values.extend_from_slice(&reference.centroid);
             source.indices.push(index);
         }
         Self(sources)
@@ -76,25 +83,53 @@ impl Sources {
     /// Returns the nearest reference that counts and how far it counts as being, when this part of the
     /// fading time is left; `None` when nobody teaches anything, or nothing is left.
     pub(crate) fn nearest(&self, point: &[f64], left: f64) -> Option<(usize, f64)> {
-        if left <= 0.0 || self.0.iter().all(|source| source.is_witness) {
+        if !self.counts(left) {
             return None;
         }
+        self.counted(left, |source| {
+            nearest(&self.0[source].rows, point).expect("a source has a reference")
+        })
+    }
+
+    /// Returns whether anything counts when this part of the fading time is left.
+    pub(crate) fn counts(&self, left: f64) -> bool {
+        left > 0.0 && self.0.iter().any(|source| source.is_teacher)
+    }
+
+    /// As [`Self::nearest`], where the caller knows which row of each source is nearest and how far that is.
+    pub(crate) fn counted(
+        &self,
+        left: f64,
+        nearest_of: impl Fn(usize) -> (usize, f64),
+    ) -> Option<(usize, f64)> {
         let mut least: Option<(usize, f64)> = None;
         let mut distances = Vec::with_capacity(self.0.len());
-        for source in &self.0 {
-            let Some((row, distance)) = nearest(&source.rows, point) else { continue };
+        for (place, source) in self.0.iter().enumerate() {
+            let (row, distance) = nearest_of(place);
             distances.push(distance);
-            if !source.is_witness && least.is_none_or(|(_, least)| distance < least) {
+            if source.is_teacher && least.is_none_or(|(_, least)| distance < least) {
                 least = Some((source.indices[row], distance));
             }
         }
         let rank = distances.len() / 2;
         let (_, majority, _) = distances.select_nth_unstable_by(rank, f64::total_cmp);
-        let reach = (MINORITY_REACH * left).max(1.0);
+        let teachers = self.0.iter().filter(|source| source.is_teacher).count();
+        let is_alike = 2 * teachers >= self.0.len();
+        let reach = if is_alike { (MINORITY_REACH * left).max(1.0) } else { 1.0 };
         let (index, distance) = least?;
         let counted = distance.max(*majority / reach) / left;
         // What is endlessly far away is not known.
         counted.is_finite().then_some((index, counted))
+    }
+
+    /// Returns how many sources there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the rows of a source, row-major, as they came and in units.
+    pub(crate) fn rows(&self, source: usize) -> (&[f32], &[f64]) {
+        (&self.0[source].values, &self.0[source].rows)
     }
 }
 
@@ -148,6 +183,12 @@ mod tests {
         assert_eq!(distance(&[("!a", 0.0)], 1.0), None);
         assert_eq!(distance(&[("!a", 0.0), ("b", 3.0)], 1.0), Some((1, 3.0)));
         assert_eq!(distance(&[("!a", 8.0), ("b", 3.0)], 1.0), Some((1, 4.0)));
+    }
+
+    #[test]
+    fn few_teachers_among_many_witnesses_bring_a_point_no_nearer_than_the_majority_has_it() {
+        assert_eq!(distance(&[("!a", 8.0), ("!b", 6.0), ("c", 0.0)], 1.0), Some((2, 6.0)));
+        assert_eq!(distance(&[("a", 8.0), ("!b", 6.0), ("c", 0.0)], 1.0), Some((2, 3.0)));
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Regime {
         values: &[f32],
         metadata: Option<Metadata>,
     ) -> Option<Sealed> {
-        let warming = self.noise.as_ref().is_some_and(|n| n.seen < self.policy.noise_warmup);
+        let warming = self.is_warming();
         if warming || self.state.count == 0 {
             self.refresh_units();
         }
@@ -197,6 +197,11 @@ impl Regime {
     /// Returns one over the unit of each channel.
     pub(crate) fn inverse_unit(&self) -> &[f64] {
         &self.inverse_unit
+    }
+
+    /// Returns whether the noise floor is still being learned, so that no distance means anything.
+    pub(crate) fn is_warming(&self) -> bool {
+        self.noise.as_ref().is_some_and(|noise| noise.seen < self.policy.noise_warmup)
     }
 
     /// Returns how many observations no segment holds yet.
@@ -407,7 +412,7 @@ fn root_mean_square(
 }
 
 /// Returns one over the width of each range.
-fn inverse_of(lower: &[f32], upper: &[f32]) -> Vec<f64> {
+pub(crate) fn inverse_of(lower: &[f32], upper: &[f32]) -> Vec<f64> {
     let inverse = |(lower, upper): (&f32, &f32)| 1.0 / (f64::from(*upper) - f64::from(*lower));
     lower.iter().zip(upper).map(inverse).collect()
 }

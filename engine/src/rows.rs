@@ -43,7 +43,7 @@ impl Rows {
     }
 
     /// Forgets the rows after the first `count`.
-    pub(crate) fn truncate(&mut self, count: usize) {
+    pub fn truncate(&mut self, count: usize) {
         self.times.truncate(count);
         self.values.truncate(count * self.dim);
         self.metadata.retain(|(row, _)| (*row as usize) < count);

@@ -113,6 +113,9 @@ pub struct Factors {
     pub peers: Option<f64>,
     /// The nearest known regime.
     pub nearest: Nearest,
+    /// How far that is, over the threshold of the first unit: up to 1 it is alike. A template counts as the
+    /// farther the less is left of its time. `None` when nothing is known.
+    pub distance: Option<f64>,
     /// How much farther the second nearest is, over the threshold: near 0, the match is one of several.
     /// `None` when fewer than two are known.
     pub margin: Option<f64>,
@@ -327,7 +330,8 @@ impl Scoring<'_> {
     /// Takes the next observation, and scores it when it is wanted.
     fn next_score(&mut self, time: Timestamp, values: &[f32], is_wanted: bool) -> Option<Score> {
         let drift = self.walk.next_drift(&in_units(values, self.inverse_unit));
-        let Judged { levels, nearest, margin, timing } = self.known.judge(values, time.0, time.0);
+        let judged = self.known.judge(values, time.0, time.0);
+        let Judged { levels, nearest, distance, margin, timing } = judged;
         let novelty = squash(blend(&levels), 1.0);
         let level = blend(&self.causal.next_means(levels));
         is_wanted.then(|| Score {
@@ -340,6 +344,7 @@ impl Scoring<'_> {
                 timing,
                 peers: self.peers.divergence(values, time.0, time.0),
                 nearest,
+                distance,
                 margin,
             },
         })

@@ -17,8 +17,10 @@ use crate::{
     codec::Tolerance,
     collection::{CollectionName, CollectionSpec},
     counters::Counters,
-    entity::{Admission, Entity, novelty},
+    distance::in_units,
+    entity::{Admission, Entity, nearest_baseline, novelty},
     error::{ReadError, StoreError, WriteError},
+    matching::{Ended, Field, Kept, Past, Which},
     means::Kind,
     observation::{EntityId, Timestamp},
     payload,
@@ -27,6 +29,10 @@ use crate::{
     segment::{Measures, Segment, to_f32},
     store::{Checkpoint, NewSegment, Store},
 };
+
+/// Pasts that one batch may read from the store to match its observations: each takes milliseconds, in which
+/// all writers wait. The others are read by later batches.
+const PASTS_READ_MAX: usize = 16;
 
 /// All collections, in memory.
 pub(crate) struct State {
@@ -40,6 +46,8 @@ pub(crate) struct State {
     pub(crate) removed: BTreeSet<(u32, EntityId)>,
     baseline_bytes: usize,
     baseline_bytes_max: usize,
+    /// Whether observations are matched as they come in: not while the log is replayed, which nobody watches.
+    pub(crate) is_matching: bool,
 }
 
 /// A collection with its entities.
@@ -47,6 +55,8 @@ pub(crate) struct Collection {
     pub(crate) number: u32,
     pub(crate) spec: Arc<CollectionSpec>,
     pub(crate) entities: BTreeMap<EntityId, Entity>,
+    /// What observations are matched with besides each entity's own past.
+    pub(crate) kept: Arc<Kept>,
 }
 
 /// What an entry did.
@@ -98,6 +108,7 @@ impl State {
             removed: BTreeSet::new(),
             baseline_bytes: 0,
             baseline_bytes_max,
+            is_matching: false,
         }
     }
 
@@ -142,9 +153,16 @@ impl State {
         self.baseline_bytes = 0;
         for collection in self.collections.values_mut() {
             for entity in collection.entities.values_mut() {
-                entity.baselines = (entity.segments == 0).then(Vec::new);
+                entity.past = (entity.segments == 0).then(Past::default);
             }
         }
+    }
+
+    /// Adds a collection without entities.
+    pub(crate) fn insert(&mut self, number: u32, spec: CollectionSpec) {
+        let (kept, entities) = (Arc::new(Kept::new(&spec, Vec::new(), None, 0)), BTreeMap::new());
+        let collection = Collection { number, spec: Arc::new(spec), entities, kept };
+        self.collections.insert(collection.spec.name.clone(), collection);
     }
 
     /// Returns what the index must know of a collection.
@@ -170,8 +188,7 @@ impl State {
         }
         // Collections are never removed, so their count is the next free number.
         let number = u32::try_from(self.collections.len()).expect("bounded by COLLECTIONS_MAX");
-        let collection = Collection { number, spec: Arc::new(spec), entities: BTreeMap::new() };
-        self.collections.insert(collection.spec.name.clone(), collection);
+        self.insert(number, spec);
         Outcome::Created
     }
 
@@ -183,7 +200,8 @@ impl State {
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
         let before = sealed.len();
-        let Some(Collection { number, spec, entities }) = self.collections.get_mut(&collection)
+        let Some(Collection { number, spec, entities, kept }) =
+            self.collections.get_mut(&collection)
         else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name: collection }));
         };
@@ -192,8 +210,9 @@ impl State {
         };
         let mut regimes = Vec::new();
         state.seal(|regime| regimes.push(regime));
-        let mut sealing = Sealing { number: *number, spec, store, sealed };
-        self.baseline_bytes += sealing.seal(&entity, state, regimes, &mut self.next_segment)?;
+        let mut sealing = Sealing { number: *number, spec, store, sealed, kept };
+        let (next, counters) = (&mut self.next_segment, &mut self.counters);
+        self.baseline_bytes += sealing.seal(&entity, state, regimes, next, counters)?;
         Ok(Outcome::Sealed(sealed[before..].last().map(|new| *new.block.cid())))
     }
 
@@ -206,7 +225,7 @@ impl State {
         store: &Store,
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
-        let Some(Collection { number, spec, entities }) = self.collections.get_mut(&collection)
+        let Some(Collection { number, spec, entities, .. }) = self.collections.get_mut(&collection)
         else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name: collection }));
         };
@@ -238,7 +257,8 @@ impl State {
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
         let before = sealed.len();
-        let Some(Collection { number, spec, entities }) = self.collections.get_mut(&name) else {
+        let Some(Collection { number, spec, entities, kept }) = self.collections.get_mut(&name)
+        else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name }));
         };
         let new = groups.iter().filter(|(entity, _)| !entities.contains_key(entity)).count();
@@ -250,14 +270,41 @@ impl State {
             }));
         }
         let mut ack = Ack::default();
-        let mut sealing = Sealing { number: *number, spec, store, sealed };
+        let mut sealing = Sealing { number: *number, spec, store, sealed, kept };
+        let (next, counters) = (&mut self.next_segment, &mut self.counters);
+        let mut reads = if self.is_matching { PASTS_READ_MAX } else { 0 };
         for (id, rows) in groups {
             if rows.dim() != spec.dim.get() {
                 return Err(StoreError::Damaged { what: "a log record" });
             }
             let entity = entities.entry(id.clone()).or_insert_with(|| Entity::new(spec));
-            let regimes = observe(entity, &rows, &mut ack);
-            self.baseline_bytes += sealing.seal(&id, entity, regimes, &mut self.next_segment)?;
+            // Half of the room is left to those that seal, so that reading pushes nothing out.
+            let has_room = 2 * self.baseline_bytes <= self.baseline_bytes_max;
+            if entity.past.is_none() && has_room && reads > 0 {
+                reads -= 1;
+                self.baseline_bytes += sealing.read_past(&id, entity)?;
+            }
+            let mut regimes = Vec::new();
+            for (index, (time, values)) in rows.iter().enumerate() {
+                let carried = rows.metadata(index).cloned();
+                let admission =
+                    entity.observe(time.0, values, carried, |regime| regimes.push(regime));
+                if !regimes.is_empty() {
+                    // At once, so that the next observation finds them among what is known.
+                    let ended = std::mem::take(&mut regimes);
+                    self.baseline_bytes += sealing.seal(&id, entity, ended, next, counters)?;
+                }
+                match admission {
+                    Admission::Accepted => ack.accepted += 1,
+                    Admission::Duplicate => ack.duplicate += 1,
+                    Admission::Late => ack.late += 1,
+                }
+                if self.is_matching && admission == Admission::Accepted && time.0 == entity.newest()
+                {
+                    entity.match_newest(values, sealing.regimes_max(), kept);
+                    count_match(counters, entity, spec.policy.threshold);
+                }
+            }
         }
         ack.sealed = (sealed.len() - before) as u64;
         self.counters.observations_accepted += ack.accepted;
@@ -267,18 +314,15 @@ impl State {
     }
 }
 
-/// Shows an entity its observations; returns the regimes that they ended.
-fn observe(entity: &mut Entity, rows: &Rows, ack: &mut Ack) -> Vec<Sealed> {
-    let mut regimes = Vec::new();
-    for (index, (time, values)) in rows.iter().enumerate() {
-        let carried = rows.metadata(index).cloned();
-        match entity.observe(time.0, values, carried, |regime| regimes.push(regime)) {
-            Admission::Accepted => ack.accepted += 1,
-            Admission::Duplicate => ack.duplicate += 1,
-            Admission::Late => ack.late += 1,
-        }
-    }
-    regimes
+/// Counts what the newest observation of an entity is like.
+fn count_match(counters: &mut Counters, entity: &Entity, threshold: f64) {
+    let Some(found) = entity.matching.newest else { return };
+    let counter = match found.nearest {
+        _ if found.distance > threshold => &mut counters.observations_unlike,
+        Which::Own(_) => &mut counters.observations_like_own,
+        Which::Reference(_) => &mut counters.observations_like_reference,
+    };
+    *counter += 1;
 }
 
 /// Makes segments of ended regimes.
@@ -287,67 +331,71 @@ struct Sealing<'a> {
     spec: &'a CollectionSpec,
     store: &'a Store,
     sealed: &'a mut Vec<NewSegment>,
+    kept: &'a Kept,
 }
 
 impl Sealing<'_> {
-    /// Seals regimes of one entity, in order; returns by how much the cached baselines grew.
+    /// Returns how many own regimes count as known.
+    fn regimes_max(&self) -> usize {
+        self.spec.policy.novelty_regimes_max as usize
+    }
+
+    /// Seals regimes of one entity, in order; returns by how much what is in memory of its past grew.
     fn seal(
         &mut self,
         id: &EntityId,
         entity: &mut Entity,
         regimes: Vec<Sealed>,
         next_segment: &mut u64,
+        counters: &mut Counters,
     ) -> Result<usize, StoreError> {
-        if regimes.is_empty() {
-            return Ok(0);
-        }
-        let dim = self.spec.dim.get();
-        let rows_max = self.spec.policy.novelty_regimes_max as usize;
+        let (dim, regimes_max) = (self.spec.dim.get(), self.regimes_max());
+        let threshold = self.spec.policy.threshold;
         let mut grown = 0;
-        let mut baselines = match entity.baselines.take() {
-            Some(baselines) => baselines,
-            None => {
-                let read = self.read_baselines(id, rows_max)?;
-                grown += read.len() * size_of::<f32>();
-                read
-            }
-        };
+        if !regimes.is_empty() && entity.past.is_none() {
+            grown += self.read_past(id, entity)?;
+        }
         for regime in regimes {
-            let known = baselines.len().saturating_sub(rows_max * dim);
-            let score = novelty(
-                &regime.mean,
-                &baselines[known..],
-                &regime.inverse_unit,
-                self.spec.policy.threshold,
-            );
-            if baselines.len() >= 2 * rows_max * dim {
+            let past = entity.past.get_or_insert_default();
+            let (means, ended) = past.newest(regimes_max, dim);
+            let nearest = nearest_baseline(&regime.mean, means, &regime.inverse_unit);
+            let field = Field::new((means, ended), &regime.inverse_unit, self.kept);
+            let reference = field.reference(&in_units(&regime.mean, &regime.inverse_unit));
+            count_sealed(counters, nearest, reference.map(|(_, distance)| distance), threshold);
+            if past.ended.len() >= 2 * regimes_max {
                 // Older ones are forgotten in one move for many regimes.
-                baselines.drain(..known);
+                past.forget_but(regimes_max, dim);
             }
-            baselines.extend_from_slice(&regime.mean);
-            grown += dim * size_of::<f32>();
+            let number = *next_segment;
+            past.push(&regime.mean, Ended { number, start: regime.start, end: regime.end });
+            grown += Past::byte_count_each(dim);
             entity.segments += 1;
-            let place = (self.number, *next_segment);
             *next_segment += 1;
-            let new = self.new_segment(place, id, regime, score);
+            let score = novelty(nearest, threshold);
+            let new = self.new_segment((self.number, number), id, regime, score);
             self.sealed.push(new);
         }
-        entity.baselines = Some(baselines);
         Ok(grown)
     }
 
-    /// Returns the means of the entity's latest regimes, oldest first.
-    fn read_baselines(&self, id: &EntityId, rows_max: usize) -> Result<Vec<f32>, StoreError> {
+    /// Reads the latest regimes of an entity; returns how many bytes they take.
+    fn read_past(&self, id: &EntityId, entity: &mut Entity) -> Result<usize, StoreError> {
         let reader = self.store.reader()?;
-        let newest = reader.of_entity(self.number, id, i64::MIN, i64::MAX)?.rev().take(rows_max);
-        let mut means = newest
-            .map(|stored| Ok(stored?.segment.mean().to_vec()))
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        means.reverse();
+        let newest = reader.of_entity(self.number, id, i64::MIN, i64::MAX)?.rev();
+        let mut read = newest.take(self.regimes_max()).collect::<Result<Vec<_>, StoreError>>()?;
+        read.reverse();
+        let mut past = Past::default();
+        for stored in &read {
+            past.push(stored.segment.mean(), ended(stored.number, &stored.segment));
+        }
         // What this record sealed before is not in the store yet.
         let own = |new: &&NewSegment| new.place.0 == self.number && new.segment.entity() == id;
-        means.extend(self.sealed.iter().filter(own).map(|new| new.segment.mean().to_vec()));
-        Ok(means.concat())
+        for new in self.sealed.iter().filter(own) {
+            past.push(new.segment.mean(), ended(new.place.1, &new.segment));
+        }
+        let bytes = past.ended.len() * Past::byte_count_each(self.spec.dim.get());
+        entity.past = Some(past);
+        Ok(bytes)
     }
 
     fn new_segment(
@@ -382,4 +430,19 @@ impl Sealing<'_> {
         };
         NewSegment { place, block: segment.to_block(), segment, payload }
     }
+}
+
+fn ended(number: u64, segment: &Segment) -> Ended {
+    Ended { number, start: segment.start().0, end: segment.end().0 }
+}
+
+/// Counts what a regime that ended is like: how far the nearest own regime is, and the nearest reference.
+fn count_sealed(counters: &mut Counters, own: Option<f64>, reference: Option<f64>, threshold: f64) {
+    let Some(nearest) = own.into_iter().chain(reference).reduce(f64::min) else { return };
+    let counter = match own {
+        _ if nearest > threshold => &mut counters.segments_unlike,
+        Some(own) if own <= nearest => &mut counters.segments_like_own,
+        _ => &mut counters.segments_like_reference,
+    };
+    *counter += 1;
 }

@@ -1,6 +1,7 @@
 //! The local HTTP API: `docs/api.md` lists the calls, `dunlin-client` has the shapes.
 
 mod auth;
+mod behaviours;
 mod bundles;
 mod collections;
 mod convert;
@@ -74,6 +75,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/collections/{name}/compact", post(collections::compact))
         .route("/v1/collections/{name}/share", post(shares::share))
         .route("/v1/collections/{name}/quality", get(collections::quality))
+        .route("/v1/collections/{name}/behaviours", get(behaviours::behaviours))
         .route("/v1/query/segments", post(segments::list))
         .route("/v1/query/knn", post(query::knn))
         .route("/v1/query/anomalies", post(query::anomalies))

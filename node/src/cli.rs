@@ -101,7 +101,17 @@ pub(crate) enum Command {
     Anomalies(AnomaliesArgs),
     /// Show the anomaly score of every observation of one entity.
     Scores(ScoresArgs),
-    /// Show how one entity behaved over time.
+    /// Show what the entities of a collection do again and again, and what they did hardly ever.
+    ///
+    /// Sealed segments are grouped by density. Each behaviour is named by the channels in which it differs
+    /// most from what is usual, with how many segments and entities it has, how long a stay lasts, at which
+    /// hours it comes, and when it was last seen; then the newest segments that are in none. The collection
+    /// needs declared ranges. Nothing of this is private, and nothing of it leaves the node.
+    Behaviours(BehavioursArgs),
+    /// Show how one entity behaved over time, and which known behaviour each moment was nearest to.
+    ///
+    /// Distances are over the threshold at which a regime ends: up to 1, the behaviour was known. The margin
+    /// is how much farther the second nearest is; near 0, it is as likely.
     History(HistoryArgs),
     /// Find the moments at which entities began to behave differently.
     Changes(ChangesArgs),
@@ -476,6 +486,16 @@ pub(crate) struct ScoresArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BehavioursArgs {
+    /// The collection.
+    #[arg(default_value = "default")]
+    pub(crate) collection: String,
+    /// Also say what each behaviour consists of, with --json.
+    #[arg(long)]
+    pub(crate) details: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
     /// The entity.
     pub(crate) entity: String,
@@ -487,6 +507,9 @@ pub(crate) struct HistoryArgs {
     /// At most this many points.
     #[arg(long, default_value_t = 1000)]
     pub(crate) limit: u32,
+    /// Count adopted templates as known behaviour (adopted), or not (none), or shuffled (control).
+    #[arg(long, value_parser = template_use, default_value = "adopted")]
+    pub(crate) templates: TemplateUse,
 }
 
 #[derive(Debug, Args)]

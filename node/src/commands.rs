@@ -1,6 +1,7 @@
 //! One function for each command: ask the running node, print its answer.
 
 mod archive;
+mod behaviours;
 mod bundle;
 mod doctor;
 mod ingest;
@@ -51,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,
+        Command::Behaviours(args) => behaviours::behaviours(&client()?, &args, out)?,
         Command::History(args) => query::history(&client()?, args, out)?,
         Command::Changes(args) => query::changes(&client()?, args, out)?,
         Command::Trajectory(args) => query::trajectory(&client()?, args, out)?,

@@ -7,6 +7,7 @@ mod clock;
 mod compaction;
 mod exchanges;
 mod fetch;
+mod fleets;
 mod frames;
 mod gateways;
 mod holds;
@@ -26,6 +27,7 @@ mod sealer;
 mod shared;
 mod shares;
 mod sharing;
+mod teaching;
 mod trust_file;
 mod upkeep;
 
@@ -42,6 +44,7 @@ pub(crate) use self::{
     clock::now,
     compaction::CompactionWish,
     fetch::{FetchError, FetchWish, Fetched},
+    fleets::FleetError,
     gateways::GatewayUrl,
     membership::{LICENSE_FILE, license_of},
     opening::{FromSealed, Unopened},

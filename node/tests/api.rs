@@ -13,7 +13,7 @@ use common::{
     observation, stdout, two_channels,
 };
 use dunlin_client::{
-    ChangeOrder, ChangesQuery, Course, Fidelity, HistoryQuery, IngestRequest, KnnQuery,
+    ChangeOrder, ChangesQuery, Course, Fidelity, HistoryQuery, IngestRequest, KnnQuery, Nearest,
     Observation, ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
 };
 use serde_json::{Value, json};
@@ -237,6 +237,7 @@ fn history_and_scores_are_of_what_was_ingested() {
             from_us: None,
             to_us: None,
             limit: Some(100_000),
+            matches: None,
         };
         let history = client.history(&query).unwrap();
         assert!(history.fidelity == Fidelity::Lossless && history.coverage.complete);
@@ -267,6 +268,112 @@ fn history_and_scores_are_of_what_was_ingested() {
         let has_timing = |score: &dunlin_client::Score| score.factors.timing.is_some();
         assert!(scores.iter().any(has_timing) && scores.iter().any(|s| s.factors.peers.is_some()));
     }
+}
+
+#[test]
+fn history_and_entities_say_which_known_behaviour_was_nearest() {
+    let (_temp, node, _) = lived();
+    let client = node.client();
+    let query = HistoryQuery {
+        collection: "pairs".into(),
+        entity: "db".into(),
+        from_us: None,
+        to_us: None,
+        limit: Some(LIFE - 10),
+        matches: Some(TemplateUse::Adopted),
+    };
+    let points = client.history(&query).unwrap().points;
+    let query = ScoresQuery {
+        collection: "pairs".into(),
+        entity: "db".into(),
+        from_us: i64::MIN,
+        to_us: i64::MAX,
+        known_until_us: None,
+        templates: TemplateUse::Adopted,
+        seed: 0,
+        units: ScoreUnits::Range,
+        known_after_us: 0,
+    };
+    // The factors of a score say the same.
+    let scores = client.scores(&query).unwrap().scores;
+    assert_eq!(points.len() + 10, scores.len());
+    for (point, score) in points.iter().zip(&scores) {
+        let (matched, factors) = (point.matched.as_ref(), &score.factors);
+        assert_eq!(matched.map(|matched| &matched.nearest), factors.nearest.as_ref());
+        assert_eq!(matched.map(|matched| matched.distance), factors.distance);
+        assert_eq!(matched.and_then(|matched| matched.margin), factors.margin);
+    }
+    // Levels come back after four of them, so what was seen then is known, and by which segment.
+    let last = points.last().unwrap().matched.clone().unwrap();
+    let Nearest::Segment(cid) = &last.nearest else { panic!("{last:?}") };
+    assert_eq!(client.segment(cid).unwrap().entity, "db");
+    assert!(last.distance < 1.0 && last.margin.is_some());
+    // So does the live view, of the newest observation.
+    let entity = client.entities("pairs").unwrap().entities.remove(0);
+    let (matched, factors) = (entity.matched.unwrap(), &scores.last().unwrap().factors);
+    assert_eq!(Some(&matched.nearest), factors.nearest.as_ref());
+    assert!((matched.distance - factors.distance.unwrap()).abs() < 1e-9);
+    let text = stdout(&mut node.command(&["history", "db", "-c", "pairs"]));
+    assert!(text.contains("nearest known") && text.contains(&cid[cid.len() - 8..]), "{text}");
+    let text = stdout(&mut node.command(&["collections", "entities", "pairs"]));
+    assert!(text.contains("now nearest to"), "{text}");
+    let counted = metrics(&node);
+    let of = |name: &str| counted[&format!("dunlin_engine_observations_{name}_total")];
+    assert!(of("like_own") > 100.0 && of("unlike") > 0.0 && of("like_template") == 0.0);
+}
+
+#[test]
+fn behaviours_are_what_entities_do_again_and_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(&temp.path().join("node"));
+    let spec = dunlin_client::CollectionSpec {
+        channels: Some(vec!["load".to_owned(), "idle".to_owned()]),
+        ..two_channels("pairs")
+    };
+    // Two levels in turn; once, one entity is elsewhere.
+    let turn = |entity: &str, index: u32| {
+        let level = if (index / 20).is_multiple_of(2) { 0.2 } else { 0.8 };
+        let is_odd = entity == "c" && index / 20 == 21;
+        let vector = if is_odd { vec![0.45, 0.95] } else { vec![level, 1.0 - level] };
+        Observation { vector, ..observation(entity, index) }
+    };
+    let lives = ["a", "b", "c"].map(|entity| (0..1_000).map(move |index| (entity, index)));
+    node.fill(&spec, lives.into_iter().flatten().map(|(id, index)| turn(id, index)).collect());
+    let client = node.client();
+    let answer = client.behaviours("pairs", true).unwrap();
+    assert_eq!(answer.behaviours.len(), 2, "{answer:?}");
+    assert_eq!(answer.coverage.segments, 3 * 49);
+    assert_eq!(answer.outlier_segments, 1);
+    let outlier = &answer.outliers[0];
+    assert_eq!((outlier.entity.as_str(), outlier.segments), ("c", 1));
+    assert!(client.segment(&outlier.cid).unwrap().entity == "c" && outlier.nearest.is_some());
+    for behaviour in &answer.behaviours {
+        assert_eq!((behaviour.entities, behaviour.entities_cut), (3, false));
+        assert_eq!(behaviour.dwell_us, 19_000_000);
+        let of_details: u64 = behaviour.details.iter().map(|detail| detail.segments).sum();
+        assert_eq!((of_details, behaviour.hours.len()), (behaviour.segments, 24));
+    }
+    let mut names: Vec<_> = answer.behaviours.iter().map(|one| one.name.clone()).collect();
+    names.sort();
+    assert!(names[0].contains("load high") || names[1].contains("load high"), "{names:?}");
+    let text = stdout(&mut node.command(&["behaviours", "pairs"]));
+    assert!(text.contains("load high") && text.contains("1 of 147 segments"), "{text}");
+
+    // What is sealed later is in the next answer, and what was removed is not.
+    client.seal("pairs", "a").unwrap();
+    assert_eq!(client.behaviours("pairs", false).unwrap().coverage.segments, 3 * 49 + 1);
+    client.remove("pairs", "c").unwrap();
+    let answer = client.behaviours("pairs", false).unwrap();
+    assert_eq!((answer.coverage.segments, answer.outliers.len()), (2 * 49 + 1, 0));
+    assert!(answer.behaviours.iter().all(|one| one.entities == 2 && one.details.is_empty()));
+
+    let rangeless = dunlin_client::CollectionSpec {
+        units: dunlin_client::Units::NoiseFloor,
+        ..two_channels("odd")
+    };
+    client.create_collection(&rangeless).unwrap();
+    assert!(client.behaviours("odd", false).unwrap_err().is_refusal("bad_query"));
+    assert!(client.behaviours("none", false).unwrap_err().is_refusal("not_found"));
 }
 
 #[test]
@@ -489,6 +596,7 @@ fn old_summaries_are_compacted_and_answers_say_so() {
         from_us: None,
         to_us: None,
         limit: Some(100_000),
+        matches: None,
     };
     let history = client.history(&history).unwrap();
     assert!(history.coverage.complete && history.coverage.outlines == 1);

@@ -76,8 +76,14 @@ fn write_until_it_fails(
 #[track_caller]
 fn check(client: &Client, acknowledged: u32) -> u32 {
     let (collection, entity) = ("pairs".to_owned(), "e".to_owned());
-    let query =
-        HistoryQuery { collection, entity, from_us: None, to_us: None, limit: Some(100_000) };
+    let query = HistoryQuery {
+        collection,
+        entity,
+        from_us: None,
+        to_us: None,
+        limit: Some(100_000),
+        matches: None,
+    };
     let points = client.history(&query).unwrap().points;
     let count = u32::try_from(points.len()).unwrap();
     assert!(count == acknowledged || count == acknowledged + BATCH, "{count} of {acknowledged}");

@@ -16,7 +16,7 @@ use common::{
     two_channels,
 };
 use dunlin_client::{
-    AdoptRequest, AttemptOutcome, FetchRequest, IngestRequest, KnnQuery, Observation,
+    AdoptRequest, AttemptOutcome, FetchRequest, IngestRequest, KnnQuery, Nearest, Observation,
     PublishRequest, RollBackRequest, Scope, Standing, TemplateSet, TemplateSource, Templates,
 };
 use dunlin_trust::{Record, Trust, UnixMillis};
@@ -359,6 +359,19 @@ fn templates_are_judged_by_who_hears_of_them_and_survive_restarts() {
     };
     check(&alike, true);
     check(&unlike, false);
+    // What comes in is matched with what was adopted, and with nothing that was not.
+    let centroid = released.set.centroids[0].clone();
+    let like_template = |node: &Node, index: u32| {
+        let new = Observation { vector: centroid.clone(), ..observation("new", index) };
+        node.client().ingest("pairs", &IngestRequest { observations: vec![new] }).unwrap();
+        let entities = node.client().entities("pairs").unwrap().entities;
+        entities.into_iter().find(|entity| entity.entity == "new").unwrap().matched
+    };
+    let mut indices = 0..;
+    let mut next = || indices.next().unwrap();
+    let found = eventually("the engine is told what is adopted", || like_template(&alike, next()));
+    assert_eq!((found.nearest, found.distance), (Nearest::Template(format!("{a_id}/0")), 0.0));
+    assert_eq!(like_template(&unlike, 0), None);
 
     // Who comes late hears of it too, and judges by what it has: nothing yet.
     net.init("late");
@@ -389,12 +402,14 @@ fn templates_are_judged_by_who_hears_of_them_and_survive_restarts() {
     };
     let taken_back = verdict(alike.client().roll_back_templates(&request(&a_id)).unwrap());
     assert!(!taken_back.adopted && taken_back.reason.contains("took it back"), "{taken_back:?}");
+    assert_eq!(like_template(&alike, next()), None, "from that moment on");
     alike.stop();
     let alike = net.node("alike", &[]);
     let still = judged_set(&alike, &a_id).verdict.unwrap();
     assert!(!still.adopted && still.reason.contains("took it back"), "{still:?}");
     let request = AdoptRequest { collection: "pairs".to_owned() };
     assert!(verdict(alike.client().adopt_templates(&request).unwrap()).adopted);
+    assert!(like_template(&alike, next()).is_some());
     check(&alike, true);
 }
 

@@ -4,7 +4,8 @@
 //! [`Ledger`] writes the cost down and gives a [`Receipt`], [`release()`] spends it on a few noised
 //! centroids, and a [`TemplateSet`] carries them in a signed envelope. On the other side
 //! [`adoption::judge`] decides whether a foreign set explains this node's own life, and [`doubt`] whether its
-//! source stands apart from the others.
+//! source stands apart from the others. [`discovery`] tells an operator what the own fleet does; nothing of that is
+//! private, and nothing of it is released.
 //!
 //! The unit of privacy is the operator's choice: an observation, an entity's day, an entity.
 //! `docs/privacy.md` says what each protects and what none does. This crate is synchronous, reads no
@@ -40,6 +41,7 @@ pub mod adoption;
 mod bounds;
 mod codes;
 mod dataset;
+pub mod discovery;
 pub mod doubt;
 mod epsilon;
 mod ledger;

@@ -3,6 +3,7 @@
 
 pub mod anomalies;
 pub mod compression;
+pub mod discovery;
 pub mod ingest;
 pub mod open;
 pub mod templates;

@@ -9,8 +9,8 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, BundleImported, BundleMade,
-    BundleRequest, Bundles, ChangesAnswer, ChangesQuery, ClusterStatus, CollectionSpec,
+    AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, BehavioursAnswer, BundleImported,
+    BundleMade, BundleRequest, Bundles, ChangesAnswer, ChangesQuery, ClusterStatus, CollectionSpec,
     Collections, CompactRequest, CompactResponse, Entities, ErrorBody, FetchRequest, FetchResponse,
     HistoryAnswer, HistoryQuery, ImportResponse, IngestAck, IngestRequest, KnnAnswer, KnnQuery,
     LedgerView, MembershipStatus, NamedPin, NodeStatus, PeerTrust, Peers, PinRequest, Pins,
@@ -205,6 +205,20 @@ impl Client {
     /// See [`ClientError`].
     pub fn quality(&self, collection: &str) -> Result<Quality, ClientError> {
         self.get(&format!("/v1/collections/{collection}/quality"))
+    }
+
+    /// Returns what the entities of a collection do again and again, and what they did hardly ever; with what each
+    /// behaviour consists of, when `details` is set.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn behaviours(
+        &self,
+        collection: &str,
+        details: bool,
+    ) -> Result<BehavioursAnswer, ClientError> {
+        self.get(&format!("/v1/collections/{collection}/behaviours?details={details}"))
     }
 
     /// Returns one page of segments.

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod behaviours;
 mod bundle;
 mod client;
 mod engine;
@@ -31,6 +32,7 @@ pub use archive::{
     ProvideResponse, Providing, PublishedName, ReplicaPeer, Replicas, ResolveRequest, ResolvedName,
     SealedCopies, SealedOutcome, UnpinRequest, UnpinResponse,
 };
+pub use behaviours::{Behaviour, BehaviourDetail, BehavioursAnswer, NearestBehaviour, Outlier};
 pub use bundle::{
     Bundle, BundleImported, BundleLink, BundleMade, BundleRequest, Bundles, UnfinishedBundle,
 };
@@ -46,7 +48,7 @@ pub use peers::{Peer, PeerTrust, Peers, Standing, TrustLine, TrustPage};
 pub use query::{
     AnomaliesAnswer, AnomaliesQuery, Anomaly, Change, ChangeOrder, ChangesAnswer, ChangesQuery,
     ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,
-    KnnHit, KnnQuery, Match, Nearest, Scope, Score, ScoreUnits, ScoresAnswer, ScoresQuery,
+    KnnHit, KnnQuery, Match, Matched, Nearest, Scope, Score, ScoreUnits, ScoresAnswer, ScoresQuery,
     TemplateUse, Timing, TrajectoryAnswer, TrajectoryQuery,
 };
 pub use status::{

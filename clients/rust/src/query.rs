@@ -191,6 +191,9 @@ pub struct Factors {
     /// The nearest known behaviour; absent when nothing was known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
+    /// How far that is, over the threshold of the unit: up to 1 it is alike. Absent when nothing was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<f64>,
     /// How much farther the second nearest is, over the threshold of the unit; near 0 it is as likely.
     /// Absent when fewer than two are known. Not limited to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,6 +219,20 @@ pub enum Nearest {
     OpenRegime,
     /// A template: the peer that released it and its place in that peer's set.
     Template(String),
+}
+
+/// The known behaviour that an observation or a regime is nearest to, in the collection's own units.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Matched {
+    /// Which one.
+    pub nearest: Nearest,
+    /// How far it is, over the threshold at which a regime ends: up to 1 it is alike. A template counts as the
+    /// farther the less is left of its time, and no nearer than most peers have it.
+    pub distance: f64,
+    /// How much farther the second nearest is, over the threshold: near 0 it is as likely. Absent when only
+    /// one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// One anomalous regime.
@@ -313,6 +330,10 @@ pub struct HistoryQuery {
     /// At most this many points, up to 100,000; 1,000 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Say of each point what it was nearest to, of the entity's past then and of these templates now. Nothing
+    /// is said when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<TemplateUse>,
 }
 
 /// One point of a history, at the fidelity that was stored.
@@ -322,6 +343,9 @@ pub struct HistoryPoint {
     pub timestamp_us: i64,
     /// The observation, bit for bit; of a summary, the mean of the regime that began or ended here.
     pub vector: Vec<f32>,
+    /// What it was nearest to, when that was asked for and anything was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<Matched>,
 }
 
 /// Answer to a [`HistoryQuery`].

@@ -11,6 +11,7 @@ mod folder;
 mod golden;
 mod indexed;
 mod ingest;
+mod matches;
 mod model;
 mod questions;
 mod support;

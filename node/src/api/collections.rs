@@ -123,6 +123,7 @@ pub(super) async fn entities(
         open_observations: view.open.as_ref().map_or(0, |open| open.count),
         drift: view.open.as_ref().map_or(0.0, |open| open.drift),
         metadata: view.metadata.into(),
+        matched: view.matched.and_then(convert::matched_json),
     };
     Ok(Json(json::Entities { entities: views.into_iter().map(entity).collect() }))
 }

@@ -2,8 +2,8 @@
 
 use dunlin_client as json;
 use dunlin_engine::{
-    CollectionName, CollectionSpec, Dim, EntityId, ErrorBound, Fidelity, Metadata, Metric,
-    Observation, SegmentPolicy, Timestamp, Units,
+    CollectionName, CollectionSpec, Dim, EntityId, ErrorBound, Fidelity, Matched, Metadata, Metric,
+    Nearest, Observation, SegmentPolicy, Timestamp, Units,
 };
 
 use super::error::ApiError;
@@ -49,6 +49,22 @@ pub(super) fn collection_spec(spec: json::CollectionSpec) -> Result<CollectionSp
     };
     checked.check().map_err(|problem| bad(problem.to_string()))?;
     Ok(checked)
+}
+
+/// Returns what a match says; `None` when it names nothing.
+pub(super) fn matched_json(matched: Matched) -> Option<json::Matched> {
+    let Matched { nearest, distance, margin } = matched;
+    nearest_json(nearest).map(|nearest| json::Matched { nearest, distance, margin })
+}
+
+/// Returns the name of a known behaviour.
+pub(super) fn nearest_json(nearest: Nearest) -> Option<json::Nearest> {
+    match nearest {
+        Nearest::Own(cid) => Some(json::Nearest::Segment(cid.to_string())),
+        Nearest::Reference(id) => Some(json::Nearest::Template(id)),
+        Nearest::Open => Some(json::Nearest::OpenRegime),
+        Nearest::None => None,
+    }
 }
 
 /// Returns `spec` as JSON.

@@ -34,7 +34,7 @@ pub(super) async fn metrics(
 /// Name, meaning and place of a room's counter.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
+const ENGINE: [Row<dunlin_engine::Counters>; 19] = [
     ("engine_observations_accepted", "Observations taken in and durable", |engine| {
         engine.observations_accepted
     }),
@@ -44,9 +44,39 @@ const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
     ("engine_observations_late", "Observations that came too late", |engine| {
         engine.observations_late
     }),
+    (
+        "engine_observations_like_own",
+        "Observations within the threshold of a past regime of their entity",
+        |engine| engine.observations_like_own,
+    ),
+    (
+        "engine_observations_like_template",
+        "Observations within the threshold of an adopted template, which was nearest",
+        |engine| engine.observations_like_reference,
+    ),
+    (
+        "engine_observations_unlike",
+        "Observations farther than the threshold from everything known",
+        |engine| engine.observations_unlike,
+    ),
     ("engine_writes_refused", "Writes refused for whatever reason", |engine| engine.writes_refused),
     ("engine_entities_removed", "Entities removed", |engine| engine.entities_removed),
     ("engine_segments_sealed", "Segments sealed", |engine| engine.segments_sealed),
+    (
+        "engine_segments_like_own",
+        "Sealed segments within the threshold of a past regime of their entity",
+        |engine| engine.segments_like_own,
+    ),
+    (
+        "engine_segments_like_template",
+        "Sealed segments within the threshold of an adopted template, which was nearest",
+        |engine| engine.segments_like_reference,
+    ),
+    (
+        "engine_segments_unlike",
+        "Sealed segments farther than the threshold from everything known",
+        |engine| engine.segments_unlike,
+    ),
     ("engine_segment_bytes", "Bytes of sealed segments' own blocks", |engine| engine.segment_bytes),
     ("engine_payload_bytes", "Bytes of sealed segments' payload blocks", |engine| {
         engine.payload_bytes

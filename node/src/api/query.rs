@@ -10,9 +10,9 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
-    Exactness, Factors, HistoryQuery, KnnQuery, Level, Nearest, Reference, ScoreUnits, ScoresQuery,
-    Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp, TrajectoryQuery, distance,
-    knn_over,
+    Exactness, Factors, HistoryQuery, KnnQuery, Level, Matched, MatchesQuery, ReadError, Reference,
+    ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
+    TrajectoryQuery, distance, knn_over,
 };
 
 use super::{Body, convert, error::ApiError};
@@ -172,7 +172,7 @@ pub(super) async fn anomalies(
     let started = Instant::now();
     let question = AnomaliesQuery {
         references: references(&shared, &collection, query.templates, 0).await,
-        fade_us: fade_us(&shared),
+        fade_us: shared.fade_us(),
         collection,
         entity: query.entity.map(convert::entity_id).transpose()?,
         range: range(query.from_us, query.to_us),
@@ -211,7 +211,7 @@ pub(super) async fn scores(
         range: range(Some(query.from_us), Some(query.to_us)),
         known_until: query.known_until_us.map(Timestamp),
         references,
-        fade_us: fade_us(&shared),
+        fade_us: shared.fade_us(),
         window: SCORE_WINDOW,
         units: units(query.units),
         known_after_us: query.known_after_us,
@@ -242,17 +242,37 @@ pub(super) async fn history(
         range: range(query.from_us, query.to_us),
         resolution_us: None,
     };
-    let answer = shared.blocking(move |shared| shared.engine.history(&question)).await?;
-    let mut coverage = coverage(&answer.coverage, started.elapsed());
-    if answer.points.count() > limit {
-        coverage.complete = false;
-        coverage.missing = Some(format!("{} more points", answer.points.count() - limit));
-    }
-    let point = |(time, vector): (Timestamp, &[f32])| json::HistoryPoint {
-        timestamp_us: time.0,
-        vector: vector.to_vec(),
+    let matching = match query.matches {
+        None => None,
+        Some(templates) => Some(MatchesQuery {
+            collection: question.collection.clone(),
+            entity: question.entity.clone(),
+            references: references(&shared, &question.collection, templates, 0).await,
+            fade_us: shared.fade_us(),
+        }),
     };
-    let points = answer.points.iter().take(limit).map(point).collect();
+    let found = shared.blocking(move |shared| {
+        let mut answer = shared.engine.history(&question)?;
+        let count = answer.points.count();
+        answer.points.truncate(limit);
+        let matched = match matching {
+            Some(matching) => shared.engine.matches(&matching, &answer.points)?,
+            None => Vec::new(),
+        };
+        Ok::<_, ReadError>((answer, count, matched))
+    });
+    let (answer, count, matched) = found.await?;
+    let mut coverage = coverage(&answer.coverage, started.elapsed());
+    if count > limit {
+        coverage.complete = false;
+        coverage.missing = Some(format!("{} more points", count - limit));
+    }
+    let matched = matched.into_iter().chain(std::iter::repeat(None));
+    let point = |((time, vector), matched): ((Timestamp, &[f32]), Option<Matched>)| {
+        let matched = matched.and_then(convert::matched_json);
+        json::HistoryPoint { timestamp_us: time.0, vector: vector.to_vec(), matched }
+    };
+    let points = answer.points.iter().zip(matched).map(point).collect();
     Ok(Json(json::HistoryAnswer {
         points,
         fidelity: convert::fidelity_json(answer.fidelity),
@@ -361,12 +381,6 @@ async fn references(
     }
 }
 
-/// Returns from how much own past of an entity on templates count no more for it.
-fn fade_us(shared: &Shared) -> Option<u64> {
-    let fade = shared.config.templates.fade?;
-    Some(u64::try_from(fade.as_micros()).unwrap_or(u64::MAX))
-}
-
 fn checked_k(k: u32) -> Result<usize, ApiError> {
     match k {
         1..=K_MAX => Ok(k as usize),
@@ -405,13 +419,9 @@ fn factors(factors: Factors) -> json::Factors {
             .timing
             .map(|timing| json::Timing { hour: timing.hour, weekday: timing.weekday }),
         peers: factors.peers,
+        distance: factors.distance,
         margin: factors.margin,
-        nearest: match factors.nearest {
-            Nearest::Own(cid) => Some(json::Nearest::Segment(cid.to_string())),
-            Nearest::Reference(id) => Some(json::Nearest::Template(id)),
-            Nearest::Open => Some(json::Nearest::OpenRegime),
-            Nearest::None => None,
-        },
+        nearest: convert::nearest_json(factors.nearest),
     }
 }
 

@@ -63,12 +63,14 @@ pub(super) async fn adopt(
     Body(request): Body<json::AdoptRequest>,
 ) -> Answer<json::Templates> {
     let name = convert::collection_name(&request.collection)?;
+    let again = name.clone();
     let doubted = shared.blocking(move |shared| {
-        shared.engine.collection(&name)?;
-        shared.adopt_again(&name).map_err(ApiError::internal)
+        shared.engine.collection(&again)?;
+        shared.adopt_again(&again).map_err(ApiError::internal)
     });
     let doubted = doubted.await?;
     shared.report_doubts(doubted).await;
+    shared.teach(&name).await?;
     Ok(list(State(shared)).await)
 }
 
@@ -82,13 +84,15 @@ pub(super) async fn roll_back(
         peer.parse::<PeerId>().map_err(|_| problem())
     });
     let peer = peer.transpose()?;
+    let aside = name.clone();
     let taken_back = shared.blocking(move |shared| {
-        shared.engine.collection(&name)?;
-        shared.set_aside(&name, peer).map_err(ApiError::internal)
+        shared.engine.collection(&aside)?;
+        shared.set_aside(&aside, peer).map_err(ApiError::internal)
     });
     if taken_back.await? == 0 {
         return Err(ApiError::not_found("no such set was received"));
     }
+    shared.teach(&name).await?;
     Ok(list(State(shared)).await)
 }
 

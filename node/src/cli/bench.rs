@@ -52,6 +52,17 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
         seeds: u64,
     },
+    /// How long it takes to find out what a fleet does, and how well that is found.
+    ///
+    /// Folds the segments of a made-up fleet, or the rows of data, into what `dunlin behaviours` shows. ARI is the
+    /// adjusted Rand index: how well the groups agree with what the fleet was made of.
+    Discovery {
+        #[command(flatten)]
+        data: BenchData,
+        /// How many segments.
+        #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+        segments: u32,
+    },
     /// How soon a folder with many segments answers after a start, and how much memory that takes.
     ///
     /// Makes the segments first, which takes minutes for a million, and opens them in a fresh process.

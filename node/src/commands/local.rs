@@ -10,6 +10,7 @@ use dunlin_client::{
 };
 use serde::Serialize;
 
+use super::query;
 use crate::{
     cli::{CollectionsCommand, InitArgs, StatusArgs},
     config::Config,
@@ -211,8 +212,13 @@ pub(super) fn collections(
                     "drift",
                     "first",
                     "last",
+                    "now nearest to",
+                    "distance",
+                    "margin",
                 ]);
                 for entity in entities {
+                    let [name, distance, margin] = query::matched(entity.matched.as_ref());
+                    let name = if entity.matched.is_some() { name } else { "-".to_owned() };
                     table.row([
                         entity.entity.clone(),
                         entity.observations.to_string(),
@@ -221,6 +227,9 @@ pub(super) fn collections(
                         format!("{:.4}", entity.drift),
                         time(entity.first_us),
                         time(entity.last_us),
+                        name,
+                        distance,
+                        margin,
                     ]);
                 }
                 table.to_string()

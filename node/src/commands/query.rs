@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dunlin_client::{
-    AnomaliesQuery, Change, ChangeOrder, ChangesQuery, Client, Course, Coverage, Factors,
-    HistoryQuery, KnnQuery, Nearest, Scope, ScoresQuery, TrajectoryQuery,
+    AnomaliesQuery, Change, ChangeOrder, ChangesQuery, Client, Course, Coverage, HistoryQuery,
+    KnnQuery, Matched, Nearest, Scope, ScoresQuery, TrajectoryQuery,
 };
 
 use crate::{
@@ -61,7 +61,7 @@ pub(super) fn anomalies(client: &Client, args: AnomaliesArgs, out: Output) -> an
     out.show(&client.anomalies(&query)?, |answer| {
         let mut table = Table::new([
             "score", "novelty", "drift", "hour", "weekday", "peers", "entity", "from", "to",
-            "nearest", "segment",
+            "nearest", "distance", "margin", "segment",
         ]);
         for anomaly in &answer.anomalies {
             table.row([
@@ -74,7 +74,9 @@ pub(super) fn anomalies(client: &Client, args: AnomaliesArgs, out: Output) -> an
                 anomaly.entity.clone(),
                 time(anomaly.start_us),
                 time(anomaly.end_us),
-                nearest(&anomaly.factors),
+                nearest(anomaly.factors.nearest.as_ref()),
+                factor(anomaly.factors.distance),
+                factor(anomaly.factors.margin),
                 anomaly.cid.clone().unwrap_or_else(|| "(open regime)".to_owned()),
             ]);
         }
@@ -97,7 +99,8 @@ pub(super) fn scores(client: &Client, args: ScoresArgs, out: Output) -> anyhow::
     };
     out.show(&client.scores(&query)?, |answer| {
         let mut table = Table::new([
-            "time", "score", "novelty", "drift", "hour", "weekday", "peers", "nearest",
+            "time", "score", "novelty", "drift", "hour", "weekday", "peers", "nearest", "distance",
+            "margin",
         ]);
         for score in &answer.scores {
             table.row([
@@ -108,7 +111,9 @@ pub(super) fn scores(client: &Client, args: ScoresArgs, out: Output) -> anyhow::
                 factor(score.factors.timing.map(|timing| timing.hour)),
                 factor(score.factors.timing.map(|timing| timing.weekday)),
                 factor(score.factors.peers),
-                nearest(&score.factors),
+                nearest(score.factors.nearest.as_ref()),
+                factor(score.factors.distance),
+                factor(score.factors.margin),
             ]);
         }
         format!(
@@ -120,19 +125,21 @@ pub(super) fn scores(client: &Client, args: ScoresArgs, out: Output) -> anyhow::
 }
 
 pub(super) fn history(client: &Client, args: HistoryArgs, out: Output) -> anyhow::Result<()> {
-    let HistoryArgs { entity, collection, range, limit } = args;
+    let HistoryArgs { entity, collection, range, limit, templates } = args;
     let query = HistoryQuery {
         collection,
         entity,
         from_us: range.from,
         to_us: range.to,
         limit: Some(limit),
+        matches: Some(templates),
     };
     out.show(&client.history(&query)?, |answer| {
-        let mut table = Table::new(["time", "vector"]);
+        let mut table = Table::new(["time", "nearest known", "distance", "margin", "vector"]);
         for point in &answer.points {
             let vector: Vec<_> = point.vector.iter().map(|value| format!("{value:.4}")).collect();
-            table.row([time(point.timestamp_us), vector.join(" ")]);
+            let [name, distance, margin] = matched(point.matched.as_ref());
+            table.row([time(point.timestamp_us), name, distance, margin, vector.join(" ")]);
         }
         format!("{table}\n{}", coverage(&answer.coverage))
     })
@@ -202,12 +209,22 @@ fn factor(factor: Option<f64>) -> String {
     factor.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.4}"))
 }
 
-fn nearest(factors: &Factors) -> String {
-    match &factors.nearest {
+/// Prints what something is nearest to, how far that is and how much farther the next.
+pub(super) fn matched(matched: Option<&Matched>) -> [String; 3] {
+    let name = nearest(matched.map(|matched| &matched.nearest));
+    let distance = factor(matched.map(|matched| matched.distance));
+    [name, distance, factor(matched.and_then(|matched| matched.margin))]
+}
+
+fn nearest(nearest: Option<&Nearest>) -> String {
+    match nearest {
         None => "nothing known yet".to_owned(),
         Some(Nearest::OpenRegime) => "the open regime".to_owned(),
         Some(Nearest::Segment(cid)) => format!("…{}", tail(cid)),
-        Some(Nearest::Template(id)) => format!("template …{}", tail(id)),
+        Some(Nearest::Template(id)) => match id.split_once('/') {
+            Some((peer, place)) => format!("template {place} of …{}", tail(peer)),
+            None => format!("template …{}", tail(id)),
+        },
     }
 }
 

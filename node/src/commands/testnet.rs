@@ -72,6 +72,10 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
             let options = bench::templates::Options { data, from, set, seeds, quick, plot, json };
             bench::templates::run(&options)
         }
+        BenchCommand::Discovery { data: BenchData { data }, segments } => {
+            let segments = segments as usize;
+            bench::discovery::run(&bench::discovery::Options { data, segments, json })
+        }
         BenchCommand::Open { data: BenchData { data }, segments, dir, reopen } => {
             let program = program()?;
             let options = bench::open::Options { program, data, segments, dir, reopen, json };

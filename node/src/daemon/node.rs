@@ -24,6 +24,7 @@ use super::{
     shared::{Parts, Shared},
     shares::Shares,
     sharing::Sharing,
+    teaching,
     trust_file::TrustFile,
     upkeep,
 };
@@ -113,6 +114,7 @@ impl Node {
         tasks.spawn(placing::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(teaching::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(retention::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(replication::place(Arc::clone(&shared), stop.clone()));
         tasks.spawn(replication::keep(Arc::clone(&shared), stop.clone()));

@@ -177,7 +177,10 @@ impl Responder {
             {
                 self.exchange_templates(peer, Some(announcement.collection));
             }
-            Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
+            Event::TrustChanged { changed, forgotten } => {
+                self.keep_trust(changed, &forgotten);
+                self.shared.taught.notify_one();
+            }
             Event::PeersKnown(known) => self.keep_peers(&known),
             Event::RevocationsChecked { records, is_everything, reply } => {
                 self.keep_revocations(records, is_everything, reply);
@@ -271,6 +274,7 @@ impl Responder {
         match done {
             Done::Answered => {}
             Done::Judged => {
+                self.shared.taught.notify_one();
                 self.is_judging = false;
                 if std::mem::take(&mut self.is_judging_due) {
                     self.judge_again();

@@ -15,7 +15,7 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    bundles::BundleCounters, clock, holds::Holds, outside::Outside, publisher,
+    bundles::BundleCounters, clock, fleets::Fleets, holds::Holds, outside::Outside, publisher,
     replication::Replicas, shares::Shares, sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) outside: Option<Outside>,
     pub(crate) network: Handle,
     pub(crate) sharing: Sharing,
+    /// What the own fleets do.
+    pub(crate) fleets: Fleets,
     /// Copies of objects: of this node's at peers, and of peers' here.
     pub(crate) replicas: Replicas,
     /// Wakes retention: something found no room in the archive.
@@ -52,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) sealed: Notify,
     /// Wakes the responder: templates of a peer arrived, which the gate has not judged.
     pub(crate) arrived: Notify,
+    /// Wakes who tells the engine what peers teach: something of that may have changed.
+    pub(crate) taught: Notify,
     /// Wakes the announcer: there is news for peers.
     pub(crate) news: Notify,
     /// Wakes the announcer: an own peer came, to whom all is news.
@@ -132,12 +136,14 @@ impl Shared {
             outside,
             network,
             sharing,
+            fleets: Fleets::default(),
             replicas,
             crowded: Notify::new(),
             shares,
             publisher,
             sealed: Notify::new(),
             arrived: Notify::new(),
+            taught: Notify::new(),
             news: Notify::new(),
             newcomer: Notify::new(),
             curious: Notify::new(),

@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context;
 use dunlin_engine::{
     CollectionName, CollectionSpec, Config, Dim, Engine, EntityId, ErrorBound, Fidelity,
-    Observation, Timestamp, Units, storage::Simulated,
+    Observation, Reference, Timestamp, Units, storage::Simulated,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -32,8 +32,21 @@ const DWELL: usize = 30;
 /// Batches of each writer whose payload is not kept; a tenth where it is, which takes longer.
 const BATCHES: usize = 200;
 
-/// Observations by which the cost of drift is measured.
+/// Observations by which the costs of drift and of matching are measured.
 const DRIFT_BATCHES: usize = 100;
+
+/// Templates that observations are matched with, and how many peers they are of.
+const TEMPLATES: usize = 128;
+const TEMPLATE_PEERS: usize = 4;
+
+/// Own past regimes that they are matched with too, where there are any: as many as count by default.
+const PAST: usize = 512;
+
+/// Noise of a channel: values lie within so much above its level.
+const NOISE: f32 = 0.02;
+
+/// About as much noise as there can be before drift ends the regime.
+const NOISE_MOST: f32 = 0.2;
 
 /// What is made up: channels, writers.
 const CASES: [(u16, usize); 4] = [(19, 1), (38, 1), (38, 4), (128, 1)];
@@ -73,6 +86,23 @@ struct Row {
     p99_ms: f64,
     /// Time that one observation takes in its regime: drift, noise floor, summary.
     drift_ns: f64,
+    /// Time that it takes more to match it with 128 templates of four peers, for an entity that goes on as before.
+    match_ns: f64,
+    /// The same with as much noise as fits a regime, so that all templates are compared each time.
+    match_noisy_ns: f64,
+    /// As `match_ns`, with 512 own past regimes as well.
+    match_past_ns: f64,
+    /// As `match_noisy_ns`, with 512 own past regimes as well.
+    match_past_noisy_ns: f64,
+}
+
+/// The entity whose observations are matched.
+#[derive(Clone, Copy)]
+struct Life {
+    /// How many regimes of it have ended.
+    past: usize,
+    /// How noisy the regime is that it is in then.
+    noise: f32,
 }
 
 /// Measures all cases and prints the rows.
@@ -94,6 +124,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let folder = tempfile::Builder::new().prefix("dunlin-bench-").tempdir_in(&base);
         let folder = folder.with_context(|| format!("cannot write to {}", base.display()))?;
         let (observations_per_s, latencies) = durable(folder.path(), &spec, &source, writers)?;
+        let drift_ns = in_regime_ns(dims, Life { past: 0, noise: NOISE }, 0)?;
+        let matched = |past, noise| {
+            let matched = in_regime_ns(dims, Life { past, noise }, TEMPLATES)?;
+            anyhow::Ok((matched - drift_ns).max(0.0))
+        };
         rows.push(Row {
             dims,
             batch: BATCH,
@@ -101,12 +136,28 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             observations_per_s,
             p50_ms: percentile(&latencies, 0.5),
             p99_ms: percentile(&latencies, 0.99),
-            drift_ns: drift_ns(dims)?,
+            drift_ns,
+            match_ns: matched(0, NOISE)?,
+            match_noisy_ns: matched(0, NOISE_MOST)?,
+            match_past_ns: matched(PAST, NOISE)?,
+            match_past_noisy_ns: matched(PAST, NOISE_MOST)?,
         });
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let header = ["dims", "batch", "writers", "observations/s", "p50 ms", "p99 ms", "drift ns"];
+    let header = [
+        "dims",
+        "batch",
+        "writers",
+        "observations/s",
+        "p50 ms",
+        "p99 ms",
+        "drift ns",
+        "match ns",
+        "noisy",
+        "with past",
+        "noisy",
+    ];
     super::print(&rows, options.json, header, |row| {
         [
             row.dims.to_string(),
@@ -116,6 +167,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             format!("{:.2}", row.p50_ms),
             format!("{:.2}", row.p99_ms),
             format!("{:.0}", row.drift_ns),
+            format!("{:.0}", row.match_ns),
+            format!("{:.0}", row.match_noisy_ns),
+            format!("{:.0}", row.match_past_ns),
+            format!("{:.0}", row.match_past_noisy_ns),
         ]
     })?;
     Ok(())
@@ -180,16 +235,23 @@ fn durable(
     Ok(((writers * batches * BATCH) as f64 / elapsed, latencies))
 }
 
-/// Returns what one observation costs in its regime: the time to take it in, without a disk below, less
-/// the time of one that is known already and so never meets its regime.
-fn drift_ns(dims: u16) -> anyhow::Result<f64> {
+/// Returns what one observation costs in its regime, and to match it with so many templates: the time to take it
+/// in, without a disk below, less the time of one that is known already and so never meets its regime.
+fn in_regime_ns(dims: u16, life: Life, templates: usize) -> anyhow::Result<f64> {
     let engine = Engine::open_storage(Arc::new(Simulated::new()), Config::default())?;
     let spec = Source::MadeUp(dims).spec(Fidelity::Summary)?;
     engine.create_collection(spec.clone())?;
-    let mut telemetry = Telemetry::made_up(0, dims.into(), usize::MAX);
+    // The last observation of the past begins the regime that all others are in.
+    let mut past = Telemetry::made_up(0, dims.into(), DWELL);
+    let before: Vec<Observation> = (0..=life.past * DWELL).map(|_| past.observe()).collect();
+    for batch in before.chunks(BATCH) {
+        engine.ingest(&spec.name, batch.to_vec())?;
+    }
+    engine.keep_references(&spec.name, made_up_templates(dims.into(), templates), None)?;
+    past.stay(life.noise);
     let mut in_regime = Vec::with_capacity(DRIFT_BATCHES);
     for _ in 0..DRIFT_BATCHES {
-        let batch = telemetry.next_batch();
+        let batch = past.next_batch();
         let mut elapsed = [Duration::ZERO; 2];
         for (elapsed, batch) in elapsed.iter_mut().zip([batch.clone(), batch]) {
             let start = Instant::now();
@@ -201,6 +263,18 @@ fn drift_ns(dims: u16) -> anyhow::Result<f64> {
     // The median: now and then the machine does something else in between.
     in_regime.sort_unstable();
     Ok(percentile(&in_regime, 0.5) * 1e6 / BATCH as f64)
+}
+
+/// Returns so many templates of peers that all teach, anywhere in the range.
+fn made_up_templates(dims: usize, count: usize) -> Vec<Reference> {
+    let mut state = 77;
+    let reference = |place: usize| Reference {
+        id: place.to_string(),
+        source: (place % TEMPLATE_PEERS).to_string(),
+        is_witness: false,
+        centroid: (0..dims).map(|_| random(&mut state)).collect(),
+    };
+    (0..count).map(reference).collect()
 }
 
 impl Source {
@@ -248,6 +322,7 @@ enum Course {
         state: u64,
         level: Vec<f32>,
         dwell: usize,
+        noise: f32,
     },
     /// The series of this index, again and again.
     Replayed(Arc<Vec<Series>>, usize),
@@ -268,12 +343,19 @@ impl Telemetry {
 
     fn made_up(writer: usize, dims: usize, dwell: usize) -> Self {
         let state = writer as u64 + 1;
-        Self::new(writer, Course::MadeUp { state, level: vec![0.5; dims], dwell })
+        Self::new(writer, Course::MadeUp { state, level: vec![0.5; dims], dwell, noise: NOISE })
     }
 
     fn new(writer: usize, course: Course) -> Self {
         let entity = EntityId::new(format!("writer-{writer}")).expect("a short name");
         Self { entity, next: 0, step_us: 1_000_000, course }
+    }
+
+    /// Goes on at the same level for ever, with so much noise.
+    fn stay(&mut self, more: f32) {
+        if let Course::MadeUp { dwell, noise, .. } = &mut self.course {
+            (*dwell, *noise) = (usize::MAX, more);
+        }
     }
 
     fn next_batch(&mut self) -> Vec<Observation> {
@@ -282,11 +364,11 @@ impl Telemetry {
 
     fn observe(&mut self) -> Observation {
         let vector = match &mut self.course {
-            Course::MadeUp { state, level, dwell } => {
+            Course::MadeUp { state, level, dwell, noise } => {
                 if self.next.is_multiple_of(*dwell) {
                     level.fill_with(|| random(state));
                 }
-                level.iter().map(|level| level + 0.02 * random(state)).collect()
+                level.iter().map(|level| level + *noise * random(state)).collect()
             }
             Course::Replayed(all, index) => {
                 all[*index].row(self.next % all[*index].rows()).to_vec()

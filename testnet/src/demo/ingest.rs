@@ -228,6 +228,7 @@ fn check(client: &Client, series: &Series, rows: &[usize]) -> anyhow::Result<Che
             from_us: Some(from_us),
             to_us: Some(to_us),
             limit: Some(HISTORY_PAGE),
+            matches: None,
         })?;
         let is_full = page.points.len() >= HISTORY_PAGE as usize;
         let last_us = page.points.last().map(|point| point.timestamp_us);
@@ -262,7 +263,8 @@ mod tests {
     use crate::vts1::Dataset;
 
     fn point(series: &Series, row: usize) -> HistoryPoint {
-        HistoryPoint { timestamp_us: series.timestamp_us(row), vector: series.row(row).to_vec() }
+        let (timestamp_us, vector) = (series.timestamp_us(row), series.row(row).to_vec());
+        HistoryPoint { timestamp_us, vector, matched: None }
     }
 
     #[test]
