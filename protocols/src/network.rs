@@ -50,7 +50,7 @@ use crate::{
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
     hearing::Heard,
-    messages::{ReplicasResponse, SegmentsResponse, TemplatesResponse},
+    messages::{CatalogsResponse, ReplicasResponse, SegmentsResponse, TemplatesResponse},
     peers::Peers,
     requests::{Admission, Asked},
 };
@@ -63,6 +63,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Ticks after which a peer's time with us becomes evidence.
 const TICKS_PER_CREDIT: u64 = 60;
+
+/// Ticks between two tries to reach those of the operator's own peers that are not connected.
+const TICKS_PER_REDIAL: u64 = 5;
 
 /// Questions to the DHT that may be under way.
 const QUERIES_MAX: usize = 64;
@@ -120,6 +123,7 @@ impl Network {
             telling: Telling::default(),
             segments_asked: Asked::default(),
             templates_asked: Asked::default(),
+            catalogs_asked: Asked::default(),
             replicas_asked: Asked::default(),
             admission: Admission::default(),
             serving: FuturesUnordered::new(),
@@ -204,6 +208,7 @@ struct Actor {
     telling: Telling,
     segments_asked: Asked<SegmentsResponse>,
     templates_asked: Asked<TemplatesResponse>,
+    catalogs_asked: Asked<CatalogsResponse>,
     replicas_asked: Asked<ReplicasResponse>,
     admission: Admission,
     serving: FuturesUnordered<Serving>,
@@ -311,6 +316,9 @@ impl Actor {
                 self.observe(peer, Evidence::Session { seconds });
             }
         }
+        if self.ticks.is_multiple_of(TICKS_PER_REDIAL) {
+            self.redial_own_peers();
+        }
         self.hand_out_records();
         self.finish_abandoned_fetches();
         self.send_unlicensed_away(now);
@@ -342,6 +350,21 @@ impl Actor {
                 .ok();
         }
         self.round.rendezvous.get_or_insert_with(|| kad.get_providers(key));
+    }
+
+    /// Dials own peers that are not connected, wherever they were last, so that a network that was split is one again
+    /// soon after it can be. They are as many as the operator names.
+    fn redial_own_peers(&mut self) {
+        let away = |peer: &PeerId| !self.swarm.is_connected(peer);
+        let away: Vec<_> = self.trust.own_peers().filter(|peer| away(peer)).copied().collect();
+        for peer in away {
+            let known = self.bootstrap.iter().filter(|(of, _)| *of == peer);
+            let known: Vec<_> = known.map(|(_, address)| address.clone()).collect();
+            if self.trust.may(unix_now(), &peer, Operation::Connect).is_ok() {
+                let opts = DialOpts::peer_id(peer).addresses(known);
+                self.dial(opts.extend_addresses_through_behaviour());
+            }
+        }
     }
 
     /// Dials peers that mDNS found and that are not connected.
@@ -397,6 +420,16 @@ impl Actor {
                         .templates
                         .send_request(&peer, Received::Message(request));
                     self.templates_asked.insert(id, reply);
+                }
+            }
+            Command::Catalogs { peer, request, reply } => {
+                if let Some(reply) = self.pass_gate(peer, Operation::Reconcile, reply) {
+                    if !self.catalogs_asked.has_room() {
+                        return refuse(reply, NetworkError::Busy);
+                    }
+                    let request = Received::Message(request);
+                    let id = self.swarm.behaviour_mut().catalogs.send_request(&peer, request);
+                    self.catalogs_asked.insert(id, reply);
                 }
             }
             Command::Replicas { peer, request, reply } => {
