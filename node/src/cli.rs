@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod keys;
 mod network;
+mod review;
 mod sim;
 mod trust;
 
@@ -22,6 +23,7 @@ pub(crate) use self::{
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
     network::{NetworkCommand, SigningArgs},
+    review::ReviewCommand,
     sim::SimArgs,
     trust::TrustCommand,
 };
@@ -95,6 +97,9 @@ pub(crate) enum Command {
     /// See how the node judges its peers, quarantine one or release it.
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// See where your nodes say different things about one time, and decide which answers use.
+    #[command(subcommand)]
+    Review(ReviewCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.
@@ -618,6 +623,24 @@ pub(crate) enum TestnetCommand {
     },
     /// Simulate a network under faults: the nodes' decisions in virtual time, no processes.
     Sim(SimArgs),
+    /// Split a real network in two, have both sides go on, heal it, and say what became of it.
+    ///
+    /// Six nodes run in network namespaces, three on a side. It needs root, `ip`, `mount` and `unshare`, touches nothing
+    /// outside, and leaves nothing behind. The exit code is 1 when something was lost or not agreed on.
+    Split {
+        /// Segments that each node seals before the split.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+        common: u32,
+        /// Segments that each node seals while the network is split.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        segments: u32,
+        /// How long it stays split at least.
+        #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3_600))]
+        seconds: u64,
+        /// Where the nodes' data go, in a folder of their own that is removed at the end; in memory when absent.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Run a peer that serves one block with a flipped byte, for tests of verification.
     #[command(hide = true)]
     Liar {

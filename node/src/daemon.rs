@@ -16,11 +16,13 @@ mod opening;
 mod outside;
 mod placing;
 mod publisher;
+mod recovery;
 mod replication;
 mod responder;
 mod retention;
 mod revocation_file;
 mod sealer;
+mod sequence;
 mod shared;
 mod shares;
 mod sharing;
@@ -43,6 +45,7 @@ pub(crate) use self::{
     membership::{LICENSE_FILE, license_of},
     opening::{FromSealed, Unopened},
     publisher::{Progress as PublishProgress, PublishError, Published},
+    recovery::{Counts as RecoveryCounts, ResolveError, Standings, Touched},
     replication::Kept,
     revocation_file::{Contents as RevocationContents, FILE as REVOCATIONS_FILE},
     shared::{Observed, Shared},

@@ -21,6 +21,7 @@ mod engine;
 mod membership;
 mod peers;
 mod query;
+mod review;
 mod status;
 mod templates;
 
@@ -28,8 +29,8 @@ pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
     FetchResponse, FetchedSealed, FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest,
     PinUsage, PinningStatus, Pins, ProvideRequest, ProvideResponse, Providing, PublishedName,
-    ReplicaPeer, Replicas, ResolveRequest, ResolvedName, SealedCopies, SealedOutcome, UnpinRequest,
-    UnpinResponse,
+    RecoveryStatus, ReplicaPeer, Replicas, ResolveRequest, ResolvedName, SealedCopies,
+    SealedOutcome, UnpinRequest, UnpinResponse,
 };
 pub use bundle::{
     Bundle, BundleImported, BundleLink, BundleMade, BundleRequest, Bundles, UnfinishedBundle,
@@ -48,6 +49,9 @@ pub use query::{
     ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,
     KnnHit, KnnQuery, Match, Nearest, Scope, Score, ScoreUnits, ScoresAnswer, ScoresQuery,
     TemplateUse, Timing, TrajectoryAnswer, TrajectoryQuery,
+};
+pub use review::{
+    Conflict, ConflictVersion, PreferenceReason, ResolveConflict, Review, TouchedConflict,
 };
 pub use status::{
     ClusterStatus, Federation, IpfsStatus, Member, MemberState, NodeStatus, PrivacyStatus,
