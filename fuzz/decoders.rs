@@ -27,7 +27,7 @@ use dunlin_engine::{
     storage::Simulated,
     storage::Storage,
 };
-use dunlin_privacy::{Ceiling, Epsilon, Ledger, TemplateSet};
+use dunlin_privacy::{Ceiling, Epsilon, Ledger, NoisedSegment, TemplateSet};
 use dunlin_protocols::{
     Keypair,
     messages::{
@@ -54,7 +54,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 35] = [
+pub(crate) const TARGETS: [(&str, Decoder); 36] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -79,6 +79,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 35] = [
     ("outline", outline),
     ("index", index),
     ("template_set", template_set),
+    ("noised_segment", noised_segment),
     ("trust_records", trust_records),
     ("engine_log", engine_log),
     ("engine_operations", engine_operations),
@@ -279,6 +280,19 @@ fn template_set(data: &[u8]) -> bool {
         check(&set);
     }
     signed::<TemplateSet>(data)
+}
+
+fn noised_segment(data: &[u8]) -> bool {
+    let check = |segment: &NoisedSegment| {
+        assert_eq!(segment.mean().len(), segment.bounds().dim());
+        assert!(segment.count() > 0 && segment.window().last_us() > segment.window().start_us());
+    };
+    if let Ok(signed) = envelope::open::<NoisedSegment>(data) {
+        check(&signed.value);
+    } else if let Ok(segment) = cbor::decode::<NoisedSegment>(data, NoisedSegment::BYTES_MAX) {
+        check(&segment);
+    }
+    signed::<NoisedSegment>(data)
 }
 
 /// What a node remembers of its peers. A damaged file may be refused, but not believed halfway.

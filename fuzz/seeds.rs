@@ -14,7 +14,7 @@ use dunlin_archive::{
     bitswap::{Ask, Claim, Kind as BlockKind, Message as Bitswap, Presence, Version, Want},
     bundle::{Export, Form, Policy, Span, write},
     car, dag,
-    ipns::{Record as NameRecord, Terms},
+    ipns::{Record as NameRecord, Terms as NameTerms},
     roots::{Listed, Roots},
 };
 use dunlin_engine::{
@@ -25,8 +25,9 @@ use dunlin_engine::{
     storage::{Simulated, Storage},
 };
 use dunlin_privacy::{
-    About, Bounds, Ceiling, ChannelsDigest, Dataset, Epsilon, Intent, Ledger, Metric, ReleaseConfig,
-    TemplateSet, Terms, release,
+    About, AboutSegment, Bounds, Ceiling, ChannelsDigest, Dataset, EntityTag, Epsilon, Intent,
+    Ledger, Metric, NoisedSegment, Pseudonym, ReleaseConfig, ReleasedSegment, TemplateSet, Terms,
+    Window, release,
 };
 use dunlin_protocols::messages::{
     CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
@@ -75,7 +76,7 @@ fn main() {
 
 fn names(corpus: &Corpus) {
     let cid = *Block::new(Codec::DagCbor, vec![0x80]).cid();
-    let terms = Terms {
+    let terms = NameTerms {
         value: format!("/ipfs/{cid}"),
         sequence: 3,
         eol: SystemTime::UNIX_EPOCH + Duration::from_millis(NOW_MS),
@@ -440,8 +441,7 @@ fn templates(corpus: &Corpus) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("ledger");
     let epsilon = |value| Epsilon::new(value).expect("a valid epsilon");
-    let mut ledger =
-        Ledger::open(&path, Ceiling::pure(epsilon(4.0))).expect("a new ledger");
+    let mut ledger = Ledger::open(&path, Ceiling::pure(epsilon(4.0))).expect("a new ledger");
     corpus.add("privacy_ledger", "empty", &fs::read(&path).expect("it was made"));
     let bounds = Bounds::uniform(3, 0.0, 1.0).expect("a range");
     let rows: Vec<f32> = (0..9_000_u16).map(|index| f32::from(index % 9 / 3) * 0.3).collect();
@@ -466,6 +466,22 @@ fn templates(corpus: &Corpus) {
     };
     let set = TemplateSet::new(&released, &about).expect("thousands of rows stand out");
     corpus.add_signed("template_set", set);
+    let window = Window::at_or_after(1_763_700_000_000_000, 3_600_000_000).expect("an hour");
+    let about = AboutSegment {
+        collection: "servers",
+        metric: Metric::Euclidean,
+        channels: ChannelsDigest::of(&[]),
+        bounds: &released.bounds,
+        terms: released.terms,
+        entity: Pseudonym::of(&[7; 32], "servers", "web-1"),
+        window,
+    };
+    let mean = ReleasedSegment {
+        entity: EntityTag::of("web-1"),
+        centroid: released.centroids[0].centroid.clone(),
+        noised_count: 3_600,
+    };
+    corpus.add_signed("noised_segment", NoisedSegment::new(&mean, &about).expect("in range"));
 }
 
 /// Blocks as other IPFS nodes make them, and files of blocks.

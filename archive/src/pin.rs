@@ -8,6 +8,10 @@ const PUBLIC: &str = "public/";
 
 /// How pins of private imports begin.
 const IMPORTED: &str = "imported/";
+
+/// How pins of noised segments of others begin.
+const FETCHED_NOISED: &str = "noised/";
+
 /// The reason to keep an object; an object stays as long as one pin holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pin(String);
@@ -29,6 +33,9 @@ impl Pin {
     pub const REPLICA: &str = "replica/";
     /// What the pins of sealed copies begin with. They are public ones.
     pub const SEALED: &str = "public/sealed/";
+
+    /// What the pins of noised segments begin with. They are public ones.
+    pub const NOISED: &str = "public/noised/";
 
     /// What the pins begin with of what was published and is kept for those who still have its root.
     pub(crate) const RETIRED: &str = "public/retired/";
@@ -105,6 +112,18 @@ impl Pin {
         Self(format!("{}{collection}", Self::SEALED))
     }
 
+    /// Noised segments of `collection` that this node released, for everybody.
+    #[must_use]
+    pub fn noised(collection: &str) -> Self {
+        Self(format!("{}{collection}", Self::NOISED))
+    }
+
+    /// Noised segments of `collection` that others released, and that were fetched.
+    #[must_use]
+    pub fn fetched_noised(collection: &str) -> Self {
+        Self(format!("{FETCHED_NOISED}{collection}"))
+    }
+
     /// Blocks under `name` that strangers may have. Pins that begin so are the only ones that say so.
     #[must_use]
     pub fn public(name: &str) -> Self {
@@ -127,7 +146,7 @@ impl Pin {
     /// and what is held for others. Own segments and templates are none of these.
     #[must_use]
     pub fn removable(path: &str) -> Option<Self> {
-        let prefixes = [PUBLIC, Self::FETCHED, Self::REPLICA, "imported/"];
+        let prefixes = [PUBLIC, Self::FETCHED, Self::REPLICA, IMPORTED, FETCHED_NOISED];
         let is_one =
             prefixes.iter().any(|prefix| path.len() > prefix.len() && path.starts_with(prefix));
         is_one.then(|| Self(path.to_owned()))
@@ -180,10 +199,10 @@ impl Pin {
         &self.0
     }
 
-    /// Returns the collection whose segments this pin holds: own, fetched, recovered, or sealed copies.
+    /// Returns the collection whose segments this pin holds: own, fetched, recovered, sealed or noised ones.
     #[must_use]
     pub fn collection(&self) -> Option<&str> {
-        let prefixes = [Self::OWN, Self::FETCHED, Self::RECOVERED, Self::SEALED];
+        let prefixes = [Self::OWN, Self::FETCHED, Self::RECOVERED, Self::SEALED, Self::NOISED];
         prefixes.into_iter().find_map(|prefix| self.0.strip_prefix(prefix))
     }
 

@@ -9,7 +9,7 @@ mod review;
 mod sim;
 mod trust;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -273,13 +273,21 @@ pub(crate) enum CollectionsCommand {
         lateness_us: u64,
     },
     /// Say in what form the segments of a collection may leave: `private` (to your own peers alone, the
-    /// default) or `sealed` (encrypted copies for everybody; see docs/sharing.md for what they tell).
+    /// default), `sealed` (encrypted copies for everybody) or `noised` (a noised mean for each entity and
+    /// window of time, for everybody; spends privacy budget). docs/sharing.md has what each tells strangers.
     Share {
         /// Its name.
         name: String,
-        /// private or sealed.
+        /// private, sealed or noised.
         #[arg(value_parser = share)]
         form: Share,
+        /// With noised: release nothing that was observed before this; now, when not given. Microseconds
+        /// since the epoch, or RFC 3339.
+        #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
+        since: Option<i64>,
+        /// With noised: how long a window is, from 10min to 31days. The longer, the more exact its mean.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "1day")]
+        window: Duration,
     },
     /// Show how small a collection became, and what that cost.
     Quality {

@@ -49,8 +49,11 @@ pub(crate) use self::{
     replication::Kept,
     revocation_file::{Contents as RevocationContents, FILE as REVOCATIONS_FILE},
     shared::{Observed, Shared},
-    shares::Share,
-    sharing::{Held, Judged, ReleaseRequest, SharingError},
+    shares::{Share, Windows},
+    sharing::{
+        Held, Judged, ReleaseRequest, SharingError,
+        segments::{NoisedError, SegmentTerms},
+    },
 };
 use self::{node::Node, revocation_file::RevocationFile};
 use crate::{

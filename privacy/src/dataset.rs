@@ -29,6 +29,8 @@ pub struct Dataset {
     ends: Vec<usize>,
     /// Sorted; `None` if the caller did not say, which counts as everyone.
     entities: Option<Vec<EntityTag>>,
+    /// Each entity and where its rows end, in the order in which they were gathered.
+    groups: Vec<(EntityTag, usize)>,
     span: Span,
     digest: DataDigest,
 }
@@ -214,6 +216,16 @@ impl Dataset {
         })
     }
 
+    /// Returns each entity with its observations on the grid, row-major; none if nobody said whose they are.
+    pub(crate) fn entity_rows(&self) -> impl Iterator<Item = (EntityTag, &[i32])> {
+        let dim = self.dim();
+        (self.groups.iter()).scan(0, move |start, &(entity, end)| {
+            let rows = &self.grid[*start * dim..end * dim];
+            *start = end;
+            Some((entity, rows))
+        })
+    }
+
     /// Replaces a grid value by one that no clipping would leave, to see that the audit notices.
     #[cfg(test)]
     pub(crate) fn set_unclipped(&mut self, row: usize, channel: usize, value: i32) {
@@ -244,6 +256,9 @@ pub struct Gather {
     grid: Vec<i32>,
     ends: Vec<usize>,
     entities: HashSet<EntityTag>,
+    groups: Vec<(EntityTag, usize)>,
+    /// Whether whose the observations are is part of the digest.
+    is_by_entity: bool,
     /// The time of the newest observation of the entity that is being gathered.
     newest_us: Option<i64>,
     span: Span,
@@ -254,12 +269,26 @@ impl Gather {
     /// Starts a dataset whose units of privacy are `unit`s, of what was observed within `span`.
     #[must_use]
     pub fn new(bounds: Bounds, unit: Unit, span: Span) -> Self {
-        let mut hash = match unit {
+        let prefix: &[u8] = match unit {
             // As version 1 of the ledger has it, so that what was released then is not paid for again.
-            Unit::Observation => Sha256::new_with_prefix(b"dunlin private dataset 1"),
-            Unit::EntityDay => Sha256::new_with_prefix(b"dunlin private entity-days 1"),
-            Unit::Entity => Sha256::new_with_prefix(b"dunlin private entities 1"),
+            Unit::Observation => b"dunlin private dataset 1",
+            Unit::EntityDay => b"dunlin private entity-days 1",
+            Unit::Entity => b"dunlin private entities 1",
         };
+        Self::with_prefix(prefix, bounds, unit, span)
+    }
+
+    /// Starts a dataset for [`release_segments`](crate::release_segments): each observation is a unit, and
+    /// what is released is released for each entity.
+    #[must_use]
+    pub fn by_entity(bounds: Bounds, span: Span) -> Self {
+        let prefix = b"dunlin private segments 1";
+        let gather = Self::with_prefix(prefix, bounds, Unit::Observation, span);
+        Self { is_by_entity: true, ..gather }
+    }
+
+    fn with_prefix(prefix: &[u8], bounds: Bounds, unit: Unit, span: Span) -> Self {
+        let mut hash = Sha256::new_with_prefix(prefix);
         hash.update((bounds.dim() as u64).to_le_bytes());
         update(&mut hash, bounds.lower());
         update(&mut hash, bounds.upper());
@@ -269,6 +298,8 @@ impl Gather {
             grid: Vec::new(),
             ends: Vec::new(),
             entities: HashSet::new(),
+            groups: Vec::new(),
+            is_by_entity: false,
             newest_us: None,
             span,
             hash,
@@ -282,7 +313,11 @@ impl Gather {
     /// If it was given before.
     pub fn begin(&mut self, entity: EntityTag) -> Result<(), DataError> {
         self.newest_us = None;
-        if self.entities.insert(entity) { Ok(()) } else { Err(DataError::EntityTwice) }
+        if !self.entities.insert(entity) {
+            return Err(DataError::EntityTwice);
+        }
+        self.groups.push((entity, self.count()));
+        Ok(())
     }
 
     /// Adds an observation of the entity that was begun last, and clips it to the bounds.
@@ -319,12 +354,24 @@ impl Gather {
             *end = row_number + 1;
         }
         self.newest_us = Some(time_us);
+        if let Some((_, end)) = self.groups.last_mut() {
+            *end = row_number + 1;
+        }
         Ok(())
     }
 
     /// Returns the dataset.
     #[must_use]
     pub fn finish(mut self) -> Dataset {
+        if self.is_by_entity {
+            for (entity, end) in &self.groups {
+                self.hash.update(entity.0);
+                self.hash.update((*end as u64).to_le_bytes());
+            }
+            // Without observations, windows differ in their time alone.
+            self.hash.update(self.span.first_us.to_le_bytes());
+            self.hash.update(self.span.last_us.to_le_bytes());
+        }
         for end in &self.ends {
             self.hash.update((*end as u64).to_le_bytes());
         }
@@ -336,6 +383,7 @@ impl Gather {
             grid: self.grid,
             ends: self.ends,
             entities: Some(entities),
+            groups: self.groups,
             span: self.span,
             digest: DataDigest(self.hash.finalize().into()),
         }

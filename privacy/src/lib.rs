@@ -38,11 +38,13 @@
 
 pub mod adoption;
 mod bounds;
+mod codes;
 mod dataset;
 pub mod doubt;
 mod epsilon;
 mod ledger;
 mod noise;
+mod noised_segment;
 mod partition;
 mod plan;
 mod release;
@@ -58,8 +60,12 @@ pub use ledger::{
     ReserveError, TEXT_BYTES_MAX,
 };
 pub use noise::NoiseError;
+pub use noised_segment::{
+    AboutSegment, NoisedSegment, Pseudonym, WINDOW_US_MAX, WINDOW_US_MIN, Window,
+};
 pub use release::{
-    Release, ReleaseConfig, ReleaseError, ReleasedCentroid, TEMPLATES_MAX, release, units_needed,
+    Release, ReleaseConfig, ReleaseError, ReleasedCentroid, ReleasedSegment, TEMPLATES_MAX,
+    observations_needed, release, release_segments, units_needed,
 };
 pub use rho::Rho;
 pub use template::{

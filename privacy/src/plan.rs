@@ -88,7 +88,26 @@ impl Plan {
     /// deviation of `centroid_noise_max` at most, and an empty cell is unlikely to get there.
     pub(crate) fn count_min(&self, depth: usize) -> f64 {
         let StageNoise { count, sum } = self.stage(depth, depth);
-        let count = count.expect("the leaves are counted");
+        self.count_min_with(count.expect("the leaves are counted"), sum)
+    }
+
+    /// Returns the noise of the count and of the sums of a cell, where there is one stage of cells that
+    /// everybody knows beforehand, and neither a probe nor a partition has to be paid for.
+    pub(crate) fn single(&self) -> (Scale, Scale) {
+        let count_part = self.count_part();
+        let count = self.scale(self.count_sensitivity(0), count_part);
+        (count, self.scale(self.sum_sensitivity(0), 1.0 - count_part))
+    }
+
+    /// Returns OpenDP's upper bound on the loss of such a release: an epsilon, or a rho.
+    pub(crate) fn single_loss(&self) -> Result<f64, NoiseError> {
+        let (count, sum) = self.single();
+        Ok(count.loss(self.count_sensitivity(0))? + sum.loss(self.sum_sensitivity(0))?)
+    }
+
+    /// Returns the least noisy count of a released cell whose queries have this noise, as
+    /// [`Plan::count_min`].
+    pub(crate) fn count_min_with(&self, count: Scale, sum: Scale) -> f64 {
         // A centroid is sum over count: an error of the count moves it by up to half a range.
         let by_sum = sum.deviation() / STEPS as f64;
         let by_count = count.deviation() / COUNT_STEPS as f64 / 2.0;

@@ -147,15 +147,7 @@ pub(crate) fn release_with(
     if !(1..=TEMPLATES_MAX).contains(&templates_max) {
         return Err(ReleaseError::TemplatesMax { templates_max });
     }
-    if !(f64::MIN_POSITIVE..=1.0).contains(&centroid_noise_max) {
-        return Err(ReleaseError::CentroidNoiseMax { centroid_noise_max });
-    }
-    if receipt.data() != data.digest() {
-        return Err(ReleaseError::OtherData);
-    }
-    if !ledger.has_issued(&receipt) {
-        return Err(ReleaseError::OtherLedger);
-    }
+    check_receipt(ledger, &receipt, data, centroid_noise_max)?;
     let (terms, paid) = (*receipt.terms(), receipt.paid());
     let plan = Plan::new(terms, paid.rho, data.dim(), centroid_noise_max);
     let drawn = draw(noise, data, &plan, paid, terms)?;
@@ -177,6 +169,25 @@ pub(crate) fn release_with(
     Ok(Release { centroids, bounds, terms })
 }
 
+/// Checks that a receipt is for these data, and from this ledger.
+fn check_receipt(
+    ledger: &Ledger,
+    receipt: &Receipt,
+    data: &Dataset,
+    centroid_noise_max: f64,
+) -> Result<(), ReleaseError> {
+    if !(f64::MIN_POSITIVE..=1.0).contains(&centroid_noise_max) {
+        return Err(ReleaseError::CentroidNoiseMax { centroid_noise_max });
+    }
+    if receipt.data() != data.digest() {
+        return Err(ReleaseError::OtherData);
+    }
+    if !ledger.has_issued(receipt) {
+        return Err(ReleaseError::OtherLedger);
+    }
+    Ok(())
+}
+
 /// What was drawn, and what it cost. Nothing in it is private.
 struct Drawn {
     units_noised: f64,
@@ -192,12 +203,7 @@ fn draw(
     paid: Paid,
     terms: Terms,
 ) -> Result<Drawn, NoiseError> {
-    let limit = match terms.mechanism() {
-        Mechanism::Laplace => paid.epsilon.as_f64(),
-        Mechanism::Gaussian => paid.rho.as_f64(),
-    };
-    let check =
-        |loss: f64| assert!(loss <= limit, "the plan costs {loss}, the receipt is for {limit}");
+    let check = |loss: f64| check_loss(loss, paid, terms);
     assert!(data.dim() <= DIM_MAX, "{} channels", data.dim());
     let probe_loss = plan.probe_loss()?;
     check(probe_loss);
@@ -212,6 +218,15 @@ fn draw(
     Ok(Drawn { units_noised, centroids: chosen(cells, plan.count_min(depth)), cost: paid })
 }
 
+/// The last look before noise is drawn: what the plan costs is what was paid.
+fn check_loss(loss: f64, paid: Paid, terms: Terms) {
+    let limit = match terms.mechanism() {
+        Mechanism::Laplace => paid.epsilon.as_f64(),
+        Mechanism::Gaussian => paid.rho.as_f64(),
+    };
+    assert!(loss <= limit, "the plan costs {loss}, the receipt is for {limit}");
+}
+
 /// Chooses what is worth releasing. Works on noised values alone.
 fn chosen(cells: Vec<Cell>, count_min: f64) -> Vec<Cell> {
     let mut cells = merge_small(cells, count_min);
@@ -222,16 +237,24 @@ fn chosen(cells: Vec<Cell>, count_min: f64) -> Vec<Cell> {
 }
 
 fn scaled(cell: &Cell, bounds: &Bounds) -> ReleasedCentroid {
-    let mean = cell.mean();
     ReleasedCentroid {
-        centroid: (mean.iter().enumerate())
-            .map(|(channel, &steps)| bounds.value_at(channel, steps))
-            .collect(),
+        centroid: in_bounds(&cell.mean(), bounds),
         noised_support: cell.count.round() as u64,
     }
 }
 
+/// Returns a mean on the grid as values.
+fn in_bounds(mean: &[f64], bounds: &Bounds) -> Vec<f32> {
+    mean.iter().enumerate().map(|(channel, &steps)| bounds.value_at(channel, steps)).collect()
+}
+
+mod segments;
+
+pub use segments::{ReleasedSegment, observations_needed, release_segments};
+
 #[cfg(test)]
 mod audit;
+#[cfg(test)]
+mod segment_tests;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,10 @@ use sha2::{Digest, Sha256};
 use dunlin_wire::envelope::Payload;
 
 use crate::bounds::{Bounds, BoundsError, DIM_MAX};
+use crate::codes::{
+    bounds_from_bytes, codes_from_bytes, codes_to_bytes, decode_codes, encode_codes,
+    floats_to_bytes,
+};
 use crate::epsilon::Epsilon;
 use crate::release::{Release, TEMPLATES_MAX};
 use crate::terms::{CELLS_MAX, GENERATOR, Mechanism, Unit};
@@ -29,7 +33,7 @@ const VERSION_FIRST: u8 = 1;
 const GENERATOR_BYTES_MAX: usize = 64;
 
 /// Longest collection name in a set, in bytes.
-const COLLECTION_BYTES_MAX: usize = 256;
+pub(crate) const COLLECTION_BYTES_MAX: usize = 256;
 
 /// Longest life of a set: 90 days. What a fleet did a season ago is no guide, and a set cannot be
 /// called back.
@@ -72,6 +76,15 @@ impl ChannelsDigest {
             hash.update(name.as_bytes());
         }
         Self(hash.finalize().into())
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, TemplateError> {
+        let digest = bytes.try_into().map_err(|_| TemplateError::Length {
+            field: "channels",
+            bytes: bytes.len(),
+            expected: 32,
+        })?;
+        Ok(Self(digest))
     }
 }
 
@@ -141,7 +154,7 @@ pub struct About<'a> {
     pub expires_unix_ms: u64,
 }
 
-/// What is wrong with a set. Nothing of it may be used.
+/// What is wrong with a set or a noised segment. Nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
@@ -209,6 +222,14 @@ pub enum TemplateError {
     Noise {
         /// The version it claims.
         version: u8,
+    },
+    /// A window that is not on its grid, too short, or too long.
+    #[error("a window of {window_us} us from {start_us} us is none")]
+    Window {
+        /// Its beginning.
+        start_us: i64,
+        /// Its length.
+        window_us: u64,
     },
     /// It expires before it is issued, or lives too long.
     #[error("issued at {issued_unix_ms} ms, expires at {expires_unix_ms} ms")]
@@ -380,22 +401,30 @@ impl TemplateSet {
         {
             return Err(TemplateError::Duplicate { index });
         }
-        let Privacy { epsilon, delta, .. } = self.privacy;
-        if epsilon == Epsilon::ZERO || epsilon > Epsilon::MAX || !(0.0..1.0).contains(&delta) {
-            return Err(TemplateError::Loss { epsilon, delta });
-        }
-        if let Some(NoiseStatement { cells_max, generator, .. }) = &self.privacy.noise {
-            let is_named = (1..=GENERATOR_BYTES_MAX).contains(&generator.len());
-            if !is_named || !(1..=CELLS_MAX).contains(cells_max) {
-                return Err(TemplateError::Noise { version: VERSION });
-            }
-        }
+        self.privacy.check()?;
         let (issued_unix_ms, expires_unix_ms) = (self.issued_unix_ms, self.expires_unix_ms);
         let life_ms = expires_unix_ms.saturating_sub(issued_unix_ms);
         if !(1..=LIFETIME_MS_MAX).contains(&life_ms) {
             return Err(TemplateError::Lifetime { issued_unix_ms, expires_unix_ms });
         }
         Ok(self)
+    }
+}
+
+impl Privacy {
+    /// Checks what no type checks.
+    pub(crate) fn check(&self) -> Result<(), TemplateError> {
+        let (epsilon, delta) = (self.epsilon, self.delta);
+        if epsilon == Epsilon::ZERO || epsilon > Epsilon::MAX || !(0.0..1.0).contains(&delta) {
+            return Err(TemplateError::Loss { epsilon, delta });
+        }
+        if let Some(NoiseStatement { cells_max, generator, .. }) = &self.noise {
+            let is_named = (1..=GENERATOR_BYTES_MAX).contains(&generator.len());
+            if !is_named || !(1..=CELLS_MAX).contains(cells_max) {
+                return Err(TemplateError::Noise { version: VERSION });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -435,25 +464,6 @@ fn first_duplicate(templates: &[Template]) -> Option<usize> {
     (1..templates.len()).find(is_there)
 }
 
-fn encode_codes(values: &[f32], bounds: &Bounds) -> Vec<u16> {
-    let code = |(channel, &value): (usize, &f32)| {
-        let lower = f64::from(bounds.lower()[channel]);
-        let range = f64::from(bounds.upper()[channel]) - lower;
-        ((f64::from(value) - lower) / range * f64::from(u16::MAX)).round() as u16
-    };
-    values.iter().enumerate().map(code).collect()
-}
-
-fn decode_codes(codes: &[u16], bounds: &Bounds) -> Vec<f32> {
-    let value = |(channel, &code): (usize, &u16)| {
-        let (lower, upper) = (bounds.lower()[channel], bounds.upper()[channel]);
-        let range = f64::from(upper) - f64::from(lower);
-        let value = f64::from(lower) + f64::from(code) / f64::from(u16::MAX) * range;
-        (value as f32).clamp(lower, upper)
-    };
-    codes.iter().enumerate().map(value).collect()
-}
-
 /// The set as it travels. DAG-CBOR sorts the fields.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -486,7 +496,7 @@ struct WireTemplate {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WirePrivacy {
+pub(crate) struct WirePrivacy {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     cells_max: Option<u8>,
     delta: f64,
@@ -511,7 +521,7 @@ impl From<Privacy> for WirePrivacy {
 
 impl WirePrivacy {
     /// Version 1 states no noise, and only observations; the others state all.
-    fn into_privacy(self, version: u8) -> Result<Privacy, TemplateError> {
+    pub(crate) fn into_privacy(self, version: u8) -> Result<Privacy, TemplateError> {
         let noise = match (self.mechanism, self.cells_max, self.generator) {
             (None, None, None) => None,
             (Some(mechanism), Some(cells_max), Some(generator)) => {
@@ -570,15 +580,7 @@ impl TryFrom<Wire> for TemplateSet {
             return Err(TemplateError::Normalization { version: wire.version });
         }
         let dim = wire.dim as usize;
-        let bounds = Bounds::new(
-            floats_from_bytes("lower", &wire.lower, dim)?,
-            floats_from_bytes("upper", &wire.upper, dim)?,
-        )?;
-        let channels = wire.channels.as_slice().try_into().map_err(|_| TemplateError::Length {
-            field: "channels",
-            bytes: wire.channels.len(),
-            expected: 32,
-        })?;
+        let bounds = bounds_from_bytes(&wire.lower, &wire.upper, dim)?;
         let template = |template: WireTemplate| {
             let spread = template.spread.map(|bytes| codes_from_bytes("spread", &bytes, dim));
             Ok(Template {
@@ -593,7 +595,7 @@ impl TryFrom<Wire> for TemplateSet {
         Self {
             collection: wire.collection,
             metric: wire.metric,
-            channels: ChannelsDigest(channels),
+            channels: ChannelsDigest::from_bytes(&wire.channels)?,
             normalization: wire.normalization,
             bounds,
             templates: templates?,
@@ -602,48 +604,6 @@ impl TryFrom<Wire> for TemplateSet {
             expires_unix_ms: wire.expires_unix_ms,
         }
         .checked()
-    }
-}
-
-fn floats_to_bytes(values: &[f32]) -> ByteBuf {
-    ByteBuf::from(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
-}
-
-fn codes_to_bytes(codes: &[u16]) -> ByteBuf {
-    ByteBuf::from(codes.iter().flat_map(|code| code.to_le_bytes()).collect::<Vec<u8>>())
-}
-
-fn floats_from_bytes(
-    field: &'static str,
-    bytes: &[u8],
-    dim: usize,
-) -> Result<Vec<f32>, TemplateError> {
-    check_length(field, bytes, dim, 4)?;
-    let (floats, _) = bytes.as_chunks::<4>();
-    Ok(floats.iter().map(|float| f32::from_le_bytes(*float)).collect())
-}
-
-fn codes_from_bytes(
-    field: &'static str,
-    bytes: &[u8],
-    dim: usize,
-) -> Result<Vec<u16>, TemplateError> {
-    check_length(field, bytes, dim, 2)?;
-    let (codes, _) = bytes.as_chunks::<2>();
-    Ok(codes.iter().map(|code| u16::from_le_bytes(*code)).collect())
-}
-
-fn check_length(
-    field: &'static str,
-    bytes: &[u8],
-    dim: usize,
-    width: usize,
-) -> Result<(), TemplateError> {
-    let expected = dim.saturating_mul(width);
-    if bytes.len() == expected {
-        Ok(())
-    } else {
-        Err(TemplateError::Length { field, bytes: bytes.len(), expected })
     }
 }
 

@@ -39,6 +39,9 @@ pub struct ArchiveStatus {
     /// The collections of which there are sealed copies.
     #[serde(default)]
     pub sealed: Vec<SealedCopies>,
+    /// The collections of which noised segments are released.
+    #[serde(default)]
+    pub noised: Vec<NoisedReleases>,
     /// One CID that names all of these catalogs, and so everything that was archived.
     #[serde(default)]
     pub root: Option<String>,
@@ -273,6 +276,19 @@ pub struct SealedCopies {
     pub root: Option<String>,
 }
 
+/// The noised segments of a collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoisedReleases {
+    /// The collection.
+    pub collection: String,
+    /// How many there are.
+    pub segments: u64,
+    /// The end of the last window that was paid for, in microseconds since the epoch.
+    pub until_us: Option<i64>,
+    /// The root of their catalog: one CID that names all of them, for everybody.
+    pub root: Option<String>,
+}
+
 /// What the DHT is told of roots and objects. Each is told again in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Providing {
@@ -397,6 +413,9 @@ pub struct FetchedSegment {
     /// What the CID names is sealed. When it could be opened, `segment` has the CID of what was in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<FetchedSealed>,
+    /// What the CID names is a noised segment of somebody. It is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noised: Option<NoisedSegment>,
     /// CIDs of payload blocks that were wished for and that nobody served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_payload: Vec<String>,
@@ -413,6 +432,33 @@ pub struct FetchedSealed {
     pub key: String,
     /// Whether it could be opened.
     pub outcome: SealedOutcome,
+}
+
+/// What one entity of somebody did in one window of time, with noise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoisedSegment {
+    /// Who released and signed it.
+    pub signer: String,
+    /// The collection's name there.
+    pub collection: String,
+    /// A pseudonym: the same in all noised segments of that node and collection, in hexadecimal.
+    pub entity: String,
+    /// When the window begins, in microseconds since the epoch.
+    pub start_us: i64,
+    /// The length of the window, in microseconds.
+    pub window_us: u64,
+    /// About how many observations there were.
+    pub count: u64,
+    /// Their noised mean.
+    pub mean: Vec<f32>,
+    /// What its signer promised for each `unit`, which nobody else can check.
+    pub epsilon: f64,
+    /// The probability that the loss is larger.
+    pub delta: f64,
+    /// What the promise is for: `observation`.
+    pub unit: String,
+    /// The noise: `laplace` or `gaussian`.
+    pub mechanism: String,
 }
 
 /// What became of a sealed segment.

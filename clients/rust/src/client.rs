@@ -181,9 +181,22 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`ClientError`]; `not_offered` for a form that the node does not make.
+    /// See [`ClientError`]; `noised` where noise cannot keep what is promised.
     pub fn share(&self, collection: &str, share: Share) -> Result<ShareResponse, ClientError> {
-        self.post(&format!("/v1/collections/{collection}/share"), &ShareRequest { share })
+        self.share_with(collection, &ShareRequest { share, ..ShareRequest::default() })
+    }
+
+    /// Sets in what form the segments of a collection may leave; see [`Client::share`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::share`].
+    pub fn share_with(
+        &self,
+        collection: &str,
+        request: &ShareRequest,
+    ) -> Result<ShareResponse, ClientError> {
+        self.post(&format!("/v1/collections/{collection}/share"), request)
     }
 
     /// Returns how small a collection became, and what that cost.

@@ -106,20 +106,27 @@ pub enum Share {
     Private,
     /// As encrypted copies, to everybody; who has the key reads them.
     Sealed,
-    /// In the open, with noise. No node offers it yet.
+    /// A noised mean for each entity and window of time, in the open; entities have pseudonyms.
     Noised,
 }
 
 /// In what form the segments of a collection shall leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareRequest {
     /// The form.
     pub share: Share,
+    /// With `noised`: what was observed before this is not released, in microseconds since the epoch. Now, when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_us: Option<i64>,
+    /// With `noised`: the length of a window in microseconds, from 10 minutes to 31 days. A day, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_us: Option<u64>,
 }
 
 /// In what form the segments of a collection leave from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShareResponse {
     /// The form before.
     pub before: Share,
@@ -128,6 +135,24 @@ pub struct ShareResponse {
     /// The id of the key that seals, when one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// What noised segments promise, when they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noised: Option<NoisedTerms>,
+}
+
+/// What noised segments promise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoisedTerms {
+    /// Since when, in microseconds since the epoch.
+    pub since_us: i64,
+    /// The length of a window, in microseconds.
+    pub window_us: u64,
+    /// The privacy loss of each observation by its window.
+    pub epsilon: f64,
+    /// The probability that it is larger.
+    pub delta: f64,
+    /// With about how many observations of an entity a window is released.
+    pub observations_needed: u64,
 }
 
 /// One input.

@@ -27,10 +27,10 @@ mod templates;
 
 pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
-    FetchResponse, FetchedSealed, FetchedSegment, ImportResponse, KeptFor, NamedPin, PinRequest,
-    PinUsage, PinningStatus, Pins, ProvideRequest, ProvideResponse, Providing, PublishedName,
-    RecoveryStatus, ReplicaPeer, Replicas, ResolveRequest, ResolvedName, SealedCopies,
-    SealedOutcome, UnpinRequest, UnpinResponse,
+    FetchResponse, FetchedSealed, FetchedSegment, ImportResponse, KeptFor, NamedPin,
+    NoisedReleases, NoisedSegment, PinRequest, PinUsage, PinningStatus, Pins, ProvideRequest,
+    ProvideResponse, Providing, PublishedName, RecoveryStatus, ReplicaPeer, Replicas,
+    ResolveRequest, ResolvedName, SealedCopies, SealedOutcome, UnpinRequest, UnpinResponse,
 };
 pub use bundle::{
     Bundle, BundleImported, BundleLink, BundleMade, BundleRequest, Bundles, UnfinishedBundle,
@@ -38,7 +38,7 @@ pub use bundle::{
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
 pub use engine::{
     CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, Entity, ErrorBound,
-    Fidelity, IngestAck, IngestRequest, Metric, Observation, Quality, RemoveRequest,
+    Fidelity, IngestAck, IngestRequest, Metric, NoisedTerms, Observation, Quality, RemoveRequest,
     RemoveResponse, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
     ShareRequest, ShareResponse, Units,
 };

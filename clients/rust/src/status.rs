@@ -145,6 +145,6 @@ pub struct IpfsStatus {
 pub struct PrivacyStatus {
     /// Always true: templates leave the node noised or not at all.
     pub differential_privacy_enabled: bool,
-    /// Segments shared in noised form.
+    /// Noised segments that everybody may fetch.
     pub shared_segments_noised: u64,
 }

@@ -9,8 +9,9 @@ use dunlin_archive::{
 };
 use dunlin_client as json;
 use dunlin_engine::{Segment, SegmentQuery, TimeRange, Timestamp};
+use dunlin_privacy::NoisedSegment;
 use dunlin_protocols::Search;
-use dunlin_wire::Cid;
+use dunlin_wire::{Cid, envelope::Signed};
 use tokio::time::Instant;
 
 use super::{Body, Path, convert, error::ApiError, publishing::progress_json, review, shares};
@@ -159,7 +160,7 @@ pub(super) async fn provide(
 }
 
 fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
-    let Fetched { cid, segment, sealed, missing_payload, block_bytes, is_local, attempts } =
+    let Fetched { cid, segment, sealed, noised, missing_payload, block_bytes, is_local, attempts } =
         fetched;
     // What was in a sealed one has a CID of its own.
     let json = |segment: &Segment| segment_json(&segment.cid(), segment, *block_bytes, false);
@@ -167,6 +168,7 @@ fn fetched_json(fetched: &Fetched) -> json::FetchedSegment {
         cid: cid.to_string(),
         segment: segment.as_ref().map(json),
         sealed: sealed.map(sealed_json),
+        noised: noised.as_deref().map(noised_json),
         missing_payload: missing_payload.iter().map(ToString::to_string).collect(),
         local: *is_local,
         attempts: attempts.iter().map(attempt_json).collect(),
@@ -181,6 +183,24 @@ fn sealed_json(sealed: FromSealed) -> json::FetchedSealed {
             Some(Unopened::NoKey) => json::SealedOutcome::NoKey,
             Some(Unopened::Forged) => json::SealedOutcome::Forged,
         },
+    }
+}
+
+fn noised_json(signed: &Signed<NoisedSegment>) -> json::NoisedSegment {
+    let segment = &signed.value;
+    let privacy = segment.privacy();
+    json::NoisedSegment {
+        signer: signed.signer.to_string(),
+        collection: segment.collection().to_owned(),
+        entity: segment.entity().to_string(),
+        start_us: segment.window().start_us(),
+        window_us: segment.window().length_us(),
+        count: segment.count(),
+        mean: segment.mean(),
+        epsilon: privacy.epsilon.as_f64(),
+        delta: privacy.delta,
+        unit: privacy.unit.to_string(),
+        mechanism: privacy.noise.as_ref().map_or("", |noise| noise.mechanism.name()).to_owned(),
     }
 }
 
@@ -246,6 +266,7 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 backend: backend(shared)?,
                 catalogs: catalogs(shared, own.keys())?,
                 sealed: shares::copies(shared, &own)?,
+                noised: shares::noised(shared)?,
                 root: shared.archive.own_root()?.map(|root| root.to_string()),
                 published,
                 providing,

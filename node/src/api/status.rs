@@ -163,7 +163,7 @@ pub(super) async fn cluster(State(shared): State<Arc<Shared>>) -> Answer<json::C
         },
         privacy: json::PrivacyStatus {
             differential_privacy_enabled: true,
-            shared_segments_noised: 0,
+            shared_segments_noised: archive.noised.iter().map(|of| of.segments).sum(),
         },
     }))
 }

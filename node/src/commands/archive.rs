@@ -66,6 +66,16 @@ fn status(status: &ArchiveStatus) -> String {
         }
         sealed = format!("\n{table}");
     }
+    if !status.noised.is_empty() {
+        let mut table = Table::new(["noised segments of", "released", "until", "catalog"]);
+        for releases in &status.noised {
+            let root = releases.root.clone().unwrap_or_default();
+            let released = releases.segments.to_string();
+            let until = releases.until_us.map_or_else(String::new, time);
+            table.row([releases.collection.clone(), released, until, root]);
+        }
+        sealed.push_str(&format!("\n{table}"));
+    }
     let mut known = String::new();
     if status.recovery.enabled {
         let RecoveryStatus { held, conflicts, .. } = status.recovery;

@@ -1,11 +1,12 @@
 //! `init`, `status`, `peers` and `collections`: the node itself and what it holds.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use dunlin_client::{
     Client, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, ErrorBound,
-    NodeStatus, Peers, Quality, RemoveResponse, Share, ShareResponse, Units,
+    NodeStatus, NoisedTerms, Peers, Quality, RemoveResponse, Share, ShareRequest, ShareResponse,
+    Units,
 };
 use serde::Serialize;
 
@@ -174,8 +175,12 @@ pub(super) fn collections(
                 format!("collection {} is ready", spec.name)
             })
         }
-        CollectionsCommand::Share { name, form } => {
-            out.show(&client.share(&name, form)?, |answer| share_text(&name, answer))
+        CollectionsCommand::Share { name, form, since, window } => {
+            let is_noised = form == Share::Noised;
+            anyhow::ensure!(is_noised || since.is_none(), "--since is for the form noised");
+            let window_us = u64::try_from(window.as_micros()).ok().filter(|_| is_noised);
+            let request = ShareRequest { share: form, since_us: since, window_us };
+            out.show(&client.share_with(&name, &request)?, |answer| share_text(&name, answer))
         }
         CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
         CollectionsCommand::Compact { name, entity, before, nrmse } => {
@@ -234,6 +239,9 @@ const fn share_name(share: Share) -> &'static str {
 
 fn share_text(name: &str, answer: &ShareResponse) -> String {
     let (before, now) = (share_name(answer.before), share_name(answer.share));
+    if let Some(noised) = &answer.noised {
+        return format!("{name} is {now} (it was {before}): {}", noised_text(noised));
+    }
     match (&answer.key, answer.before) {
         (Some(key), _) => format!(
             "{name} is {now} (it was {before}): everybody may fetch copies sealed with key {key}\n\
@@ -245,6 +253,20 @@ fn share_text(name: &str, answer: &ShareResponse) -> String {
              what strangers fetched is theirs for ever, and as closed as its key is kept"
         ),
     }
+}
+
+fn noised_text(noised: &NoisedTerms) -> String {
+    let NoisedTerms { since_us, window_us, epsilon, delta, observations_needed } = noised;
+    let window = humantime::format_duration(Duration::from_micros(*window_us));
+    let delta = if *delta > 0.0 { format!(", delta {delta}") } else { String::new() };
+    format!(
+        "everybody may fetch the noised mean of each entity and window of {window} since {}\n\
+         each observation loses epsilon {epsilon}{delta} by its window; a window takes about \
+         {observations_needed} observations of an entity\n\
+         which entities there are is not protected, they have pseudonyms; `dunlin archive status` shows what \
+         is released, `dunlin privacy ledger` what it cost",
+        time(*since_us)
+    )
 }
 
 /// Returns the units of a collection whose channels all have the same declared range, or none.

@@ -1,11 +1,11 @@
 //! `segments ls|show|seal|fetch`.
 
-use std::{collections::BTreeSet, process::ExitCode};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use dunlin_client::{
-    Client, FetchRequest, FetchResponse, FetchedSegment, ProvideRequest, ProvideResponse,
-    SealResponse, SealedOutcome, Segment, SegmentsQuery,
+    Client, FetchRequest, FetchResponse, FetchedSegment, NoisedSegment, ProvideRequest,
+    ProvideResponse, SealResponse, SealedOutcome, Segment, SegmentsQuery,
 };
 
 use crate::{
@@ -59,15 +59,19 @@ pub(super) fn segments(
         SegmentsCommand::Fetch { cids, peers, gateways, payload, dht } => {
             let answer = client.fetch(&FetchRequest { cids, peers, gateways, payload, dht })?;
             out.show(&answer, fetched)?;
-            let is_whole = |fetched: &FetchedSegment| {
-                fetched.segment.is_some() && fetched.missing_payload.is_empty()
-            };
+            let is_whole =
+                |fetched: &FetchedSegment| is_found(fetched) && fetched.missing_payload.is_empty();
             if !answer.segments.iter().all(is_whole) {
                 return Ok(ExitCode::FAILURE);
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns whether there was a segment, plain, opened or noised.
+const fn is_found(fetched: &FetchedSegment) -> bool {
+    fetched.segment.is_some() || fetched.noised.is_some()
 }
 
 /// Returns up to `limit` segments, asking for as many pages as that takes.
@@ -163,9 +167,18 @@ fn fetched(answer: &FetchResponse) -> String {
             };
             how = format!("{told}; {how}");
         }
-        let (entity, count) = match &fetched.segment {
-            Some(segment) => (segment.entity.clone(), segment.count.to_string()),
-            None => ("not found".to_owned(), String::new()),
+        let (entity, count) = match (&fetched.segment, &fetched.noised) {
+            (Some(segment), _) => (segment.entity.clone(), segment.count.to_string()),
+            (None, Some(noised)) => {
+                let NoisedSegment { signer, collection, unit, epsilon, .. } = noised;
+                how = format!(
+                    "noised, of {collection} at {signer}, from {} on for {}, epsilon {epsilon} per {unit}; {how}",
+                    time(noised.start_us),
+                    humantime::format_duration(Duration::from_micros(noised.window_us)),
+                );
+                (format!("pseudonym {}", noised.entity), format!("about {}", noised.count))
+            }
+            (None, None) => ("not found".to_owned(), String::new()),
         };
         table.row([fetched.cid.clone(), entity, count, how]);
     }
@@ -175,6 +188,6 @@ fn fetched(answer: &FetchResponse) -> String {
         .flat_map(|fetched| &fetched.attempts)
         .map(|attempt| &attempt.peer)
         .collect();
-    let found = answer.segments.iter().filter(|fetched| fetched.segment.is_some()).count();
+    let found = answer.segments.iter().filter(|fetched| is_found(fetched)).count();
     format!("{table}\n{found} of {} segments, {} asked", answer.segments.len(), peers.len())
 }

@@ -79,7 +79,7 @@ async fn seal_step(shared: &Arc<Shared>, sealer: &mut Sealer, fresh: Fresh) -> D
             if !step.stored.is_empty() {
                 shared.network.stored(step.stored).await;
             }
-            if step.is_more { Duration::ZERO } else { Duration::MAX }
+            if step.is_more { Duration::ZERO } else { step.next.unwrap_or(Duration::MAX) }
         }
         Err(cause) => {
             shared.report("sealing", format!("{cause:#}"));

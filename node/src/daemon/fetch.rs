@@ -15,8 +15,9 @@ use dunlin_archive::{
     Answer, Attempt, AttemptOutcome, Object, Outcome, Pin, PutError, ReadError, Retrieval,
 };
 use dunlin_engine::Segment;
+use dunlin_privacy::NoisedSegment;
 use dunlin_protocols::{Handle, NetworkError, PeerId, Search, messages::RefusalReason};
-use dunlin_wire::{Cid, block::Block};
+use dunlin_wire::{Cid, block::Block, envelope::Signed};
 use tokio::task::JoinSet;
 
 use super::{
@@ -24,6 +25,7 @@ use super::{
     gateways::{GatewayUrl, Gateways},
     opening::{self, FromSealed, Opened},
     shared::Shared,
+    sharing::segments::noised_in,
 };
 use crate::key_ring::{KeyRing, KeyRingError};
 
@@ -56,6 +58,8 @@ pub(crate) struct Fetched {
     pub(crate) segment: Option<Segment>,
     /// What the CID named was sealed: with which key, and why it stays so.
     pub(crate) sealed: Option<FromSealed>,
+    /// What the CID named was a noised segment of somebody.
+    pub(crate) noised: Option<Box<Signed<NoisedSegment>>>,
     /// Payload blocks that were wished for and that nobody had.
     pub(crate) missing_payload: Vec<Cid>,
     pub(crate) block_bytes: usize,
@@ -443,16 +447,18 @@ impl Arrived<'_> {
             Some(Err(unopened)) => (None, unopened),
             None => (None, None),
         };
+        let noised = root.filter(|_| opened.is_none()).and_then(noised_in).map(Box::new);
         let block_bytes = opened.as_ref().map_or(0, |opened| opened.object.root.bytes().len());
         let (segment, sealed, object) = match opened {
             Some(Opened { segment, object, from }) => (Some(segment), from, Some(object)),
-            None => (None, unopened, None),
+            None => (None, unopened, noised.as_deref().zip(root).map(noised_object)),
         };
         let missing = wished[1..].iter().filter(|cid| !self.blocks.contains_key(cid));
         let fetched = Fetched {
             cid,
             segment,
             sealed,
+            noised,
             missing_payload: missing.copied().collect(),
             block_bytes,
             is_local: wished.iter().all(|cid| self.here.contains(cid)),
@@ -460,6 +466,11 @@ impl Arrived<'_> {
         };
         (fetched, object)
     }
+}
+
+/// Returns a noised segment as it is to be kept.
+fn noised_object((signed, root): (&Signed<NoisedSegment>, &Block)) -> Object {
+    Object::leaf(Pin::fetched_noised(signed.value.collection()), root.clone())
 }
 
 async fn put_question(

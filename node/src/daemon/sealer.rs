@@ -1,9 +1,10 @@
-//! Makes sealed copies of what is archived of collections that are shared so, and drops those of others.
+//! Makes sealed copies of what is archived of collections that are shared so, releases noised segments of those
+//! that are shared so, and drops what is not shared any more.
 //!
 //! What is there is compared with what the operator wants, a batch at a time, so that a crash, a restart or a
 //! change of mind anywhere on the way costs nothing but looking again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 use dunlin_archive::{
@@ -14,7 +15,7 @@ use dunlin_archive::{
 use dunlin_engine::{CollectionName, Segment};
 use dunlin_wire::{Cid, block::Block};
 
-use super::{clock, shared::Shared, shares::Share};
+use super::{clock, shared::Shared, shares::Share, sharing::segments};
 use crate::key_ring::KeyRing;
 
 /// Segments that are looked for, or copies that are dropped, in one step.
@@ -34,9 +35,12 @@ pub(super) struct Sealer {
 struct Progress {
     /// What the operator wanted when this was begun.
     share: Share,
+    /// Whether nothing is left in forms that the operator does not want any more.
+    is_clear: bool,
     /// The last segment that was looked at, in order of CIDs.
     after: Option<Cid>,
     is_done: bool,
+    noised: segments::Progress,
 }
 
 /// Segments that were archived a moment ago, by collection.
@@ -49,6 +53,8 @@ pub(super) struct Step {
     pub(super) stored: Vec<Cid>,
     /// Whether there is more to do.
     pub(super) is_more: bool,
+    /// When there will be, if nothing happens before.
+    pub(super) next: Option<Duration>,
 }
 
 impl Sealer {
@@ -61,18 +67,29 @@ impl Sealer {
     pub(super) fn step(&mut self, shared: &Shared, fresh: &Fresh) -> anyhow::Result<Step> {
         let done = self.try_step(shared, fresh);
         if done.is_err() {
-            *self = Self::default();
+            self.look_again();
         }
         done
+    }
+
+    /// Begins anew, but for what was released and is not stored yet.
+    fn look_again(&mut self) {
+        self.has_looked = false;
+        for progress in self.collections.values_mut() {
+            let noised = std::mem::take(&mut progress.noised);
+            *progress = Progress { noised, ..Progress::new(progress.share) };
+        }
     }
 
     fn try_step(&mut self, shared: &Shared, fresh: &Fresh) -> anyhow::Result<Step> {
         let mut wanted = shared.shares.all();
         if !self.has_looked {
-            // Copies of a collection of which the file of shares knows nothing any more.
-            for pin in shared.archive.pins(Pin::SEALED)?.into_keys() {
-                if let Some(name) = pin.collection() {
-                    wanted.entry(CollectionName::new(name)?).or_default();
+            // What is there of a collection of which the file of shares knows nothing any more.
+            for prefix in [Pin::SEALED, Pin::NOISED] {
+                for pin in shared.archive.pins(prefix)?.into_keys() {
+                    if let Some(name) = pin.collection() {
+                        wanted.entry(CollectionName::new(name)?).or_default();
+                    }
                 }
             }
             self.has_looked = true;
@@ -80,26 +97,59 @@ impl Sealer {
         for (name, share) in wanted {
             let is_same = self.collections.get(&name).is_some_and(|known| known.share == share);
             if !is_same {
-                let progress = Progress { share, after: None, is_done: false };
-                self.collections.insert(name, progress);
+                self.collections.insert(name, Progress::new(share));
             }
         }
         let mut step = Step::default();
         for (name, progress) in &mut self.collections {
+            progress.clear(shared, name)?;
             match progress.share {
+                Share::Private => progress.is_done = true,
                 Share::Sealed => {
                     let fresh = fresh.get(name).map_or(&[][..], Vec::as_slice);
                     step.stored.extend(progress.seal(shared, name, fresh)?);
                 }
-                Share::Private => progress.drop_copies(shared, name)?,
+                Share::Noised(windows) => {
+                    let done = shared.noise_step(name, windows, &mut progress.noised)?;
+                    let wait = match done {
+                        segments::Step::Done(stored) => {
+                            step.stored.extend(stored);
+                            Duration::ZERO
+                        }
+                        segments::Step::Wait(wait) => wait,
+                    };
+                    step.next = Some(step.next.map_or(wait, |next| next.min(wait)));
+                    progress.is_done = true;
+                }
             }
-            step.is_more |= !progress.is_done;
+            step.is_more |= !(progress.is_done && progress.is_clear);
         }
         Ok(step)
     }
 }
 
 impl Progress {
+    fn new(share: Share) -> Self {
+        let noised = segments::Progress::default();
+        Self { share, is_clear: false, after: None, is_done: false, noised }
+    }
+
+    /// Drops a part of what is there in other forms than the wanted one.
+    fn clear(&mut self, shared: &Shared, name: &CollectionName) -> anyhow::Result<()> {
+        if self.is_clear {
+            return Ok(());
+        }
+        let mut is_more = false;
+        if self.share != Share::Sealed {
+            is_more |= drop_copies(shared, name)?;
+        }
+        if !matches!(self.share, Share::Noised(_)) {
+            is_more |= drop_noised(shared, name)?;
+        }
+        self.is_clear = !is_more;
+        Ok(())
+    }
+
     /// Seals the next segments without a copy, and those that were archived just now.
     fn seal(
         &mut self,
@@ -121,19 +171,28 @@ impl Progress {
         let key = KeyRing::sealing_or_new(&shared.dir, name, clock::now().0)?;
         seal_all(shared, name, &key, &roots)
     }
+}
 
-    fn drop_copies(&mut self, shared: &Shared, name: &CollectionName) -> anyhow::Result<()> {
-        if self.is_done {
-            return Ok(());
-        }
-        let (own, copies) = (Pin::own(name.as_str()), Pin::sealed(name.as_str()));
-        let dropped = shared.archive.drop_copies(&own, &copies, STEP)?;
-        self.is_done = dropped.len() < STEP;
-        if !dropped.is_empty() {
-            tracing::info!(collection = %name, copies = dropped.len(), "sealed copies are unpinned");
-        }
-        Ok(())
+/// Drops some sealed copies; says whether there may be more.
+fn drop_copies(shared: &Shared, name: &CollectionName) -> anyhow::Result<bool> {
+    let (own, copies) = (Pin::own(name.as_str()), Pin::sealed(name.as_str()));
+    let dropped = shared.archive.drop_copies(&own, &copies, STEP)?;
+    if !dropped.is_empty() {
+        tracing::info!(collection = %name, copies = dropped.len(), "sealed copies are unpinned");
     }
+    Ok(dropped.len() == STEP)
+}
+
+/// Drops some noised segments; says whether there may be more.
+fn drop_noised(shared: &Shared, name: &CollectionName) -> anyhow::Result<bool> {
+    let pin = Pin::noised(name.as_str());
+    if shared.archive.roots(&pin, None, 1)?.is_empty() {
+        return Ok(false);
+    }
+    // First, so that no catalog names what is gone.
+    shared.archive.drop_catalog(&pin)?;
+    tracing::info!(collection = %name, "noised segments are unpinned");
+    Ok(shared.archive.unpin_part(&pin, STEP)?)
 }
 
 /// Makes copies of segments; returns their blocks.

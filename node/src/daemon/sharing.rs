@@ -6,6 +6,7 @@
 mod adoption;
 mod doubts;
 mod release;
+pub(crate) mod segments;
 mod set_aside;
 
 use std::{

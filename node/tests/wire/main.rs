@@ -17,7 +17,7 @@ use common::{
 };
 use dunlin_client::{
     CollectionSpec, FetchRequest, Fidelity, Metric, Observation, SealedOutcome, Segment,
-    SegmentsQuery, Share, Units,
+    SegmentsQuery, Share, ShareRequest, Units,
 };
 use dunlin_protocols::messages::SegmentsRequest;
 use dunlin_wire::{Cid, cbor};
@@ -357,8 +357,19 @@ fn noise_is_refused_with_a_reason_and_so_are_exposed_keys() {
     net.init("node");
     let node = net.node_with("node", &["--bootstrap", &net.bootstrap]);
     node.client().create_collection(&collection(PRIVATE)).unwrap();
+    // Noise is scaled to ranges, and this collection declares none.
     let error = node.client().share(PRIVATE, Share::Noised).unwrap_err();
-    assert!(error.is_refusal("not_offered"), "{error:?}");
+    assert!(error.to_string().contains("no declared ranges"), "{error:?}");
+    node.client().create_collection(&ranged("pumps")).unwrap();
+    for (since_us, window_us) in
+        [(None, Some(1)), (None, Some(u64::MAX)), (Some(0), Some(600_000_000))]
+    {
+        let request = ShareRequest { share: Share::Noised, since_us, window_us };
+        let error = node.client().share_with("pumps", &request).unwrap_err();
+        assert!(error.is_refusal("noised"), "{since_us:?} {window_us:?}: {error:?}");
+    }
+    let request = ShareRequest { share: Share::Sealed, since_us: Some(0), window_us: None };
+    assert!(node.client().share_with("pumps", &request).unwrap_err().is_refusal("bad_query"));
     assert!(node.client().share("nowhere", Share::Sealed).unwrap_err().is_refusal("not_found"));
     stdout(&mut node.command(&["keys", "rotate", PRIVATE]));
     let mut chmod = Command::new("chmod");
@@ -366,6 +377,136 @@ fn noise_is_refused_with_a_reason_and_so_are_exposed_keys() {
     let error = node.client().share(PRIVATE, Share::Sealed).unwrap_err();
     assert!(error.is_refusal("keys"), "{error:?}");
     assert!(node.client().collections().unwrap().shares.is_empty(), "nothing changed");
+}
+
+fn ranged(name: &str) -> CollectionSpec {
+    let each = |bound| vec![bound; 8];
+    CollectionSpec {
+        units: Units::Range { lower: each(0.0), upper: each(8.0) },
+        ..collection(name)
+    }
+}
+
+const DAY_US: u64 = 86_400_000_000;
+
+#[test]
+fn noised_segments_tell_strangers_a_noised_mean_and_nothing_else() {
+    const NOISED: &str = "compressors-of-gera";
+    const SINCE_US: i64 = 1_762_992_000_000_000;
+    let net = Net::start("noised");
+    let node_id = net.init("node");
+    net.init("stranger");
+    let flags = ["--bootstrap", &net.bootstrap, "--gateway", "127.0.0.1:0"];
+    let node = net.node_with("node", &flags);
+    node.fill(&ranged(NOISED), observations());
+    let request =
+        ShareRequest { share: Share::Noised, since_us: Some(SINCE_US), window_us: Some(DAY_US) };
+    let answer = node.client().share_with(NOISED, &request).unwrap();
+    let terms = answer.noised.unwrap();
+    assert!(terms.epsilon == 1.0 && terms.observations_needed < 200, "{terms:?}");
+    let released = |node: &Node, at_least: u64| {
+        eventually("windows are released", || {
+            let noised = node.client().archive().unwrap().noised.pop()?;
+            let is_caught_up = noised.until_us? > now_us() - 2 * DAY_US as i64;
+            (noised.segments >= at_least && is_caught_up).then_some(noised)
+        })
+    };
+    let noised = released(&node, 2);
+    // Both entities have 400 observations in one day, and nobody has any in the hundreds of days since: noise
+    // alone passes a threshold of 20 deviations in none of these.
+    assert_eq!(noised.segments, 2, "{noised:?}");
+
+    // Anybody gets all of it by one CID, and finds no name and no vector in it.
+    let gateway = fs::read_to_string(net.dir("node").join("gateway.address")).unwrap();
+    let catalog = noised.root.clone().unwrap();
+    let car = http_get(gateway.trim(), &format!("/ipfs/{catalog}?format=car"));
+    assert!(car.starts_with(b"HTTP/1.1 200"));
+    let mut secrets = Secrets::default();
+    ENTITIES.iter().for_each(|entity| secrets.add_name(entity));
+    observations().iter().for_each(|observation| secrets.add_vector(&observation.vector));
+    let exact: Vec<Vec<f32>> = ENTITIES.iter().map(|entity| mean_of(entity)).collect();
+    exact.iter().for_each(|mean| secrets.add_vector(mean));
+    assert_eq!(secrets.found_in(&car), Vec::<String>::new());
+    let pseudonyms = files_in(&net.dir("node"));
+    assert!(!secrets.found_in(&pseudonyms).is_empty(), "the search finds what is there");
+
+    // A stranger fetches one, and sees who promised what, and a mean that is near and not exact.
+    let cids = dunlin_cids(&car).into_iter().filter(|cid| *cid != catalog).collect::<Vec<_>>();
+    let stranger = net.node_with("stranger", &["--bootstrap", &net.bootstrap]);
+    stranger.wait_for_peer(&node_id);
+    let request = FetchRequest { cids, peers: vec![node_id.clone()], ..FetchRequest::default() };
+    let fetched = stranger.client().fetch(&request).unwrap().segments;
+    let found: Vec<_> = fetched.into_iter().filter_map(|one| one.noised).collect();
+    assert_eq!(found.len(), 2);
+    let mut entities = BTreeSet::new();
+    for segment in &found {
+        assert_eq!((&segment.signer, segment.collection.as_str()), (&node_id, NOISED));
+        assert_eq!((segment.unit.as_str(), segment.epsilon), ("observation", 1.0));
+        assert_eq!(segment.start_us.rem_euclid(DAY_US as i64), 0);
+        assert!(segment.count.abs_diff(400) < 150, "{} observations", segment.count);
+        assert!(entities.insert(segment.entity.clone()), "each entity has its own pseudonym");
+        // The noise of a channel has a deviation of 0.13 in a range of 8: 1 is further than it ever gets.
+        let is_near = |mean: &Vec<f32>| {
+            mean.iter().zip(&segment.mean).all(|(exact, noised)| (exact - noised).abs() < 2.0)
+        };
+        assert!(exact.iter().any(is_near), "{:?}", segment.mean);
+        assert!(!exact.contains(&segment.mean), "it is noised");
+    }
+    let shown =
+        stdout(&mut stranger.command(&["segments", "fetch", &request.cids[0], &request.cids[1]]));
+    assert!(shown.contains("pseudonym") && shown.contains("epsilon 1 per observation"), "{shown}");
+
+    // The ledger has every window, and each cost an observation once.
+    let ledger = node.client().ledger().unwrap();
+    let windows = ledger.entries.iter().filter(|entry| entry.purpose == "segments").count();
+    assert!(windows > 300, "{windows} windows");
+
+    // After a kill, no window is released again.
+    node.kill();
+    let node = net.node_with("node", &flags);
+    let again = released(&node, 2);
+    assert_eq!((again.segments, again.root), (2, Some(catalog.clone())));
+    let entries = node.client().ledger().unwrap().entries.len();
+    assert!(
+        entries <= ledger.entries.len() + 1,
+        "{entries} entries, {} before",
+        ledger.entries.len()
+    );
+
+    // Taken back, they are served no more.
+    node.client().share(NOISED, Share::Private).unwrap();
+    eventually("the segments are gone", || {
+        node.client().archive().unwrap().noised.is_empty().then_some(())
+    });
+    let gateway = fs::read_to_string(net.dir("node").join("gateway.address")).unwrap();
+    let all = http_get(gateway.trim(), &format!("/ipfs/{catalog}?format=raw"));
+    assert!(all.starts_with(b"HTTP/1.1 404"));
+}
+
+fn now_us() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_micros()).unwrap()
+}
+
+fn mean_of(entity: &str) -> Vec<f32> {
+    let all = observations();
+    let own: Vec<_> = all.iter().filter(|observation| observation.entity == entity).collect();
+    let mean = |channel: usize| {
+        let sum: f64 = own.iter().map(|observation| f64::from(observation.vector[channel])).sum();
+        (sum / own.len() as f64) as f32
+    };
+    (0..8).map(mean).collect()
+}
+
+/// Returns the CIDs of all blocks in a gateway's CAR.
+fn dunlin_cids(answer: &[u8]) -> Vec<String> {
+    let car = unchunked(answer);
+    let mut reader = dunlin_archive::car::Reader::open(car.as_slice()).unwrap();
+    let mut cids = Vec::new();
+    while let Some(section) = reader.next_section().unwrap() {
+        cids.push(section.cid.to_string());
+    }
+    cids
 }
 
 fn dunlin_in(scene: &Scene, node: &str, args: &[&str]) -> Command {

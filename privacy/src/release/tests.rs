@@ -9,7 +9,7 @@ use crate::noise::Scale;
 use crate::terms::Unit;
 
 /// No noise, so that the shape of the algorithm shows.
-struct Silent;
+pub(super) struct Silent;
 
 impl Noise for Silent {
     fn add(&mut self, values: Vec<i64>, _scale: Scale) -> Result<Vec<i64>, NoiseError> {
@@ -19,9 +19,9 @@ impl Noise for Silent {
 
 /// Answers with fixed outputs and remembers what it was asked: the view of whoever sees the release.
 #[derive(Default)]
-struct Transcript {
-    outputs: Vec<Vec<i64>>,
-    asked: Vec<(Vec<i64>, Scale)>,
+pub(super) struct Transcript {
+    pub(super) outputs: Vec<Vec<i64>>,
+    pub(super) asked: Vec<(Vec<i64>, Scale)>,
 }
 
 impl Noise for Transcript {
@@ -35,18 +35,43 @@ impl Noise for Transcript {
     }
 }
 
-fn eps(value: f64) -> Epsilon {
+impl Transcript {
+    /// Returns the loss of this transcript, seen beside that of neighbouring data, as the part of what was paid.
+    pub(super) fn loss_beside(&self, neighbour: &Self, terms: Terms) -> f64 {
+        assert_eq!(self.asked.len(), neighbour.asked.len());
+        let pairs = self.asked.iter().zip(&neighbour.asked);
+        let loss: f64 = pairs
+            .map(|((a, scale), (b, other_scale))| {
+                assert_eq!((a.len(), scale), (b.len(), other_scale), "noise depends on the data");
+                let apart = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b) as f64);
+                let steps = scale.steps as f64;
+                match scale.mechanism {
+                    Mechanism::Laplace => apart.sum::<f64>() / steps,
+                    Mechanism::Gaussian => {
+                        apart.map(|apart| apart * apart).sum::<f64>() / (2.0 * steps * steps)
+                    }
+                }
+            })
+            .sum();
+        match terms.mechanism() {
+            Mechanism::Laplace => loss / terms.epsilon().as_f64(),
+            Mechanism::Gaussian => loss / Rho::within(terms.epsilon(), terms.delta()).as_f64(),
+        }
+    }
+}
+
+pub(super) fn eps(value: f64) -> Epsilon {
     Epsilon::new(value).expect("a valid epsilon")
 }
 
 const DELTA: f64 = 1e-6;
 
-fn terms(unit: Unit, mechanism: Mechanism, epsilon: f64, cells_max: u8) -> Terms {
+pub(super) fn terms(unit: Unit, mechanism: Mechanism, epsilon: f64, cells_max: u8) -> Terms {
     let delta = if mechanism == Mechanism::Laplace { 0.0 } else { DELTA };
     Terms::new(unit, mechanism, eps(epsilon), delta, cells_max).expect("valid terms")
 }
 
-fn observation(epsilon: f64) -> Terms {
+pub(super) fn observation(epsilon: f64) -> Terms {
     Terms::observation(eps(epsilon)).expect("valid terms")
 }
 
@@ -73,7 +98,7 @@ fn fleet_data(fleet: &Fleet, unit: Unit, dim: usize) -> Dataset {
 }
 
 /// A ledger in a folder that lives as long as it.
-fn ledger() -> (tempfile::TempDir, Ledger) {
+pub(super) fn ledger() -> (tempfile::TempDir, Ledger) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ceiling = Ceiling { epsilon: eps(100.0), delta: DELTA };
     let ledger = Ledger::open(&folder.path().join("ledger"), ceiling).expect("a new ledger");
@@ -119,25 +144,7 @@ fn transcript_loss(data: &Dataset, neighbour: &Dataset, terms: Terms) -> f64 {
     let mut second = Transcript { outputs: first.outputs.clone(), asked: Vec::new() };
     let other = released(&mut second, neighbour, terms);
     assert_eq!(format!("{one:?}"), format!("{other:?}"), "something un-noised reached the release");
-    assert_eq!(first.asked.len(), second.asked.len());
-    let pairs = first.asked.iter().zip(&second.asked);
-    let loss: f64 = pairs
-        .map(|((a, scale), (b, other_scale))| {
-            assert_eq!((a.len(), scale), (b.len(), other_scale), "noise depends on the data");
-            let apart = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b) as f64);
-            let steps = scale.steps as f64;
-            match scale.mechanism {
-                Mechanism::Laplace => apart.sum::<f64>() / steps,
-                Mechanism::Gaussian => {
-                    apart.map(|apart| apart * apart).sum::<f64>() / (2.0 * steps * steps)
-                }
-            }
-        })
-        .sum();
-    match terms.mechanism() {
-        Mechanism::Laplace => loss / terms.epsilon().as_f64(),
-        Mechanism::Gaussian => loss / Rho::within(terms.epsilon(), terms.delta()).as_f64(),
-    }
+    first.loss_beside(&second, terms)
 }
 
 /// Every fleet that has one unit less.

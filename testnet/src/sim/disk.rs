@@ -11,7 +11,7 @@ use super::{message::Item, notary::Hash};
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     /// A record of a peer.
-    Record(PeerId, Vec<u8>),
+    Record(PeerId, Box<[u8]>),
     /// A peer whose record may go.
     Forget(PeerId),
     /// A revocation.
@@ -31,7 +31,7 @@ pub(super) enum Write {
 /// What is on disk for good.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
-    pub(super) records: BTreeMap<PeerId, Vec<u8>>,
+    pub(super) records: BTreeMap<PeerId, Box<[u8]>>,
     pub(super) revocations: Vec<Vec<u8>>,
     pub(super) segments: BTreeMap<Cid, Arc<[u8]>>,
     pub(super) statements: BTreeMap<Hash, Arc<Item>>,

@@ -52,6 +52,9 @@ const ASKED_MAX: usize = 16;
 /// After how long a question counts as not answered, in milliseconds.
 const TIMEOUT_MS: u64 = 10_000;
 
+/// Where an announcement of the one collection stands: its author and its number.
+type Place = (u32, u64);
+
 /// What a node acts with: the time, what it draws from, and where what it does goes.
 pub(super) struct Context<'a> {
     pub(super) now_ms: u64,
@@ -89,8 +92,8 @@ pub(super) struct Node {
     heard: Heard,
     seen: HashSet<u64>,
     seen_order: VecDeque<u64>,
-    said: BTreeMap<(PeerId, String, u64), Arc<Item>>,
-    said_order: VecDeque<(PeerId, String, u64)>,
+    said: BTreeMap<Place, Arc<Item>>,
+    said_order: VecDeque<Place>,
     sequence: u64,
     /// By name, for answers and comparisons.
     pub(super) segments: BTreeMap<Cid, Stored>,
@@ -306,7 +309,7 @@ impl Node {
     fn keep_records(&mut self, ctx: &mut Context<'_>, change: Option<StandingChange>) {
         while let Some(record) = self.trust.next_dirty() {
             let bytes = cbor::encode(&record).expect("a record has an encoding");
-            self.disk.write(Write::Record(*record.peer(), bytes));
+            self.disk.write(Write::Record(*record.peer(), bytes.into()));
         }
         while let Some(peer) = self.trust.next_forgotten() {
             self.disk.write(Write::Forget(peer));

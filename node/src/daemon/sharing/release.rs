@@ -3,19 +3,19 @@
 use std::sync::{Arc, PoisonError};
 
 use dunlin_archive::Pin;
-use dunlin_engine::{CollectionName, ReadError, TimeRange, Timestamp, Units};
+use dunlin_engine::{CollectionName, ReadError, TimeRange, Timestamp};
 use dunlin_privacy::{
-    About, Bounds, DataError, Dataset, Eligible, EntityTag, Epsilon, EpsilonError, Gather, Intent,
+    About, DataError, Dataset, Eligible, EntityTag, Epsilon, EpsilonError, Gather, Intent,
     Mechanism, ReleaseConfig, ReleaseError, ReserveError, Span, TemplateError, TemplateSet, Terms,
     TermsError, Unit, release,
 };
 use dunlin_wire::envelope::{self, SignError, Signed};
 
-use super::{Held, channels, metric};
+use super::{Held, channels, metric, segments};
 use crate::daemon::{clock, shared::Shared};
 
 /// Entities that are read at once.
-const ENTITIES_PAGE: usize = 1_000;
+pub(super) const ENTITIES_PAGE: usize = 1_000;
 
 /// What a request for a release says; what it does not say is as configured.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ impl Shared {
         })
     }
 
-    fn terms(&self, request: &ReleaseRequest) -> Result<Terms, SharingError> {
+    pub(super) fn terms(&self, request: &ReleaseRequest) -> Result<Terms, SharingError> {
         let config = &self.config.privacy;
         let mechanism = request.mechanism.unwrap_or(config.mechanism);
         let delta = match mechanism {
@@ -190,8 +190,7 @@ impl Shared {
         until_us: i64,
     ) -> Result<Gathered, SharingError> {
         let spec = self.engine.collection(name)?;
-        let Units::Range { lower, upper } = &spec.units else { return Err(SharingError::NoRange) };
-        let bounds = Bounds::new(lower.clone(), upper.clone()).map_err(DataError::from)?;
+        let bounds = segments::bounds(&spec)?;
         let first_us = eligible.map_or(Some(i64::MIN), |eligible| eligible.from_us);
         let span = Span { first_us: first_us.unwrap_or(i64::MAX), last_us: until_us };
         let mut gather = Gather::new(bounds, unit, span);
@@ -227,7 +226,7 @@ impl Shared {
     }
 
     /// Adds the observations of one entity; returns how many there were.
-    fn gather_entity(
+    pub(super) fn gather_entity(
         &self,
         name: &CollectionName,
         entity: &dunlin_engine::EntityId,

@@ -25,6 +25,9 @@ use crate::sim::{
 /// Largest revocation that is read, in bytes.
 const REVOCATION_BYTES_MAX: usize = 4 << 20;
 
+/// The one collection of honest nodes.
+const COLLECTION: &str = "servers";
+
 /// What becomes of an item.
 enum Fate {
     /// It counts: it is passed on.
@@ -63,7 +66,7 @@ impl Node {
         let count = self.segments.len() as u64;
         let digest =
             self.summary().catalog.map_or([0; 32], |root| notary::hash(&root.cid.to_bytes()));
-        let announcement = SegmentAnnouncement::new("servers", count, digest, self.sequence);
+        let announcement = SegmentAnnouncement::new(COLLECTION, count, digest, self.sequence);
         let bytes = ctx.notary.sign(&ctx.town.keys[self.me], announcement);
         self.publish(ctx, &Item::new(Kind::Announcement, bytes));
     }
@@ -109,10 +112,11 @@ impl Node {
             opened = Ok(signed);
         }
         if let Ok(signed) = &opened {
-            if let Some(node) = ctx.town.index.get(&signed.signer) {
-                self.present(ctx, *node);
+            // What somebody from elsewhere says counts nothing, whatever it contradicts.
+            if let Some(&author) = ctx.town.index.get(&signed.signer) {
+                self.present(ctx, author);
+                self.compare_with_what_was_said(ctx, author, signed, item);
             }
-            self.compare_with_what_was_said(ctx, signed, item);
         }
         let source = opened.as_ref().ok().map(|signed| signed.signer);
         let now = (ctx.instant(), self.unix(ctx));
@@ -132,11 +136,15 @@ impl Node {
     fn compare_with_what_was_said(
         &mut self,
         ctx: &mut Context<'_>,
+        author: usize,
         signed: &Signed<SegmentAnnouncement>,
         item: &Arc<Item>,
     ) {
         let (collection, number) = signed.value.place();
-        let place = (signed.signer, collection.to_owned(), number);
+        if collection != COLLECTION {
+            return;
+        }
+        let place = (u32::try_from(author).expect("so many nodes fit no memory"), number);
         match self.said.get(&place) {
             Some(said) if said.hash != item.hash => {
                 let proof = Proof::of_equivocation::<SegmentAnnouncement>(&said.bytes, &item.bytes);
@@ -152,7 +160,7 @@ impl Node {
                 {
                     self.said.remove(&oldest);
                 }
-                self.said_order.push_back(place.clone());
+                self.said_order.push_back(place);
                 self.said.insert(place, item.clone());
             }
         }
