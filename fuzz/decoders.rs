@@ -33,7 +33,7 @@ use dunlin_protocols::{
     messages::{
         CatalogsRequest, CatalogsResponse, MembershipRequest, MembershipResponse, Message,
         ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony,
     },
 };
 use dunlin_trust::{
@@ -54,7 +54,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 36] = [
+pub(crate) const TARGETS: [(&str, Decoder); 37] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -70,6 +70,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 36] = [
     ("membership_request", message::<MembershipRequest>),
     ("membership_response", message::<MembershipResponse>),
     ("revocation", message::<Revocation>),
+    ("testimony", message::<Testimony>),
     ("segment_announcement", signed::<SegmentAnnouncement>),
     ("template_announcement", signed::<TemplateAnnouncement>),
     ("bitswap_message", bitswap_message),

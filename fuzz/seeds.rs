@@ -32,7 +32,7 @@ use dunlin_privacy::{
 use dunlin_protocols::messages::{
     CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
     ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-    TemplatesRequest, TemplatesResponse,
+    TemplatesRequest, TemplatesResponse, Testimony,
 };
 use dunlin_trust::{
     Evidence, RECORD_VERSION, Trust, UnixMillis,
@@ -205,6 +205,10 @@ fn catalogs(corpus: &Corpus) {
     corpus.add("catalogs_response", "compared", &compared.encode().expect("within its limits"));
     let refused = CatalogsResponse::Refused { reason: RefusalReason::Denied };
     corpus.add("catalogs_response", "refused", &refused.encode().expect("within its limits"));
+    let report = Testimony::Report(ByteBuf::from(vec![1, 2, 3]));
+    corpus.add("testimony", "report", &report.encode().expect("within its limits"));
+    let proof = Testimony::Proof(ByteBuf::from(vec![4, 5, 6]));
+    corpus.add("testimony", "proof", &proof.encode().expect("within its limits"));
     corpus.add_signed("attestation", Attestation::new(vec![cid]));
     let other = *Block::new(Codec::DagCbor, vec![0xa0]).cid();
     corpus.add_signed("decision", Decision::new(cid, other, UnixMillis(NOW_MS)));

@@ -29,7 +29,7 @@ use crate::{
         CATALOG_PROTOCOL, CatalogsRequest, CatalogsResponse, MEMBERSHIP_PROTOCOL,
         MembershipRequest, MembershipResponse, REPLICAS_PROTOCOL, ReplicasRequest,
         ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL,
-        TemplatesRequest, TemplatesResponse,
+        TESTIMONY_BYTES_MAX, TemplatesRequest, TemplatesResponse,
     },
     multiplexer,
     network::StartError,
@@ -150,6 +150,7 @@ fn gossip(keypair: &Keypair, config: &Config) -> Result<Gossip, StartError> {
     let sized = [
         (config.network.segments_topic(), ANNOUNCEMENT_BYTES_MAX),
         (config.network.templates_topic(), ANNOUNCEMENT_BYTES_MAX),
+        (config.network.evidence_topic(), TESTIMONY_BYTES_MAX + GOSSIP_FRAMING_BYTES_MAX),
         (
             config.network.revocations_topic(),
             REVOCATION_GOSSIP_BYTES_MAX + GOSSIP_FRAMING_BYTES_MAX,

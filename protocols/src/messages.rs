@@ -6,6 +6,7 @@
 mod catalogs;
 mod membership;
 mod replicas;
+mod testimony;
 
 use dunlin_trust::Exclusive;
 use dunlin_wire::{Cid, block::Block, cbor, envelope::Payload, limits::MESSAGE_BYTES_MAX};
@@ -15,6 +16,7 @@ pub use self::{
     catalogs::{CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse},
     membership::{MembershipRequest, MembershipResponse, Revocation},
     replicas::{PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse},
+    testimony::{TESTIMONY_BYTES_MAX, Testimony},
 };
 
 /// Protocol id of segment exchange.

@@ -7,6 +7,7 @@ mod records;
 mod revoking;
 mod serving;
 mod swarm_events;
+mod testimony;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use dunlin_archive::bitswap::FetchId;
-use dunlin_trust::{Evidence, Explanation, Operation, Standing, Trust, UnixMillis};
+use dunlin_trust::{Evidence, Explanation, Operation, Standing, StandingChange, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -42,6 +43,7 @@ use self::{
     records::Telling,
     revoking::Revoking,
     serving::{Held, Serving},
+    testimony::Testifying,
 };
 use crate::{
     Config, ConfigError, Counters, Event, Handle, NetworkError,
@@ -133,6 +135,7 @@ impl Network {
             heard: Heard::default(),
             members: Members::default(),
             revoking: Revoking::default(),
+            testifying: Testifying::default(),
             counters: Counters::default(),
             config,
         };
@@ -218,6 +221,7 @@ struct Actor {
     heard: Heard,
     members: Members,
     revoking: Revoking,
+    testifying: Testifying,
     counters: Counters,
 }
 
@@ -583,15 +587,20 @@ impl Actor {
 
     /// Takes evidence about a peer; one that may no longer be connected is not.
     fn observe(&mut self, peer: PeerId, evidence: Evidence) {
-        let now = unix_now();
-        if let Some(change) = self.trust.observe(now, peer, evidence) {
-            tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
-            if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
-                self.stop_hearing(peer);
-            }
-            if self.trust.may(now, &peer, Operation::Connect).is_err() {
-                self.close(peer);
-            }
+        if let Some(change) = self.trust.observe(unix_now(), peer, evidence) {
+            self.on_standing_changed(change);
+        }
+        self.report(peer, evidence);
+    }
+
+    fn on_standing_changed(&mut self, change: StandingChange) {
+        let (now, peer) = (unix_now(), change.peer);
+        tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
+        if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
+            self.stop_hearing(peer);
+        }
+        if self.trust.may(now, &peer, Operation::Connect).is_err() {
+            self.close(peer);
         }
     }
 

@@ -9,7 +9,7 @@ use dunlin_protocols::{
         CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, MembershipRequest,
         MembershipResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject,
         ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony,
     },
 };
 use dunlin_trust::{
@@ -173,6 +173,15 @@ fn a_comparison_of_catalogs_and_its_answer() {
     assert_golden(&CatalogsRequest::Compare { catalogs: vec![of.clone()] }, &compare);
     let compared = [&["a1 68 636f6d7061726564"][..], &hex].concat(); // map of 1, "compared"
     assert_golden(&CatalogsResponse::Compared { catalogs: vec![of] }, &compared);
+}
+
+#[test]
+fn testimony() {
+    let bytes = || ByteBuf::from(vec![1, 2, 3]);
+    // map of 1, "report", 3 bytes
+    assert_golden(&Testimony::Report(bytes()), &["a1 66 7265706f7274 43 010203"]);
+    // map of 1, "proof", 3 bytes
+    assert_golden(&Testimony::Proof(bytes()), &["a1 65 70726f6f66 43 010203"]);
 }
 
 #[test]

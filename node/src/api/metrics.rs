@@ -81,7 +81,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 13] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 27] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 29] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -149,6 +149,10 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 27] = [
         network.licenses_refused
     }),
     ("trust_keys_revoked", "Keys revoked since the start", |network| network.keys_revoked),
+    ("trust_reports_heard", "Reports of trusted peers about others that counted", |network| {
+        network.reports_heard
+    }),
+    ("trust_proofs_taken", "Proofs of misconduct that counted", |network| network.proofs_taken),
     ("protocols_revocations_rejected", "Revocations that were forged or malformed", |network| {
         network.revocations_rejected
     }),
