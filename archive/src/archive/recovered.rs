@@ -19,8 +19,11 @@ use crate::{
     catalog::{Entry, Root},
 };
 
-/// Collection, entity, start and CID of a segment, to its end; times in microseconds since the epoch.
-const SERIES: TableDefinition<'_, (&str, &[u8], i64, &[u8]), i64> = TableDefinition::new("series");
+/// A segment's collection, entity, start in microseconds since the epoch, and CID.
+type Place<'a> = (&'a str, &'a [u8], i64, &'a [u8]);
+
+/// Place of a segment, to its end, in microseconds since the epoch.
+const SERIES: TableDefinition<'_, Place<'static>, i64> = TableDefinition::new("series");
 
 /// Collection and entity, to the longest time that one of its segments covers: how far before a moment a segment may
 /// begin that reaches it.
@@ -172,7 +175,7 @@ impl Archive {
 
 /// Returns the segments of an entity that may overlap a time, and whether there are more.
 fn overlapping(
-    series: &impl ReadableTable<(&'static str, &'static [u8], i64, &'static [u8]), i64>,
+    series: &impl ReadableTable<Place<'static>, i64>,
     (collection, entity): (&str, &[u8]),
     (start, end): (i64, i64),
     reach: u64,
