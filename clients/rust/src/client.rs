@@ -11,15 +11,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     AdoptRequest, AnomaliesAnswer, AnomaliesQuery, ArchiveStatus, BundleImported, BundleMade,
     BundleRequest, Bundles, ChangesAnswer, ChangesQuery, ClusterStatus, CollectionSpec,
-    Collections, CompactRequest, CompactResponse, Conflict, Entities, ErrorBody, FetchRequest,
-    FetchResponse, HistoryAnswer, HistoryQuery, ImportResponse, IngestAck, IngestRequest,
-    KnnAnswer, KnnQuery, LedgerView, MembershipStatus, NamedPin, NodeStatus, PeerTrust, Peers,
-    PinRequest, Pins, ProvideRequest, ProvideResponse, PublishRequest, PublishResponse,
-    PublishedName, Quality, RemoveRequest, RemoveResponse, Replicas, ResolveConflict,
-    ResolveRequest, ResolvedName, Review, RevocationPublished, RollBackRequest, ScoresAnswer,
-    ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage, SegmentsQuery, Share,
-    ShareRequest, ShareResponse, Templates, TrajectoryAnswer, TrajectoryQuery, TrustPage,
-    UnpinRequest, UnpinResponse,
+    Collections, CompactRequest, CompactResponse, Entities, ErrorBody, FetchRequest, FetchResponse,
+    HistoryAnswer, HistoryQuery, ImportResponse, IngestAck, IngestRequest, KnnAnswer, KnnQuery,
+    LedgerView, MembershipStatus, NamedPin, NodeStatus, PeerTrust, Peers, PinRequest, Pins,
+    ProvideRequest, ProvideResponse, PublishRequest, PublishResponse, PublishedName, Quality,
+    RemoveRequest, RemoveResponse, Replicas, ResolveRequest, ResolvedName, RevocationPublished,
+    RollBackRequest, ScoresAnswer, ScoresQuery, SealRequest, SealResponse, Segment, SegmentPage,
+    SegmentsQuery, Share, ShareRequest, ShareResponse, Templates, TrajectoryAnswer,
+    TrajectoryQuery, TrustPage, UnpinRequest, UnpinResponse,
 };
 
 /// File in the data folder that holds the address of a running node's API.
@@ -317,40 +316,6 @@ impl Client {
         self.post("/v1/archive/pins/remove", &UnpinRequest { pin: pin.to_owned() })
     }
 
-    /// Returns a page of the conflicts between segments of this node and its own peers, behind the one named `after`.
-    ///
-    /// # Errors
-    ///
-    /// See [`ClientError`]; `not_found` when there is none of that name.
-    pub fn review(&self, after: Option<&str>) -> Result<Review, ClientError> {
-        match after {
-            None => self.get("/v1/review"),
-            Some(after) => self.get(&format!("/v1/review?after={after}")),
-        }
-    }
-
-    /// Returns one conflict.
-    ///
-    /// # Errors
-    ///
-    /// See [`ClientError`]; `not_found` when there is none of that name.
-    pub fn conflict(&self, id: &str) -> Result<Conflict, ClientError> {
-        self.get(&format!("/v1/review/{id}"))
-    }
-
-    /// Decides which of two segments in a conflict answers use.
-    ///
-    /// # Errors
-    ///
-    /// See [`ClientError`]; `not_found` when there is no such conflict.
-    pub fn resolve_conflict(
-        &self,
-        id: &str,
-        decision: &ResolveConflict,
-    ) -> Result<Conflict, ClientError> {
-        self.post(&format!("/v1/review/{id}/resolve"), decision)
-    }
-
     /// Returns the regimes nearest to a vector.
     ///
     /// # Errors
@@ -599,13 +564,13 @@ impl Client {
         self.read(request.send(ureq::SendBody::from_reader(&mut file)))
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let url = format!("{}{path}", self.base);
         let answer = self.agent.get(&url).header("Authorization", &self.authorization).call();
         self.read(answer)
     }
 
-    fn post<B: Serialize, T: DeserializeOwned>(
+    pub(crate) fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Client, ClientError};
+
 /// Two segments of an entity whose times overlap and that are not the same. Both are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
@@ -93,4 +95,40 @@ pub struct TouchedConflict {
     pub segments: [String; 2],
     /// The one that is preferred.
     pub preferred: String,
+}
+
+impl Client {
+    /// Returns a page of the conflicts between segments of this node and its own peers, behind the one named `after`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when there is none of that name.
+    pub fn review(&self, after: Option<&str>) -> Result<Review, ClientError> {
+        match after {
+            None => self.get("/v1/review"),
+            Some(after) => self.get(&format!("/v1/review?after={after}")),
+        }
+    }
+
+    /// Returns one conflict.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when there is none of that name.
+    pub fn conflict(&self, id: &str) -> Result<Conflict, ClientError> {
+        self.get(&format!("/v1/review/{id}"))
+    }
+
+    /// Decides which of two segments in a conflict answers use.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; `not_found` when there is no such conflict.
+    pub fn resolve_conflict(
+        &self,
+        id: &str,
+        decision: &ResolveConflict,
+    ) -> Result<Conflict, ClientError> {
+        self.post(&format!("/v1/review/{id}/resolve"), decision)
+    }
 }
