@@ -21,7 +21,8 @@ fn obstacle() -> Option<String> {
         return Some("only root may make network namespaces".to_owned());
     }
     // Containers may be root and still not be allowed to, or lack bridges.
-    let script = "mount -t tmpfs tmpfs /run && ip netns add a && ip link add b type bridge";
+    let script =
+        "mount -t tmpfs tmpfs /run && ip netns add space0 && ip link add bridge0 type bridge";
     let args = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script];
     match Command::new("unshare").args(args).output() {
         Err(cause) => Some(format!("`unshare` cannot be run: {cause}")),

@@ -40,8 +40,11 @@ const COLLECTION: &str = "fleet";
 /// How long a step may take: a loaded machine is slow.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Channels of each observation, as server telemetry has them.
+const CHANNELS: usize = 38;
+
 /// Observations in one request.
-const BATCH: usize = 5_000;
+const BATCH: usize = 2_000;
 
 /// Observations of one regime.
 const REGIME: u32 = 8;
@@ -404,15 +407,22 @@ fn run(program: &Path, (index, home): (usize, &Home), ids: &[String]) -> Command
 fn collection() -> CollectionSpec {
     CollectionSpec {
         name: COLLECTION.to_owned(),
-        dim: 2,
+        dim: u32::try_from(CHANNELS).unwrap_or(u32::MAX),
         metric: Metric::Euclidean,
         fidelity: Fidelity::Summary,
-        units: Units::Range { lower: vec![0.0; 2], upper: vec![1.0; 2] },
+        units: Units::Range { lower: vec![0.0; CHANNELS], upper: vec![1.0; CHANNELS] },
         threshold: None,
         error_bound: None,
         lateness_us: 0,
         channels: None,
     }
+}
+
+/// Returns what one channel shows at a level: each follows it in its own way, and trembles a little.
+fn channel_of(index: u32, channel: usize, level: f32) -> f32 {
+    let slope = 1.0 - 0.02 * f32::from(u8::try_from(channel).unwrap_or(u8::MAX));
+    let tremble = f32::from(u8::try_from(index * 7 % 5).unwrap_or(0)) * 0.004;
+    level * slope + tremble
 }
 
 /// Returns `count` regimes of an entity from number `from` on, one second between observations.
@@ -422,7 +432,9 @@ fn life(entity: &str, from: u32, count: u32, shift: f32) -> Vec<Observation> {
         Observation {
             entity: entity.to_owned(),
             timestamp_us: i64::from(index) * 1_000_000,
-            vector: vec![level + shift, 0.9 - level],
+            vector: (0..CHANNELS)
+                .map(|channel| channel_of(index, channel, level + shift))
+                .collect(),
             metadata: None,
         }
     };
