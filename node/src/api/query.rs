@@ -18,7 +18,7 @@ use dunlin_engine::{
 use dunlin_wire::Cid;
 
 use super::{Body, convert, error::ApiError, review};
-use crate::daemon::{Shared, Standings, Touched};
+use crate::daemon::{Shared, Standings, Touched, losers};
 
 /// Over how many observations a score is the mean: what FACTS found to work on server telemetry.
 const SCORE_WINDOW: usize = 10;
@@ -111,13 +111,13 @@ fn knn_local(
     let (dropped, mut left): (Vec<_>, Vec<_>) =
         answer.neighbors.into_iter().partition(|one| is_loser(one.source));
     let (from, to) = bounds(question.range);
+    let here: BTreeSet<_> = left.iter().filter_map(|one| sealed(one.source)).collect();
     let is_asked_for = |segment: &&Segment| {
         let entity = segment.entity();
         // What an entity's metadata say is known here, where its own regimes passed.
         let is_of = question.metadata.is_empty() || dropped.iter().any(|one| one.entity == *entity);
-        let is_here = left.iter().any(|one| sealed(one.source) == Some(segment.cid()));
         is_of
-            && !is_here
+            && !here.contains(&segment.cid())
             && question.entity.as_ref().is_none_or(|asked| asked == entity)
             && segment.start().0 <= to
             && segment.end().0 >= from
@@ -153,13 +153,9 @@ fn knn_fetched(
     cids.dedup();
     let all: BTreeSet<_> = cids.iter().copied().collect();
     // One that loses against what this node sealed is the peers' word all the same.
-    let loses_here = |touched: &Touched| {
-        let (first, second) = touched.pair;
-        let loser = if touched.preferred == first { second } else { first };
-        all.contains(&touched.preferred).then_some(loser)
-    };
-    let losers: BTreeSet<_> =
-        shared.touched(standings, &cids).iter().filter_map(loses_here).collect();
+    let mut conflicts = shared.touched(standings, &cids);
+    conflicts.retain(|touched| all.contains(&touched.preferred));
+    let losers = losers(&conflicts);
     let (from, to) = (query.from_us.unwrap_or(i64::MIN), query.to_us.unwrap_or(i64::MAX));
     let mut segments = Vec::with_capacity(cids.len());
     let mut is_complete = all.len() < FETCHED_MAX;

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::{comparing::Failure, landing::Landing};
 pub(crate) use self::{
     statements::ResolveError,
-    touched::{Standings, Touched},
+    touched::{Standings, Touched, losers},
 };
 use super::shared::Shared;
 use crate::config::Recover;
@@ -122,7 +122,9 @@ impl Recovery {
 fn restored(archive: &Archive) -> anyhow::Result<Conflicts> {
     let mut conflicts = Conflicts::default();
     for record in archive.conflict_records()? {
-        conflicts.restore(&record).context("a conflict is damaged on disk")?;
+        conflicts.restore(&record).context(
+            "a conflict that the archive keeps is damaged; restore the data folder from a backup",
+        )?;
     }
     Ok(conflicts)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dunlin_archive::{NamedRecord, Object, Pin};
 use dunlin_protocols::PeerId;
 use dunlin_trust::{
-    Standing, UnixMillis,
+    CLOCK_SLACK_MS, Standing, UnixMillis,
     recovery::{Attestation, ConflictError, Conflicts, Decision},
 };
 use dunlin_wire::{
@@ -26,9 +26,6 @@ use super::{
 /// Most statements that are kept about one collection, about 64 MiB: two makers of both sides of every conflict that a
 /// node holds. More are refused, and this node says so.
 const STATEMENTS_MAX: u64 = 262_144;
-
-/// How far ahead a decision may be dated: clocks are off by a day, and the latest decision counts.
-const CLOCK_SLACK_MS: u64 = 26 * 60 * 60 * 1_000;
 
 /// What became of statements of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,6 +263,7 @@ impl Statement {
                 conflicts.attest(&signed, |_| Standing::Trusted);
             }
             Self::Decision(signed) => {
+                // The latest one counts, so that none may be dated further ahead than clocks are off.
                 let issued = signed.value.issued();
                 if issued.0 > clock::now().0.saturating_add(CLOCK_SLACK_MS) {
                     return Err(StatementError::Future { issued });

@@ -148,7 +148,7 @@ impl Shared {
 
 /// Returns the segments that answers do not use: those that lose against one that they use. So a segment is used whose
 /// rivals all lose against others, and no time is without any.
-fn losers(conflicts: &[Touched]) -> BTreeSet<Cid> {
+pub(crate) fn losers(conflicts: &[Touched]) -> BTreeSet<Cid> {
     let mut rivals: BTreeMap<Cid, Vec<Cid>> = BTreeMap::new();
     for Touched { pair: (first, second), preferred, .. } in conflicts {
         let loser = if preferred == first { second } else { first };
@@ -198,12 +198,13 @@ mod tests {
 
     #[test]
     fn who_loses_against_one_that_is_not_used_is_used() {
-        assert_eq!(unused(&[]), []);
+        let nothing: [u8; 0] = [];
+        assert_eq!(unused(&[]), nothing);
         assert_eq!(unused(&[(1, 2)]), [2]);
         assert_eq!(unused(&[(1, 2), (2, 3)]), [2], "3 lost against 2, which is not used");
         assert_eq!(unused(&[(1, 2), (2, 3), (1, 3)]), [2, 3]);
         // One long segment against three short ones.
         assert_eq!(unused(&[(9, 1), (2, 9), (9, 3)]), [9]);
-        assert_eq!(unused(&[(1, 2), (2, 3), (3, 1)]), [], "nobody is right");
+        assert_eq!(unused(&[(1, 2), (2, 3), (3, 1)]), nothing, "nobody is right");
     }
 }
