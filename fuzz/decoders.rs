@@ -31,12 +31,15 @@ use dunlin_privacy::{Ceiling, Epsilon, Ledger, NoisedSegment, TemplateSet};
 use dunlin_protocols::{
     Keypair,
     messages::{
-        MembershipRequest, MembershipResponse, Message, ReplicasRequest, ReplicasResponse,
-        Revocation, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-        TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, MembershipRequest, MembershipResponse, Message,
+        ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony,
     },
 };
-use dunlin_trust::{Record, Trust, UnixMillis};
+use dunlin_trust::{
+    Record, Trust, UnixMillis,
+    recovery::{Attestation, Decision},
+};
 use dunlin_wire::{
     Cid,
     block::{Block, Codec, cid_of},
@@ -51,18 +54,23 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 32] = [
+pub(crate) const TARGETS: [(&str, Decoder); 37] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
     ("segments_response", message::<SegmentsResponse>),
     ("templates_request", message::<TemplatesRequest>),
     ("templates_response", message::<TemplatesResponse>),
+    ("catalogs_request", message::<CatalogsRequest>),
+    ("catalogs_response", message::<CatalogsResponse>),
+    ("attestation", signed::<Attestation>),
+    ("decision", signed::<Decision>),
     ("replicas_request", message::<ReplicasRequest>),
     ("replicas_response", message::<ReplicasResponse>),
     ("membership_request", message::<MembershipRequest>),
     ("membership_response", message::<MembershipResponse>),
     ("revocation", message::<Revocation>),
+    ("testimony", message::<Testimony>),
     ("segment_announcement", signed::<SegmentAnnouncement>),
     ("template_announcement", signed::<TemplateAnnouncement>),
     ("bitswap_message", bitswap_message),

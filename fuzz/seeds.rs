@@ -30,11 +30,14 @@ use dunlin_privacy::{
     Window, release,
 };
 use dunlin_protocols::messages::{
-    Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
+    CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
     ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-    TemplatesRequest, TemplatesResponse,
+    TemplatesRequest, TemplatesResponse, Testimony,
 };
-use dunlin_trust::{Evidence, RECORD_VERSION, Trust, UnixMillis};
+use dunlin_trust::{
+    Evidence, RECORD_VERSION, Trust, UnixMillis,
+    recovery::{Attestation, Decision},
+};
 use dunlin_wire::{
     block::{Block, Codec},
     cbor,
@@ -55,6 +58,7 @@ fn main() {
     samples(&corpus);
     messages(&corpus);
     replicas(&corpus);
+    catalogs(&corpus);
     membership(&corpus);
     bitswap(&corpus);
     announcements(&corpus);
@@ -184,6 +188,30 @@ fn replicas(corpus: &Corpus) {
     response("proved", ReplicasResponse::Proved { proofs });
     response("released", ReplicasResponse::Released { count: 2 });
     response("refused", ReplicasResponse::Refused { reason: RefusalReason::Busy });
+}
+
+fn catalogs(corpus: &Corpus) {
+    let cid = *block().cid();
+    let root = CatalogRoot { cid, count: 300 };
+    let of = |collection: &str, statements| Catalogs {
+        collection: collection.to_owned(),
+        segments: Some(root),
+        statements,
+    };
+    let catalogs = vec![of("servers", Some(root)), of("fleet", None)];
+    let compare = CatalogsRequest::Compare { catalogs: catalogs.clone() };
+    corpus.add("catalogs_request", "compare", &compare.encode().expect("within its limits"));
+    let compared = CatalogsResponse::Compared { catalogs };
+    corpus.add("catalogs_response", "compared", &compared.encode().expect("within its limits"));
+    let refused = CatalogsResponse::Refused { reason: RefusalReason::Denied };
+    corpus.add("catalogs_response", "refused", &refused.encode().expect("within its limits"));
+    let report = Testimony::Report(ByteBuf::from(vec![1, 2, 3]));
+    corpus.add("testimony", "report", &report.encode().expect("within its limits"));
+    let proof = Testimony::Proof(ByteBuf::from(vec![4, 5, 6]));
+    corpus.add("testimony", "proof", &proof.encode().expect("within its limits"));
+    corpus.add_signed("attestation", Attestation::new(vec![cid]));
+    let other = *Block::new(Codec::DagCbor, vec![0xa0]).cid();
+    corpus.add_signed("decision", Decision::new(cid, other, UnixMillis(NOW_MS)));
 }
 
 fn membership(corpus: &Corpus) {

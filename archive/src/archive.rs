@@ -12,6 +12,7 @@ mod placements;
 mod publishing;
 mod put;
 mod read;
+mod recovered;
 mod retain;
 pub(crate) mod stored;
 pub(crate) mod tables;
@@ -30,6 +31,7 @@ pub use self::{
     named::{Depth, NamedPin, PinError},
     pins::{Held, Usage},
     publishing::Publication,
+    recovered::{Arrival, NamedRecord, OVERLAPPING_MAX, Overlapping, Snapshot},
     retain::{RetainError, Retained, Retention},
 };
 use crate::{OpenError, Pin, PutError, files};

@@ -48,8 +48,9 @@ pub mod roots;
 pub mod sealing;
 
 pub use archive::{
-    Archive, Config, Depth, Digest, Held, LandError, Landing, NamedPin, Object, PinError,
-    Publication, RetainError, Retained, Retention, SealedCopy, Sent, Stats, Usage,
+    Archive, Arrival, Config, Depth, Digest, Held, LandError, Landing, NamedPin, NamedRecord,
+    OVERLAPPING_MAX, Object, Overlapping, PinError, Publication, RetainError, Retained, Retention,
+    SealedCopy, Sent, Snapshot, Stats, Usage,
 };
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};

@@ -23,6 +23,9 @@ impl Pin {
     /// What the pins of fetched segments begin with.
     pub const FETCHED: &str = "fetched/";
 
+    /// What the pins of segments begin with that recovery brought from peers.
+    pub const RECOVERED: &str = "recovered/";
+
     /// What public pins begin with.
     pub const PUBLIC: &str = PUBLIC;
 
@@ -50,6 +53,19 @@ impl Pin {
     #[must_use]
     pub fn fetched(collection: &str) -> Self {
         Self(format!("{}{collection}", Self::FETCHED))
+    }
+
+    /// Segments of `collection` that recovery brought. They never leave by themselves. The catalog of this pin
+    /// names all that is known of the collection, what this node sealed as well.
+    #[must_use]
+    pub fn recovered(collection: &str) -> Self {
+        Self(format!("{}{collection}", Self::RECOVERED))
+    }
+
+    /// What was signed about segments of `collection` that conflict.
+    #[must_use]
+    pub fn statements(collection: &str) -> Self {
+        Self(format!("statements/{collection}"))
     }
 
     /// The templates of `collection` that `signer` released.
@@ -183,10 +199,10 @@ impl Pin {
         &self.0
     }
 
-    /// Returns the collection whose segments this pin holds: own, fetched, sealed or noised ones.
+    /// Returns the collection whose segments this pin holds: own, fetched, recovered, sealed or noised ones.
     #[must_use]
     pub fn collection(&self) -> Option<&str> {
-        let prefixes = [Self::OWN, Self::FETCHED, Self::SEALED, Self::NOISED];
+        let prefixes = [Self::OWN, Self::FETCHED, Self::RECOVERED, Self::SEALED, Self::NOISED];
         prefixes.into_iter().find_map(|prefix| self.0.strip_prefix(prefix))
     }
 

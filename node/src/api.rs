@@ -12,6 +12,7 @@ mod pins;
 mod publishing;
 mod query;
 mod replicas;
+mod review;
 mod segments;
 mod shares;
 mod status;
@@ -67,6 +68,9 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/trust/{peer}", get(trust::show))
         .route("/v1/trust/{peer}/quarantine", post(trust::quarantine))
         .route("/v1/trust/{peer}/release", post(trust::release))
+        .route("/v1/review", get(review::list))
+        .route("/v1/review/{id}", get(review::show))
+        .route("/v1/review/{id}/resolve", post(review::resolve))
         .route("/v1/collections", get(collections::list).post(collections::create))
         .route("/v1/collections/{name}/observations", post(collections::ingest))
         .route("/v1/collections/{name}/entities", get(collections::entities))

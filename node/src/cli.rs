@@ -5,7 +5,9 @@ mod bench;
 mod bundle;
 mod keys;
 mod network;
+mod review;
 mod sim;
+mod testnet;
 mod trust;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -22,7 +24,9 @@ pub(crate) use self::{
     bundle::{BundleCommand, ExportArgs, Since},
     keys::KeysCommand,
     network::{NetworkCommand, SigningArgs},
+    review::ReviewCommand,
     sim::SimArgs,
+    testnet::{DemoArgs, TestnetCommand},
     trust::TrustCommand,
 };
 use crate::{
@@ -95,6 +99,9 @@ pub(crate) enum Command {
     /// See how the node judges its peers, quarantine one or release it.
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// See where your nodes say different things about one time, and decide which answers use.
+    #[command(subcommand)]
+    Review(ReviewCommand),
     /// Find the regimes nearest to a vector.
     Knn(KnnArgs),
     /// Show what was unusual, most unusual first.
@@ -605,64 +612,6 @@ pub(crate) enum PrivacyCommand {
         /// Show this collection alone, and what each of its entities has lost.
         #[arg(long, short)]
         collection: Option<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// A folder of VTS1 data instead of the built-in one.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// Where to write the report.
-    #[arg(long, value_name = "DIR", default_value = "dunlin-demo")]
-    pub(crate) out: PathBuf,
-    /// Keep the peers' data folders and say where they are.
-    #[arg(long)]
-    pub(crate) keep: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TestnetCommand {
-    /// Start a bootstrap node and peers on loopback.
-    Up {
-        /// How many peers.
-        #[arg(short, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
-        n: u32,
-        /// Where their data folders go.
-        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
-        dir: PathBuf,
-    },
-    /// Show the peers of the testnet.
-    Status {
-        /// Where their data folders are.
-        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
-        dir: PathBuf,
-    },
-    /// Stop the testnet.
-    Down {
-        /// Where their data folders are.
-        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
-        dir: PathBuf,
-        /// Remove the data folders too.
-        #[arg(long)]
-        purge: bool,
-    },
-    /// Simulate a network under faults: the nodes' decisions in virtual time, no processes.
-    Sim(SimArgs),
-    /// Run a peer that serves one block with a flipped byte, for tests of verification.
-    #[command(hide = true)]
-    Liar {
-        #[command(flatten)]
-        network: NetworkArgs,
-        /// Peer to lie to; may be repeated.
-        #[arg(long, value_name = "PEER")]
-        victim: Vec<PeerId>,
-        /// File with the true bytes of the block.
-        #[arg(long)]
-        block: PathBuf,
-        /// The CID to lie about.
-        #[arg(long)]
-        cid: String,
     },
 }
 

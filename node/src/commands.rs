@@ -9,6 +9,7 @@ mod keys;
 mod local;
 mod network;
 mod query;
+mod review;
 mod segments;
 mod sharing;
 mod testnet;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bundle(command) => return bundle::bundle(client, &command, out),
         Command::Network(command) => network::network(&dir, client, &command, out)?,
         Command::Trust(command) => trust::trust(&client()?, &command, out)?,
+        Command::Review(command) => review::review(&client()?, &command, out)?,
         Command::Knn(args) => query::knn(&client()?, args, out)?,
         Command::Anomalies(args) => query::anomalies(&client()?, args, out)?,
         Command::Scores(args) => query::scores(&client()?, args, out)?,

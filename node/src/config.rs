@@ -124,6 +124,8 @@ pub(crate) struct ArchiveConfig {
     pub(crate) replicate_for_own_bytes: u64,
     /// What is held here for each other trusted peer.
     pub(crate) replicate_for_bytes: u64,
+    /// What is fetched that own peers know of the same collections.
+    pub(crate) recover: Recover,
     /// Where blocks are kept.
     pub(crate) backend: BackendKind,
     /// Whether what is public is published under the node's name and told to the DHT.
@@ -134,6 +136,17 @@ pub(crate) struct ArchiveConfig {
     pub(crate) provide_every: Duration,
     /// Objects that the operator may name to be told of.
     pub(crate) provide_max: usize,
+}
+
+/// What recovery brings of segments that own peers sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recover {
+    /// Their summaries.
+    Summaries,
+    /// Their payload, too.
+    All,
+    /// Nothing; nor is it told what is here.
+    Off,
 }
 
 /// Where archived blocks are kept.
@@ -418,6 +431,8 @@ impl ArchiveConfig {
         let ipns_lifetime = hours("ipns_hours", 48, 1..=720);
         let provide_every = hours("provide_hours", 22, 1..=47);
         let provide_max = section.integer("provide_max", 1000, 0..=8000);
+        let recover =
+            [("summaries", Recover::Summaries), ("all", Recover::All), ("off", Recover::Off)];
         let backends = [("embedded", BackendKind::Embedded), ("kubo", BackendKind::Kubo)];
         let keep_days = section.integer("keep_days", 0, 0..=36_500);
         let replicas = section.integer("replicas", 0, 0..=REPLICAS_MAX as u64);
@@ -438,6 +453,7 @@ impl ArchiveConfig {
             replicate_for_own_bytes: section.integer("replicate_for_own_mib", 10_240, 0..=1 << 30)
                 * MIB,
             replicate_for_bytes: section.integer("replicate_for_mib", 0, 0..=1 << 30) * MIB,
+            recover: section.choice("recover", &recover),
             backend: section.choice("backend", &backends),
             publish: section.boolean("publish", true),
             ipns_lifetime,

@@ -19,11 +19,13 @@ mod outside;
 mod peers_file;
 mod placing;
 mod publisher;
+mod recovery;
 mod replication;
 mod responder;
 mod retention;
 mod revocation_file;
 mod sealer;
+mod sequence;
 mod shared;
 mod shares;
 mod sharing;
@@ -49,6 +51,7 @@ pub(crate) use self::{
     membership::{LICENSE_FILE, license_of},
     opening::{FromSealed, Unopened},
     publisher::{Progress as PublishProgress, PublishError, Published},
+    recovery::{Counts as RecoveryCounts, ResolveError, Standings, Touched, losers},
     replication::Kept,
     revocation_file::{Contents as RevocationContents, FILE as REVOCATIONS_FILE},
     shared::{Observed, Shared},

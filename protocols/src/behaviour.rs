@@ -26,9 +26,10 @@ use crate::{
     connection_limits,
     members_only::MembersOnly,
     messages::{
-        MEMBERSHIP_PROTOCOL, MembershipRequest, MembershipResponse, REPLICAS_PROTOCOL,
-        ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse,
-        TEMPLATES_PROTOCOL, TemplatesRequest, TemplatesResponse,
+        CATALOG_PROTOCOL, CatalogsRequest, CatalogsResponse, MEMBERSHIP_PROTOCOL,
+        MembershipRequest, MembershipResponse, REPLICAS_PROTOCOL, ReplicasRequest,
+        ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL,
+        TESTIMONY_BYTES_MAX, TemplatesRequest, TemplatesResponse,
     },
     multiplexer,
     network::StartError,
@@ -53,6 +54,9 @@ pub(crate) type SegmentsExchange =
 pub(crate) type TemplatesExchange =
     request_response::Behaviour<Codec<TemplatesRequest, TemplatesResponse>>;
 
+pub(crate) type CatalogsExchange =
+    request_response::Behaviour<Codec<CatalogsRequest, CatalogsResponse>>;
+
 pub(crate) type ReplicasExchange =
     request_response::Behaviour<Codec<ReplicasRequest, ReplicasResponse>>;
 
@@ -76,6 +80,7 @@ pub(crate) struct Behaviour {
     pub(crate) bitswap: bitswap::Behaviour,
     pub(crate) segments: SegmentsExchange,
     pub(crate) templates: TemplatesExchange,
+    pub(crate) catalogs: CatalogsExchange,
     pub(crate) replicas: ReplicasExchange,
     pub(crate) membership: MembershipExchange,
 }
@@ -94,6 +99,7 @@ impl Behaviour {
             bitswap: bitswap::Behaviour::default(),
             segments: exchange(SEGMENTS_PROTOCOL),
             templates: exchange(TEMPLATES_PROTOCOL),
+            catalogs: exchange(CATALOG_PROTOCOL),
             replicas: exchange(REPLICAS_PROTOCOL),
             membership: exchange(MEMBERSHIP_PROTOCOL),
         })
@@ -144,6 +150,7 @@ fn gossip(keypair: &Keypair, config: &Config) -> Result<Gossip, StartError> {
     let sized = [
         (config.network.segments_topic(), ANNOUNCEMENT_BYTES_MAX),
         (config.network.templates_topic(), ANNOUNCEMENT_BYTES_MAX),
+        (config.network.evidence_topic(), TESTIMONY_BYTES_MAX + GOSSIP_FRAMING_BYTES_MAX),
         (
             config.network.revocations_topic(),
             REVOCATION_GOSSIP_BYTES_MAX + GOSSIP_FRAMING_BYTES_MAX,

@@ -152,6 +152,10 @@ impl NetworkName {
         IdentTopic::new(format!("/dunlin/{}/revocations/1", self.0))
     }
 
+    pub(crate) fn evidence_topic(&self) -> IdentTopic {
+        IdentTopic::new(format!("/dunlin/{}/evidence/1", self.0))
+    }
+
     pub(crate) fn templates_topic(&self) -> IdentTopic {
         IdentTopic::new(format!("/dunlin/{}/templates/1", self.0))
     }

@@ -40,6 +40,10 @@ pub struct Counters {
     pub announcements_ignored: u64,
     /// Announcements that were malformed or badly signed.
     pub announcements_rejected: u64,
+    /// Reports of trusted peers about others that counted.
+    pub reports_heard: u64,
+    /// Proofs of misconduct that counted.
+    pub proofs_taken: u64,
     /// Licenses of peers that do not open this network.
     pub licenses_refused: u64,
     /// Keys that were revoked since the start.

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use crate::{
     known_peers::KnownPeer,
     messages::{
-        RefusalReason, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, RefusalReason, ReplicasRequest, ReplicasResponse,
+        SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+        TemplatesRequest, TemplatesResponse,
     },
 };
 
@@ -54,6 +55,15 @@ pub enum Event {
         request: TemplatesRequest,
         /// Where the answer goes.
         reply: TemplatesReply,
+    },
+    /// An own peer wants to know whether both know the same.
+    CatalogsRequested {
+        /// The peer.
+        peer: PeerId,
+        /// What it asks, and what it knows.
+        request: CatalogsRequest,
+        /// Where the answer goes.
+        reply: CatalogsReply,
     },
     /// A peer that may have objects held here wants something about them.
     ReplicasRequested {
@@ -164,6 +174,23 @@ impl TemplatesReply {
     /// Answers that there is no answer.
     pub fn refuse(self, reason: RefusalReason) {
         self.send(TemplatesResponse::Refused { reason });
+    }
+}
+
+/// Where the answer to a request goes. Dropped without an answer, it says that the node failed.
+#[derive(Debug)]
+pub struct CatalogsReply(pub(crate) oneshot::Sender<CatalogsResponse>);
+
+impl CatalogsReply {
+    /// Answers the request.
+    pub fn send(self, response: CatalogsResponse) {
+        // The peer may have given up.
+        self.0.send(response).ok();
+    }
+
+    /// Answers that there is no answer.
+    pub fn refuse(self, reason: RefusalReason) {
+        self.send(CatalogsResponse::Refused { reason });
     }
 }
 

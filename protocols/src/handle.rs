@@ -16,9 +16,10 @@ use crate::{
     Counters, Fetch, PeerView,
     fetch::Started,
     messages::{
-        CIDS_PER_REQUEST_MAX, ClaimedBlock, RefusalReason, ReplicasRequest, ReplicasResponse,
-        Revocation, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-        TemplatesRequest, TemplatesResponse,
+        CIDS_PER_REQUEST_MAX, Catalogs, CatalogsRequest, CatalogsResponse, ClaimedBlock,
+        RefusalReason, ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement,
+        SegmentsRequest, SegmentsResponse, TemplateAnnouncement, TemplatesRequest,
+        TemplatesResponse,
     },
 };
 
@@ -41,6 +42,7 @@ pub struct Handle {
 pub(crate) enum Command {
     Segments { peer: PeerId, request: SegmentsRequest, reply: Reply<SegmentsResponse> },
     Templates { peer: PeerId, request: TemplatesRequest, reply: Reply<TemplatesResponse> },
+    Catalogs { peer: PeerId, request: CatalogsRequest, reply: Reply<CatalogsResponse> },
     Replicas { peer: PeerId, request: ReplicasRequest, reply: Reply<ReplicasResponse> },
     Fetch { wanted: Vec<Cid>, candidates: Vec<PeerId>, search: Search, reply: Reply<Started> },
     FetchMore { fetch: FetchId, wanted: Vec<Cid>, reply: Reply<usize> },
@@ -213,6 +215,33 @@ impl Handle {
                 Ok(envelopes.into_iter().map(serde_bytes::ByteBuf::into_vec).collect())
             }
             TemplatesResponse::Refused { reason } => Err(NetworkError::Refused { peer, reason }),
+        }
+    }
+
+    /// Tells an own peer what this node knows of collections, and asks what it knows of them. Those that it does not
+    /// have are not in the answer. What it says is its word.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the gate or the peer refuses, no answer comes, or it is about other collections.
+    pub async fn compare_catalogs(
+        &self,
+        peer: PeerId,
+        catalogs: Vec<Catalogs>,
+    ) -> Result<Vec<Catalogs>, NetworkError> {
+        let mut asked: BTreeSet<_> = catalogs.iter().map(|of| of.collection.clone()).collect();
+        let request = CatalogsRequest::Compare { catalogs };
+        match self.ask(|reply| Command::Catalogs { peer, request, reply }).await? {
+            CatalogsResponse::Compared { catalogs }
+                if catalogs.iter().all(|of| asked.remove(&of.collection)) =>
+            {
+                Ok(catalogs)
+            }
+            CatalogsResponse::Compared { .. } => {
+                self.judge(peer, Evidence::ProtocolViolation, 1).await;
+                Err(NetworkError::Violation { peer })
+            }
+            CatalogsResponse::Refused { reason } => Err(NetworkError::Refused { peer, reason }),
         }
     }
 

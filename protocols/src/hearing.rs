@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dunlin_trust::{Operation, Trust, UnixMillis};
+use dunlin_trust::{Operation, Proof, Trust, UnixMillis};
 use dunlin_wire::envelope::{OpenError, Signed};
 use libp2p::PeerId;
 
@@ -18,8 +18,9 @@ const ANNOUNCING: Rate = Rate { burst: 64, every: Duration::from_secs(1) };
 /// What was heard, and from whom how often.
 #[derive(Debug, Default)]
 pub struct Heard {
-    /// The newest announcement of each author, by its type and about each collection.
-    newest: Bounded<(PeerId, &'static str, String), u64>,
+    /// The newest announcement of each author, by its type and about each collection: its number and its envelope, of
+    /// at most 512 bytes.
+    newest: Bounded<(PeerId, &'static str, String), (u64, Vec<u8>)>,
     rates: Bounded<PeerId, Bucket>,
 }
 
@@ -43,6 +44,15 @@ pub enum Verdict<T> {
 }
 
 impl Heard {
+    /// Returns the proof that an announcement contradicts the newest one of its author, if it does.
+    pub fn contradiction<T: Announcement>(&self, signed: &Signed<T>) -> Option<Proof> {
+        let (collection, sequence) = signed.value.place();
+        let place = (signed.signer, T::TYPE, collection.to_owned());
+        let (newest, bytes) = self.newest.get(&place)?;
+        let is_other = sequence == *newest && *bytes != signed.bytes;
+        is_other.then(|| Proof::of_equivocation::<T>(bytes, &signed.bytes))
+    }
+
     /// Judges an announcement. `opened` is what [`dunlin_wire::envelope::open`] said of its bytes, `source` who is said
     /// to have sent it, and `now` the time by both clocks.
     pub fn judge<T: Announcement>(
@@ -67,14 +77,14 @@ impl Heard {
         let (collection, sequence) = signed.value.place();
         let place = (author, T::TYPE, collection.to_owned());
         // Old news, which anybody can repeat, do not use up what their author may say.
-        if self.newest.get(&place).is_some_and(|newest| sequence <= *newest) {
+        if self.newest.get(&place).is_some_and(|(newest, _)| sequence <= *newest) {
             return Verdict::Ignore;
         }
         let bucket = self.rates.get_or_insert(author, || Bucket::full(ANNOUNCING, now));
         if !bucket.take(ANNOUNCING, now) {
             return Verdict::Ignore;
         }
-        *self.newest.get_or_insert(place, || 0) = sequence;
+        *self.newest.get_or_insert(place, Default::default) = (sequence, signed.bytes);
         Verdict::Accept { author, announcement: signed.value }
     }
 }

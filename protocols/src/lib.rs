@@ -9,9 +9,9 @@
 //! - [`Config`]: the name of the network, addresses, and the limits of `config.rs`.
 //!
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
-//! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`] and
-//! [`Event::ReplicasRequested`]. Nor is any file: the shell writes down what [`Event::RevocationsChecked`],
-//! [`Event::TrustChanged`] and [`Event::PeersKnown`] bring.
+//! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`],
+//! [`Event::CatalogsRequested`] and [`Event::ReplicasRequested`]. Nor is any file: the shell writes down what
+//! [`Event::RevocationsChecked`], [`Event::TrustChanged`] and [`Event::PeersKnown`] bring.
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +43,8 @@ pub use config::{Config, ConfigError, NetworkName, Reach};
 pub use counters::Counters;
 pub use dunlin_archive::bitswap::{Found, Query, Search};
 pub use event::{
-    Audience, BlocksReply, Event, ReplicasReply, RevocationsKept, SegmentsReply, TemplatesReply,
+    Audience, BlocksReply, CatalogsReply, Event, ReplicasReply, RevocationsKept, SegmentsReply,
+    TemplatesReply,
 };
 pub use fetch::Fetch;
 pub use handle::{BlocksAnswer, Handle, NetworkError, Records, RevocationsView, SegmentsPage};

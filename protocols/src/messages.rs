@@ -3,22 +3,28 @@
 //! All of it is canonical DAG-CBOR; `docs/formats/messages.md` has the tables and
 //! `protocols/tests/golden.rs` the bytes. Types here are pure: they know no stream and no swarm.
 
+mod catalogs;
 mod membership;
 mod replicas;
+mod testimony;
 
 use dunlin_trust::Exclusive;
 use dunlin_wire::{Cid, block::Block, cbor, envelope::Payload, limits::MESSAGE_BYTES_MAX};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::{
+    catalogs::{CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse},
     membership::{MembershipRequest, MembershipResponse, Revocation},
     replicas::{PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse},
+    testimony::{TESTIMONY_BYTES_MAX, Testimony},
 };
 
 /// Protocol id of segment exchange.
 pub const SEGMENTS_PROTOCOL: &str = "/dunlin/segments/1";
 /// Protocol id of template exchange.
 pub const TEMPLATES_PROTOCOL: &str = "/dunlin/templates/1";
+/// Protocol id of the comparison of catalogs.
+pub const CATALOG_PROTOCOL: &str = "/dunlin/catalog/1";
 /// Protocol id of replication.
 pub const REPLICAS_PROTOCOL: &str = "/dunlin/replicas/1";
 /// Protocol id of licenses and revocations.

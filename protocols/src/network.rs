@@ -8,6 +8,7 @@ mod records;
 mod revoking;
 mod serving;
 mod swarm_events;
+mod testimony;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,7 +18,7 @@ use std::{
 };
 
 use dunlin_archive::bitswap::FetchId;
-use dunlin_trust::{Evidence, Explanation, Operation, Standing, Trust, UnixMillis};
+use dunlin_trust::{Evidence, Explanation, Operation, Standing, StandingChange, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -43,6 +44,7 @@ use self::{
     records::Telling,
     revoking::Revoking,
     serving::{Held, Serving},
+    testimony::Testifying,
 };
 use crate::{
     Config, ConfigError, Counters, Event, Handle, NetworkError,
@@ -52,7 +54,7 @@ use crate::{
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
     hearing::Heard,
-    messages::{ReplicasResponse, SegmentsResponse, TemplatesResponse},
+    messages::{CatalogsResponse, ReplicasResponse, SegmentsResponse, TemplatesResponse},
     peers::{PeerView, Peers},
     requests::{Admission, Asked},
 };
@@ -68,6 +70,8 @@ const TICKS_PER_CREDIT: u64 = 60;
 
 /// Remembered peers that are shown at once: to explain all of 100,000 would stop the network for a second.
 const NOTABLE_MAX: usize = 1_000;
+/// Ticks between two tries to reach those of the operator's own peers that are not connected.
+const TICKS_PER_REDIAL: u64 = 5;
 
 /// Questions to the DHT that may be under way.
 const QUERIES_MAX: usize = 64;
@@ -129,6 +133,7 @@ impl Network {
             telling: Telling::default(),
             segments_asked: Asked::default(),
             templates_asked: Asked::default(),
+            catalogs_asked: Asked::default(),
             replicas_asked: Asked::default(),
             admission: Admission::default(),
             serving: FuturesUnordered::new(),
@@ -138,6 +143,7 @@ impl Network {
             heard: Heard::default(),
             members: Members::default(),
             revoking: Revoking::default(),
+            testifying: Testifying::default(),
             counters: Counters::default(),
             config,
         };
@@ -217,6 +223,7 @@ struct Actor {
     telling: Telling,
     segments_asked: Asked<SegmentsResponse>,
     templates_asked: Asked<TemplatesResponse>,
+    catalogs_asked: Asked<CatalogsResponse>,
     replicas_asked: Asked<ReplicasResponse>,
     admission: Admission,
     serving: FuturesUnordered<Serving>,
@@ -226,6 +233,7 @@ struct Actor {
     heard: Heard,
     members: Members,
     revoking: Revoking,
+    testifying: Testifying,
     counters: Counters,
 }
 
@@ -331,6 +339,9 @@ impl Actor {
         }
         self.reconnect(now);
         self.hand_out_book();
+        if self.ticks.is_multiple_of(TICKS_PER_REDIAL) {
+            self.redial_own_peers();
+        }
         self.hand_out_records();
         self.finish_abandoned_fetches();
         self.send_unlicensed_away(now);
@@ -362,6 +373,21 @@ impl Actor {
                 .ok();
         }
         self.round.rendezvous.get_or_insert_with(|| kad.get_providers(key));
+    }
+
+    /// Dials own peers that are not connected, wherever they were last, so that a network that was split is one again
+    /// soon after it can be. They are as many as the operator names.
+    fn redial_own_peers(&mut self) {
+        let away = |peer: &PeerId| !self.swarm.is_connected(peer);
+        let away: Vec<_> = self.trust.own_peers().filter(|peer| away(peer)).copied().collect();
+        for peer in away {
+            let known = self.bootstrap.iter().filter(|(of, _)| *of == peer);
+            let known: Vec<_> = known.map(|(_, address)| address.clone()).collect();
+            if self.trust.may(unix_now(), &peer, Operation::Connect).is_ok() {
+                let opts = DialOpts::peer_id(peer).addresses(known);
+                self.dial(opts.extend_addresses_through_behaviour());
+            }
+        }
     }
 
     /// Dials peers that mDNS found and that are not connected.
@@ -417,6 +443,16 @@ impl Actor {
                         .templates
                         .send_request(&peer, Received::Message(request));
                     self.templates_asked.insert(id, reply);
+                }
+            }
+            Command::Catalogs { peer, request, reply } => {
+                if let Some(reply) = self.pass_gate(peer, Operation::Reconcile, reply) {
+                    if !self.catalogs_asked.has_room() {
+                        return refuse(reply, NetworkError::Busy);
+                    }
+                    let request = Received::Message(request);
+                    let id = self.swarm.behaviour_mut().catalogs.send_request(&peer, request);
+                    self.catalogs_asked.insert(id, reply);
                 }
             }
             Command::Replicas { peer, request, reply } => {
@@ -584,15 +620,20 @@ impl Actor {
 
     /// Takes evidence about a peer; one that may no longer be connected is not.
     fn observe(&mut self, peer: PeerId, evidence: Evidence) {
-        let now = unix_now();
-        if let Some(change) = self.trust.observe(now, peer, evidence) {
-            tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
-            if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
-                self.stop_hearing(peer);
-            }
-            if self.trust.may(now, &peer, Operation::Connect).is_err() {
-                self.close(peer);
-            }
+        if let Some(change) = self.trust.observe(unix_now(), peer, evidence) {
+            self.on_standing_changed(change);
+        }
+        self.report(peer, evidence);
+    }
+
+    fn on_standing_changed(&mut self, change: StandingChange) {
+        let (now, peer) = (unix_now(), change.peer);
+        tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
+        if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
+            self.stop_hearing(peer);
+        }
+        if self.trust.may(now, &peer, Operation::Connect).is_err() {
+            self.close(peer);
         }
     }
 

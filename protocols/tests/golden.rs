@@ -6,10 +6,10 @@ use std::fmt::Debug;
 use dunlin_protocols::{
     Keypair,
     messages::{
-        MembershipRequest, MembershipResponse, Message, PinOutcome, RefusalReason, ReplicaBlock,
-        ReplicaObject, ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement,
-        SegmentsRequest, SegmentsResponse, TemplateAnnouncement, TemplatesRequest,
-        TemplatesResponse,
+        CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, MembershipRequest,
+        MembershipResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject,
+        ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest,
+        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony,
     },
 };
 use dunlin_trust::{
@@ -129,6 +129,7 @@ fn refusals() {
         assert_golden(&SegmentsResponse::Refused { reason }, &hex);
         assert_golden(&TemplatesResponse::Refused { reason }, &hex);
         assert_golden(&ReplicasResponse::Refused { reason }, &hex);
+        assert_golden(&CatalogsResponse::Refused { reason }, &hex);
     }
 }
 
@@ -152,6 +153,35 @@ fn a_question_for_templates_and_its_answer() {
             "81 43 010203",             // list of 1, 3 bytes
         ],
     );
+}
+
+#[test]
+fn a_comparison_of_catalogs_and_its_answer() {
+    let root = CatalogRoot { cid: *block().cid(), count: 300 };
+    let of = Catalogs { collection: "fleet".to_owned(), segments: Some(root), statements: None };
+    let hex = [
+        "a1 68 636174616c6f6773 81", // map of 1, "catalogs", list of 1
+        "a3 68 7365676d656e7473",    // map of 3, "segments"
+        "a2 63 636964",              // map of 2, "cid"
+        CID,
+        "65 636f756e74 19012c",       // "count", 300
+        "6a 636f6c6c656374696f6e",    // "collection"
+        "65 666c656574",              // "fleet"
+        "6a 73746174656d656e7473 f6", // "statements", null
+    ];
+    let compare = [&["a1 67 636f6d70617265"][..], &hex].concat(); // map of 1, "compare"
+    assert_golden(&CatalogsRequest::Compare { catalogs: vec![of.clone()] }, &compare);
+    let compared = [&["a1 68 636f6d7061726564"][..], &hex].concat(); // map of 1, "compared"
+    assert_golden(&CatalogsResponse::Compared { catalogs: vec![of] }, &compared);
+}
+
+#[test]
+fn testimony() {
+    let bytes = || ByteBuf::from(vec![1, 2, 3]);
+    // map of 1, "report", 3 bytes
+    assert_golden(&Testimony::Report(bytes()), &["a1 66 7265706f7274 43 010203"]);
+    // map of 1, "proof", 3 bytes
+    assert_golden(&Testimony::Proof(bytes()), &["a1 65 70726f6f66 43 010203"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Dunlin processes as their operator sees them: commands, a data folder, and the HTTP API.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -102,6 +102,20 @@ impl Home {
     /// Returns the home of `name` in `folder`. Nothing is made yet.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
         Self { data_dir: folder.join(name), log: folder.join(format!("{name}.log")) }
+    }
+
+    /// Changes a line of the configuration that `init` wrote.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read or written, or has no such line.
+    pub(crate) fn set(&self, from: &str, to: &str) -> io::Result<()> {
+        let path = self.data_dir.join("config.toml");
+        let text = fs::read_to_string(&path)?;
+        if !text.contains(from) {
+            return Err(io::Error::other(format!("{} has no {from}", path.display())));
+        }
+        fs::write(path, text.replace(from, to))
     }
 
     /// Returns where the process listens, once it does.

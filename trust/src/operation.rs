@@ -29,6 +29,8 @@ pub enum Operation {
     ExchangeRevocations,
     /// Hear what it reports about third peers.
     AcceptEvidence,
+    /// Tell each other which private segments there are, and what was said about those that conflict.
+    Reconcile,
     /// Have it hold our objects, whatever they are, and hold its own.
     ReplicatePrivate,
     /// Have it hold our objects that strangers may have, and hold its own.
@@ -39,7 +41,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServePublicBlocks,
@@ -50,6 +52,7 @@ impl Operation {
         Self::AcceptAnnouncement,
         Self::ExchangeRevocations,
         Self::AcceptEvidence,
+        Self::Reconcile,
         Self::ReplicatePrivate,
         Self::ReplicatePublic,
         Self::ImportBundle,
@@ -72,6 +75,7 @@ impl Operation {
             | Self::AdoptTemplates
             | Self::AcceptAnnouncement
             | Self::ExchangeRevocations
+            | Self::Reconcile
             | Self::ReplicatePrivate
             | Self::ImportBundle => Standing::Probation,
             Self::AcceptEvidence | Self::ReplicatePublic => Standing::Trusted,
@@ -82,7 +86,7 @@ impl Operation {
     /// Returns whether the peer must be one of the operator's own, whatever its standing.
     #[must_use]
     pub fn needs_own_peer(self) -> bool {
-        matches!(self, Self::ServePrivateSegments | Self::ReplicatePrivate)
+        matches!(self, Self::ServePrivateSegments | Self::Reconcile | Self::ReplicatePrivate)
     }
 
     /// Returns whether a closed network asks for a license first. All but the connection do, over which the
@@ -106,6 +110,7 @@ impl Operation {
             Self::AcceptAnnouncement => "accept_announcement",
             Self::ExchangeRevocations => "exchange_revocations",
             Self::AcceptEvidence => "accept_evidence",
+            Self::Reconcile => "reconcile",
             Self::ReplicatePrivate => "replicate_private",
             Self::ReplicatePublic => "replicate_public",
             Self::ImportBundle => "import_bundle",

@@ -27,7 +27,7 @@ pub use self::{
     preference::{Preference, REASONS_TRUSTED_MAX, Reason},
     statements::{ATTESTED_MAX, Attestation, Decision, STATEMENT_VERSION},
 };
-use crate::{peer_bytes, standing::Standing};
+use crate::{peer_bytes, standing::Standing, time::UnixMillis};
 
 /// Most conflicts that are held, about 100 MiB; those beyond are counted ([`Conflicts::unflagged`]).
 pub const CONFLICTS_MAX: usize = 65_536;
@@ -148,6 +148,15 @@ enum Changed {
     Decision((Cid, Cid)),
 }
 
+/// A record to persist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedRecord {
+    /// What it is about, always the same for a conflict, and for the decision about one.
+    pub name: Vec<u8>,
+    /// The record, for [`Conflicts::restore`].
+    pub record: Vec<u8>,
+}
+
 /// A record on disk. Maps of one key tell them apart.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -243,15 +252,24 @@ impl Conflicts {
 
     /// Hands out the record of something that changed: the shell persists it. Drain to `None`.
     pub fn next_dirty(&mut self) -> Option<Vec<u8>> {
-        let record = match self.dirty.pop_first()? {
+        self.next_changed().map(|changed| changed.record)
+    }
+
+    /// As [`Self::next_dirty`], with the name of what changed: a newer record takes the place of one with that name.
+    pub fn next_changed(&mut self) -> Option<ChangedRecord> {
+        let (kind, (first, second), record) = match self.dirty.pop_first()? {
             Changed::Conflict(pair) => {
-                Record::Conflict(Box::new(self.conflicts.get(&pair)?.clone()))
+                (0, pair, Record::Conflict(Box::new(self.conflicts.get(&pair)?.clone())))
             }
             Changed::Decision(pair) => {
-                Record::Decision(self.decisions.get(&pair)?.bytes.clone().into())
+                (1, pair, Record::Decision(self.decisions.get(&pair)?.bytes.clone().into()))
             }
         };
-        Some(cbor::encode(&record).expect("strings, numbers and bytes have an encoding"))
+        let record = cbor::encode(&record).expect("strings, numbers and bytes have an encoding");
+        Some(ChangedRecord {
+            name: [&[kind][..], &first.to_bytes(), &second.to_bytes()].concat(),
+            record,
+        })
     }
 
     /// Returns which version of a conflict answers use, and why. It depends on nothing but the makers, their
@@ -274,6 +292,18 @@ impl Conflicts {
     pub fn of<'a>(&'a self, cid: &'a Cid) -> impl Iterator<Item = &'a Conflict> {
         let others = self.others.get(cid).into_iter().flatten();
         others.filter_map(|other| self.conflicts.get(&(*cid.min(other), *cid.max(other))))
+    }
+
+    /// Returns the conflict of two segments, the lesser one first.
+    #[must_use]
+    pub fn get(&self, pair: &(Cid, Cid)) -> Option<&Conflict> {
+        self.conflicts.get(pair)
+    }
+
+    /// Returns when the decision about two segments was issued that counts, if there is one.
+    #[must_use]
+    pub fn decided(&self, pair: &(Cid, Cid)) -> Option<UnixMillis> {
+        self.decisions.get(pair).map(|decided| decided.decision.issued())
     }
 
     /// Returns all conflicts, in the order of their names.

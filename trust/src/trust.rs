@@ -404,6 +404,11 @@ impl Trust {
         self.config.own_peers.contains(peer)
     }
 
+    /// Returns the operator's own peers.
+    pub fn own_peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.config.own_peers.iter()
+    }
+
     /// Returns how many pieces of evidence were dropped because there was no room for a record.
     #[must_use]
     pub fn unrecorded(&self) -> u64 {

@@ -4,7 +4,7 @@ use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
 use super::{
-    Stats, bundles, copies,
+    Stats, bundles, copies, recovered,
     stored::{BLOCKS, PIECES},
 };
 use crate::places;
@@ -66,6 +66,7 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.open_table(PLACEMENTS)?;
         transaction.open_table(copies::COPIES)?;
         bundles::prepare(&transaction)?;
+        recovered::prepare(&transaction)?;
         places::prepare(&transaction)?;
         format
     };

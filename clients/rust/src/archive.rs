@@ -51,6 +51,38 @@ pub struct ArchiveStatus {
     /// What the DHT is told.
     #[serde(default)]
     pub providing: Providing,
+    /// What own peers say about the same collections.
+    #[serde(default)]
+    pub recovery: RecoveryStatus,
+}
+
+/// What recovery did since the start, and what is known now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecoveryStatus {
+    /// Whether catalogs are compared with own peers.
+    pub enabled: bool,
+    /// All that is known of each collection, own segments and those of own peers. Nodes that know the same have the
+    /// same roots.
+    pub known: Vec<CatalogRoot>,
+    /// Segments that recovery brought, since it began.
+    pub held: u64,
+    /// Conflicts between segments: see `dunlin review`.
+    pub conflicts: u64,
+    /// Comparisons that found a peer to know the same.
+    pub same: u64,
+    /// Comparisons that found it to know something else.
+    pub different: u64,
+    /// Comparisons that failed.
+    pub failed: u64,
+    /// Segments that came from peers, since the start.
+    pub recovered: u64,
+    /// Bytes of blocks that came for it: of catalogs, segments and statements.
+    pub received_bytes: u64,
+    /// Statements about conflicts that were kept, since the start.
+    pub statements: u64,
+    /// Statements that nobody signed who may, or that make no sense.
+    pub statements_refused: u64,
 }
 
 /// Copies of this node's objects at peers, and of peers' objects here, as they stood a few seconds ago.

@@ -578,13 +578,13 @@ impl Client {
         self.read(request.send(ureq::SendBody::from_reader(&mut file)))
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let url = format!("{}{path}", self.base);
         let answer = self.agent.get(&url).header("Authorization", &self.authorization).call();
         self.read(answer)
     }
 
-    fn post<B: Serialize, T: DeserializeOwned>(
+    pub(crate) fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,

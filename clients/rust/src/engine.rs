@@ -360,6 +360,10 @@ pub struct Segment {
     /// The CID of its sealed copy, when there is one: for everybody who has the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+    /// CIDs of segments that other nodes of the operator sealed, and that say something else about the same time: the
+    /// first hundred. `dunlin review` tells which is preferred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
 }
 
 /// How small a collection became, and what that cost.

@@ -22,6 +22,7 @@ mod engine;
 mod membership;
 mod peers;
 mod query;
+mod review;
 mod status;
 mod templates;
 
@@ -29,8 +30,8 @@ pub use archive::{
     ArchiveStatus, Attempt, AttemptOutcome, BackendStatus, CatalogRoot, Complaint, FetchRequest,
     FetchResponse, FetchedSealed, FetchedSegment, ImportResponse, KeptFor, NamedPin,
     NoisedReleases, NoisedSegment, PinRequest, PinUsage, PinningStatus, Pins, ProvideRequest,
-    ProvideResponse, Providing, PublishedName, ReplicaPeer, Replicas, ResolveRequest, ResolvedName,
-    SealedCopies, SealedOutcome, UnpinRequest, UnpinResponse,
+    ProvideResponse, Providing, PublishedName, RecoveryStatus, ReplicaPeer, Replicas,
+    ResolveRequest, ResolvedName, SealedCopies, SealedOutcome, UnpinRequest, UnpinResponse,
 };
 pub use behaviours::{Behaviour, BehaviourDetail, BehavioursAnswer, NearestBehaviour, Outlier};
 pub use bundle::{
@@ -50,6 +51,9 @@ pub use query::{
     ChannelMove, Course, Coverage, Factors, HistoryAnswer, HistoryPoint, HistoryQuery, KnnAnswer,
     KnnHit, KnnQuery, Match, Matched, Nearest, Scope, Score, ScoreUnits, ScoresAnswer, ScoresQuery,
     TemplateUse, Timing, TrajectoryAnswer, TrajectoryQuery,
+};
+pub use review::{
+    Conflict, ConflictVersion, PreferenceReason, ResolveConflict, Review, TouchedConflict,
 };
 pub use status::{
     ClusterStatus, Federation, IpfsStatus, Member, MemberState, NodeStatus, PrivacyStatus,

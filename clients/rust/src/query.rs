@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Fidelity;
+use crate::{engine::Fidelity, review::TouchedConflict};
 
 /// Which segments a question looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +38,19 @@ pub struct Coverage {
     /// What is missing and why, when not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// Conflicts that the answer touches, the first hundred: other nodes say something else about the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<TouchedConflict>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conflicts_total: u64,
     /// Time the answer took.
     pub elapsed_us: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The regimes nearest to a vector.

@@ -16,7 +16,7 @@ use super::{
     status::{Totals, resident_bytes},
 };
 use crate::{
-    daemon::{BundleCounters, Kept, Shared},
+    daemon::{BundleCounters, Kept, RecoveryCounts, Shared},
     gateway,
 };
 
@@ -33,6 +33,27 @@ pub(super) async fn metrics(
 
 /// Name, meaning and place of a room's counter.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+const RECOVERY: [Row<RecoveryCounts>; 8] = [
+    ("recovery_same", "Comparisons that found an own peer to know the same", |counts| counts.same),
+    ("recovery_different", "Comparisons that found it to know something else", |counts| {
+        counts.different
+    }),
+    ("recovery_failed", "Comparisons that failed", |counts| counts.failed),
+    ("recovery_segments", "Segments that came from own peers", |counts| counts.recovered),
+    ("recovery_bytes", "Bytes of blocks that came for it", |counts| counts.bytes),
+    ("recovery_statements", "Statements about conflicts that were kept", |counts| {
+        counts.statements
+    }),
+    ("recovery_statements_refused", "Statements that were refused", |counts| {
+        counts.statements_refused
+    }),
+    (
+        "recovery_unseen",
+        "Segments of which not all was looked at that may contradict them",
+        |counts| counts.unseen,
+    ),
+];
 
 const ENGINE: [Row<dunlin_engine::Counters>; 19] = [
     ("engine_observations_accepted", "Observations taken in and durable", |engine| {
@@ -90,7 +111,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 19] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 27] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 29] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -158,6 +179,10 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 27] = [
         network.licenses_refused
     }),
     ("trust_keys_revoked", "Keys revoked since the start", |network| network.keys_revoked),
+    ("trust_reports_heard", "Reports of trusted peers about others that counted", |network| {
+        network.reports_heard
+    }),
+    ("trust_proofs_taken", "Proofs of misconduct that counted", |network| network.proofs_taken),
     ("protocols_revocations_rejected", "Revocations that were forged or malformed", |network| {
         network.revocations_rejected
     }),
@@ -268,6 +293,7 @@ impl Sample {
                 .chain(rows(&BUNDLES, &shared.bundle_counters))
                 .chain(rows(&REPLICATION, &shared.replicas.status().counters))
                 .chain(rows(&KEPT, shared.replicas.kept()))
+                .chain(rows(&RECOVERY, &shared.recovery.counts()))
                 .collect(),
             gauges: vec![
                 ("node_uptime_seconds", "Seconds since the start", shared.uptime().as_secs_f64()),
@@ -346,6 +372,11 @@ impl Sample {
                     "archive_name_failures",
                     "How often that record was put on the DHT in vain since it last was not",
                     gauge(archive.published.map_or(0, |published| published.failures.into())),
+                ),
+                (
+                    "recovery_conflicts",
+                    "Conflicts between segments of own peers",
+                    gauge(archive.recovery.conflicts),
                 ),
                 ("protocols_peers_connected", "Connected peers", gauge(connected as u64)),
                 (

@@ -1,6 +1,7 @@
 //! Questions: near regimes, anomalies, scores, history.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,13 +11,14 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
-    Exactness, Factors, HistoryQuery, KnnQuery, Level, Matched, MatchesQuery, ReadError, Reference,
-    ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
-    TrajectoryQuery, distance, knn_over,
+    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, Matched, MatchesQuery, ReadError,
+    Reference, ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange,
+    Timestamp, TrajectoryQuery, distance, knn_over,
 };
+use dunlin_wire::Cid;
 
-use super::{Body, convert, error::ApiError};
-use crate::daemon::Shared;
+use super::{Body, convert, error::ApiError, review};
+use crate::daemon::{Shared, Standings, Touched, losers};
 
 /// Over how many observations a score is the mean: what FACTS found to work on server telemetry.
 const SCORE_WINDOW: usize = 10;
@@ -52,6 +54,7 @@ pub(super) async fn knn(
         let problem = "metadata is known of own entities alone; ask with the scope `local`";
         return Err(ApiError::bad_request("bad_query", problem));
     }
+    let standings = shared.standings().await;
     let answer = match query.scope {
         json::Scope::Local => {
             let question = KnnQuery {
@@ -61,10 +64,14 @@ pub(super) async fn knn(
                 search: if query.exact { Exactness::Exact } else { Exactness::Approximate },
                 ..KnnQuery::new(collection, query.vector, k)
             };
-            shared.blocking(move |shared| shared.engine.knn(&question)).await?
+            let standings = standings.clone();
+            shared.blocking(move |shared| knn_local(shared, question, &standings)).await?
         }
         json::Scope::Fetched => {
-            shared.blocking(move |shared| knn_fetched(shared, &collection, &query, k)).await?
+            let standings = standings.clone();
+            shared
+                .blocking(move |shared| knn_fetched(shared, &collection, &query, k, &standings))
+                .await?
         }
         json::Scope::Templates => return knn_templates(&shared, &collection, &query, k).await,
     };
@@ -76,24 +83,83 @@ pub(super) async fn knn(
         end_us: neighbor.end.0,
         distance: neighbor.distance,
     };
-    let coverage = coverage(&answer.coverage, started.elapsed());
+    let mut coverage = coverage(&answer.coverage, started.elapsed());
+    let used: Vec<_> = answer.neighbors.iter().filter_map(|one| sealed(one.source)).collect();
+    review::note(&mut coverage, &shared.touched(&standings, &used));
     Ok(Json(json::KnnAnswer { hits: answer.neighbors.into_iter().map(hit).collect(), coverage }))
 }
 
-/// Searches the segments that were fetched from peers.
+/// Own segments that lose a conflict, of which as many more than asked for are looked up, so that what is left is
+/// enough.
+const LOSERS_MAX: usize = 1_024;
+
+/// Searches this node's own regimes. Where a segment of an own peer is preferred to one of them, that one is used.
+fn knn_local(
+    shared: &Shared,
+    mut question: KnnQuery,
+    standings: &Standings,
+) -> Result<dunlin_engine::KnnAnswer, ApiError> {
+    let replaced = shared.replacements(standings, question.collection.as_str())?;
+    if replaced.losers.is_empty() {
+        return Ok(shared.engine.knn(&question)?);
+    }
+    let k = question.k;
+    let more = replaced.losers.len().min(LOSERS_MAX);
+    question.k = k + more;
+    let mut answer = shared.engine.knn(&question)?;
+    let is_loser = |source| sealed(source).is_some_and(|cid| replaced.losers.contains(&cid));
+    let (dropped, mut left): (Vec<_>, Vec<_>) =
+        answer.neighbors.into_iter().partition(|one| is_loser(one.source));
+    let (from, to) = bounds(question.range);
+    let here: BTreeSet<_> = left.iter().filter_map(|one| sealed(one.source)).collect();
+    let is_asked_for = |segment: &&Segment| {
+        let entity = segment.entity();
+        // What an entity's metadata say is known here, where its own regimes passed.
+        let is_of = question.metadata.is_empty() || dropped.iter().any(|one| one.entity == *entity);
+        is_of
+            && !here.contains(&segment.cid())
+            && question.entity.as_ref().is_none_or(|asked| asked == entity)
+            && segment.start().0 <= to
+            && segment.end().0 >= from
+    };
+    let winners: Vec<_> = replaced.winners.iter().filter(is_asked_for).collect();
+    let spec = shared.engine.collection(&question.collection)?;
+    left.extend(knn_over(spec.metric, &question.vector, k, winners));
+    left.sort_by(|a, b| {
+        let order = |one: &dunlin_engine::Neighbor| (one.start, sealed(one.source));
+        a.distance.total_cmp(&b.distance).then_with(|| order(a).cmp(&order(b)))
+    });
+    left.truncate(k);
+    answer.coverage.complete &= dropped.len() < LOSERS_MAX && !replaced.is_cut;
+    answer.neighbors = left;
+    Ok(answer)
+}
+
+/// Searches the segments that came from peers: those that were fetched, and those that recovery brought. Of two that
+/// conflict, the preferred one is used.
 fn knn_fetched(
     shared: &Shared,
     collection: &CollectionName,
     query: &json::KnnQuery,
     k: usize,
+    standings: &Standings,
 ) -> Result<dunlin_engine::KnnAnswer, ApiError> {
     let spec = shared.engine.collection(collection)?;
     check_vector(&spec, &query.vector)?;
-    let cids = shared.archive.roots(&Pin::fetched(collection.as_str()), None, FETCHED_MAX)?;
+    let name = collection.as_str();
+    let mut cids = shared.archive.roots(&Pin::fetched(name), None, FETCHED_MAX)?;
+    cids.extend(shared.archive.roots(&Pin::recovered(name), None, FETCHED_MAX - cids.len())?);
+    cids.sort_unstable();
+    cids.dedup();
+    let all: BTreeSet<_> = cids.iter().copied().collect();
+    // One that loses against what this node sealed is the peers' word all the same.
+    let mut conflicts = shared.touched(standings, &cids);
+    conflicts.retain(|touched| all.contains(&touched.preferred));
+    let losers = losers(&conflicts);
     let (from, to) = (query.from_us.unwrap_or(i64::MIN), query.to_us.unwrap_or(i64::MAX));
     let mut segments = Vec::with_capacity(cids.len());
-    let mut is_complete = cids.len() < FETCHED_MAX;
-    for cid in &cids {
+    let mut is_complete = all.len() < FETCHED_MAX;
+    for cid in cids.iter().filter(|cid| !losers.contains(cid)) {
         let Some(block) = shared.stored_block(cid)? else {
             is_complete = false;
             continue;
@@ -190,7 +256,10 @@ pub(super) async fn anomalies(
         score: anomaly.score,
         factors: factors(anomaly.factors),
     };
-    let coverage = coverage(&answer.coverage, started.elapsed());
+    let mut coverage = coverage(&answer.coverage, started.elapsed());
+    let used = answer.anomalies.iter().filter_map(|one| one.source.and_then(sealed));
+    let used: Vec<_> = used.collect();
+    review::note(&mut coverage, &shared.touched(&shared.standings().await, &used));
     Ok(Json(json::AnomaliesAnswer {
         anomalies: answer.anomalies.into_iter().map(anomaly).collect(),
         coverage,
@@ -216,13 +285,15 @@ pub(super) async fn scores(
         units: units(query.units),
         known_after_us: query.known_after_us,
     };
+    let about = About::of(&question.collection, Some(&question.entity), question.range);
     let answer = shared.blocking(move |shared| shared.engine.scores(&question)).await?;
     let score = |score: dunlin_engine::Score| json::Score {
         timestamp_us: score.timestamp.0,
         score: score.score,
         factors: factors(score.factors),
     };
-    let coverage = coverage(&answer.coverage, started.elapsed());
+    let mut coverage = coverage(&answer.coverage, started.elapsed());
+    about.note(&shared, &mut coverage).await;
     Ok(Json(json::ScoresAnswer {
         scores: answer.scores.into_iter().map(score).collect(),
         templates,
@@ -242,6 +313,7 @@ pub(super) async fn history(
         range: range(query.from_us, query.to_us),
         resolution_us: None,
     };
+    let about = About::of(&question.collection, Some(&question.entity), question.range);
     let matching = match query.matches {
         None => None,
         Some(templates) => Some(MatchesQuery {
@@ -263,6 +335,7 @@ pub(super) async fn history(
     });
     let (answer, count, matched) = found.await?;
     let mut coverage = coverage(&answer.coverage, started.elapsed());
+    about.note(&shared, &mut coverage).await;
     if count > limit {
         coverage.complete = false;
         coverage.missing = Some(format!("{} more points", count - limit));
@@ -296,6 +369,7 @@ pub(super) async fn changes(
             json::ChangeOrder::Largest => ChangeOrder::Largest,
         },
     };
+    let about = About::of(&question.collection, question.entity.as_ref(), question.range);
     let (answer, channels) = shared
         .blocking(move |shared| {
             let channels = shared.engine.collection(&question.collection)?.channels.clone();
@@ -312,7 +386,8 @@ pub(super) async fn changes(
         gap_us: change.gap_us,
         moves: change.moves.iter().map(|one| channel_move(one, &channels)).collect(),
     };
-    let coverage = coverage(&answer.coverage, started.elapsed());
+    let mut coverage = coverage(&answer.coverage, started.elapsed());
+    about.note(&shared, &mut coverage).await;
     Ok(Json(json::ChangesAnswer {
         changes: answer.changes.into_iter().map(change).collect(),
         coverage,
@@ -348,6 +423,8 @@ pub(super) async fn trajectory(
         b: course(query.b)?,
         points,
     };
+    let about = [&question.a, &question.b]
+        .map(|course| About::of(&question.collection, Some(&course.entity), course.range));
     let answer = shared.blocking(move |shared| shared.engine.trajectory(&question)).await?;
     let (a, b) = (answer.coverage_a, answer.coverage_b);
     let both = Coverage {
@@ -359,12 +436,16 @@ pub(super) async fn trajectory(
         complete: a.complete && b.complete,
         is_compacted: false,
     };
+    let mut coverage = coverage(&both, started.elapsed());
+    let standings = shared.standings().await;
+    let touched = about.map(|about| about.touched(&shared, &standings)).concat();
+    review::note(&mut coverage, &touched);
     let matched = |one: &dunlin_engine::Match| json::Match { a_us: one.a.0, b_us: one.b.0 };
     Ok(Json(json::TrajectoryAnswer {
         distance: answer.distance,
         similarity: answer.similarity,
         matches: answer.matches.iter().map(matched).collect(),
-        coverage: coverage(&both, started.elapsed()),
+        coverage,
     }))
 }
 
@@ -396,9 +477,44 @@ fn range(from_us: Option<i64>, to_us: Option<i64>) -> TimeRange {
 }
 
 fn sealed_cid(source: Source) -> Option<String> {
+    sealed(source).map(|cid| cid.to_string())
+}
+
+fn sealed(source: Source) -> Option<Cid> {
     match source {
-        Source::Sealed(cid) | Source::Outlined(cid) => Some(cid.to_string()),
+        Source::Sealed(cid) | Source::Outlined(cid) => Some(cid),
         Source::Open => None,
+    }
+}
+
+fn bounds(range: TimeRange) -> (i64, i64) {
+    let bound = |at: Option<Timestamp>, none| at.map_or(none, |at| at.0);
+    (bound(range.from, i64::MIN), bound(range.to, i64::MAX))
+}
+
+/// What an answer is about that reads an entity's course: the conflicts in it are those of that time.
+struct About {
+    collection: String,
+    entity: Option<String>,
+    time: (i64, i64),
+}
+
+impl About {
+    fn of(collection: &CollectionName, entity: Option<&EntityId>, range: TimeRange) -> Self {
+        Self {
+            collection: collection.to_string(),
+            entity: entity.map(ToString::to_string),
+            time: bounds(range),
+        }
+    }
+
+    fn touched(&self, shared: &Shared, standings: &Standings) -> Vec<Touched> {
+        shared.touched_in(standings, (&self.collection, self.entity.as_deref()), self.time)
+    }
+
+    async fn note(&self, shared: &Shared, coverage: &mut json::Coverage) {
+        let standings = shared.standings().await;
+        review::note(coverage, &self.touched(shared, &standings));
     }
 }
 
@@ -447,6 +563,8 @@ fn coverage(coverage: &Coverage, elapsed: Duration) -> json::Coverage {
         open_regimes: coverage.hot_regimes,
         complete: coverage.complete && !coverage.is_compacted,
         missing: missing(coverage),
+        conflicts: Vec::new(),
+        conflicts_total: 0,
         elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
     }
 }

@@ -14,7 +14,7 @@ use dunlin_protocols::Search;
 use dunlin_wire::{Cid, envelope::Signed};
 use tokio::time::Instant;
 
-use super::{Body, Path, convert, error::ApiError, publishing::progress_json, shares};
+use super::{Body, Path, convert, error::ApiError, publishing::progress_json, review, shares};
 use crate::{
     config::BackendKind,
     daemon::{FetchWish, Fetched, FromSealed, GatewayUrl, Shared, Unopened},
@@ -60,7 +60,8 @@ pub(super) async fn list(
         let bytes = stored.segment.encode().len();
         let archived = stored.number <= archived;
         let json = segment_json(&stored.cid, &stored.segment, bytes, archived);
-        json::Segment { sealed: sealed.map(|cid| cid.to_string()), ..json }
+        let conflicts = review::rivals(&shared, &stored.cid);
+        json::Segment { sealed: sealed.map(|cid| cid.to_string()), conflicts, ..json }
     };
     let segments = page.segments.iter().zip(copies).map(segment).collect();
     Ok(Json(json::SegmentPage { segments, next }))
@@ -84,7 +85,8 @@ pub(super) async fn show(
         })
         .await?;
     let json = segment_json(&cid, &segment, block.len(), is_archived);
-    Ok(Json(json::Segment { sealed: sealed.map(|cid| cid.to_string()), ..json }))
+    let conflicts = review::rivals(&shared, &cid);
+    Ok(Json(json::Segment { sealed: sealed.map(|cid| cid.to_string()), conflicts, ..json }))
 }
 
 pub(super) async fn block(
@@ -268,9 +270,37 @@ pub(super) async fn archive_status(shared: &Arc<Shared>) -> Result<json::Archive
                 root: shared.archive.own_root()?.map(|root| root.to_string()),
                 published,
                 providing,
+                recovery: recovery(shared)?,
             })
         })
         .await
+}
+
+fn recovery(shared: &Shared) -> Result<json::RecoveryStatus, ApiError> {
+    let counts = shared.recovery.counts();
+    let mut known = Vec::new();
+    for spec in shared.engine.collections()? {
+        if let Some(root) = shared.archive.catalog(&Pin::recovered(spec.name.as_str()))? {
+            known.push(json::CatalogRoot {
+                collection: spec.name.to_string(),
+                root: root.cid.to_string(),
+                segments: root.count,
+            });
+        }
+    }
+    Ok(json::RecoveryStatus {
+        enabled: shared.recovers(),
+        known,
+        held: shared.archive.pins(Pin::RECOVERED)?.values().sum(),
+        conflicts: shared.recovery.conflicts().len() as u64,
+        same: counts.same,
+        different: counts.different,
+        failed: counts.failed,
+        recovered: counts.recovered,
+        received_bytes: counts.bytes,
+        statements: counts.statements,
+        statements_refused: counts.statements_refused,
+    })
 }
 
 fn backend(shared: &Shared) -> Result<json::BackendStatus, ApiError> {
@@ -361,5 +391,6 @@ fn segment_json(cid: &Cid, segment: &Segment, block_bytes: usize, archived: bool
         block_bytes: block_bytes as u64,
         archived,
         sealed: None,
+        conflicts: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use dunlin_archive::Archive;
 use dunlin_client::{
     ArchiveStatus, BackendStatus, Client, ClientError, ImportResponse, NamedPin, PinRequest, Pins,
-    Providing, PublishedName, Replicas, ResolvedName, UnpinResponse,
+    Providing, PublishedName, RecoveryStatus, Replicas, ResolvedName, UnpinResponse,
 };
 use serde::Serialize;
 
@@ -76,13 +76,23 @@ fn status(status: &ArchiveStatus) -> String {
         }
         sealed.push_str(&format!("\n{table}"));
     }
+    let mut known = String::new();
+    if status.recovery.enabled {
+        let RecoveryStatus { held, conflicts, .. } = status.recovery;
+        let mut table = Table::new(["known with own peers", "segments", "catalog"]);
+        for catalog in &status.recovery.known {
+            let count = catalog.segments.to_string();
+            table.row([catalog.collection.clone(), count, catalog.root.clone()]);
+        }
+        known = format!("\n{table}{held} segments of own peers kept, {conflicts} conflicts\n");
+    }
     let root = status.root.as_deref().unwrap_or("nothing is archived");
     let name =
         status.published.as_ref().map_or_else(|| "nothing is published".to_owned(), published);
     let Providing { provided, due, failed, left_out } = status.providing;
     let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
     format!(
-        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}{sealed}\n\
+        "{} own segments archived, {} due, {} fetched; {} blocks of {}; newest {}\n{copies}{}{table}{known}{sealed}\n\
          all of it {root}\n{name}\non the DHT {provided} provided, {due} due, {failed} failed{left_out}",
         status.archived,
         status.due,

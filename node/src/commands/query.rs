@@ -245,9 +245,27 @@ fn coverage(coverage: &Coverage) -> String {
         count => format!(", {count} more by the index,"),
     };
     format!(
-        "looked at {} segments{indexed} and {} open regimes in {:.1} ms{missing}",
+        "looked at {} segments{indexed} and {} open regimes in {:.1} ms{missing}{}",
         coverage.segments,
         coverage.open_regimes,
         Duration::from_micros(coverage.elapsed_us).as_secs_f64() * 1e3,
+        conflicts(coverage),
+    )
+}
+
+/// Conflicts that are named in an answer for people.
+const CONFLICTS_SHOWN: usize = 5;
+
+fn conflicts(coverage: &Coverage) -> String {
+    if coverage.conflicts_total == 0 {
+        return String::new();
+    }
+    let shown = coverage.conflicts.iter().take(CONFLICTS_SHOWN).map(|one| {
+        format!("\n  {} about {}: …{} is preferred", one.id, one.entity, tail(&one.preferred))
+    });
+    format!(
+        "\nyour nodes contradict each other about this in {} places; `dunlin review` has them{}",
+        coverage.conflicts_total,
+        shown.collect::<String>()
     )
 }

@@ -111,7 +111,7 @@ fn details(segment: &Segment) -> String {
         texts.join(" ")
     };
     format!(
-        "segment     {}\ncollection  {}\nentity      {}\nfrom        {}\nto          {}\ncount       {}\ndrift       {:.4} mean, {:.4} max\nscore       {:.4}\nfidelity    {}, {} payload blocks\nsize        {}\narchived    {}\nsealed copy {}\nmean        {}\nspread      {}",
+        "segment     {}\ncollection  {}\nentity      {}\nfrom        {}\nto          {}\ncount       {}\ndrift       {:.4} mean, {:.4} max\nscore       {:.4}\nfidelity    {}, {} payload blocks\nsize        {}\narchived    {}\nsealed copy {}\nconflicts   {}\nmean        {}\nspread      {}",
         segment.cid,
         segment.collection,
         segment.entity,
@@ -126,6 +126,7 @@ fn details(segment: &Segment) -> String {
         size(segment.block_bytes),
         if segment.archived { "yes" } else { "no" },
         segment.sealed.as_deref().unwrap_or("none"),
+        if segment.conflicts.is_empty() { "none".to_owned() } else { segment.conflicts.join(" ") },
         numbers(&segment.mean),
         numbers(&segment.spread),
     )

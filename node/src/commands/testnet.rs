@@ -5,7 +5,8 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Context;
 use dunlin_protocols::NetworkName;
 use dunlin_testnet::{
-    DownOptions, StatusOptions, UpOptions, bench, demo, down, is_interrupt, liar, sim, status, up,
+    DownOptions, SplitOptions, StatusOptions, UpOptions, bench, demo, down, is_interrupt, liar,
+    sim, split, status, up,
 };
 
 use crate::{
@@ -36,6 +37,12 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
         }
         TestnetCommand::Status { dir } => status(&StatusOptions { dir, json })?,
         TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json })?,
+        TestnetCommand::Split { common, segments, seconds, dir } => {
+            let options =
+                SplitOptions { program: program()?, common, segments, seconds, dir, json };
+            let holds = split(&options)?;
+            return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         TestnetCommand::Sim(args) => return simulate(args, json),
         TestnetCommand::Liar { network, victim, block, cid } => liar::run(liar::Options {
             data_dir: dir.into(),

@@ -9,10 +9,13 @@ use std::{
 use dunlin_archive::Pin;
 use dunlin_protocols::messages::{SegmentAnnouncement, TemplateAnnouncement};
 use libp2p_identity::Keypair;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::{
+    task::block_in_place,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{clock, shared::Shared};
+use super::{sequence::Sequence, shared::Shared};
 
 /// How long news are collected before they are told.
 const COLLECT: Duration = Duration::from_millis(300);
@@ -42,13 +45,17 @@ struct Told {
 }
 
 /// Runs until `stop`.
-pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    sequence: Sequence,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     // What is under way may be dropped anywhere: the next start tells everything.
-    stop.run_until_cancelled(announce(&shared)).await;
+    stop.run_until_cancelled(announce(&shared, sequence)).await;
     Ok(())
 }
 
-async fn announce(shared: &Arc<Shared>) {
+async fn announce(shared: &Arc<Shared>, mut sequence: Sequence) {
     let mut told = Told::default();
     let mut repeat = interval(REPEAT);
     repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,17 +80,19 @@ async fn announce(shared: &Arc<Shared>) {
         let looking = began.elapsed();
         let mut sent = 0;
         for (collection, count, digest) in segments {
-            if told.segments.insert(collection.clone(), digest) != Some(digest) {
-                let now = clock::now().0;
-                let announcement = SegmentAnnouncement::new(collection, count, digest, now);
+            if told.segments.get(&collection) != Some(&digest) {
+                let Some(number) = numbered(shared, &mut sequence) else { break };
+                told.segments.insert(collection.clone(), digest);
+                let announcement = SegmentAnnouncement::new(collection, count, digest, number);
                 shared.network.announce_segments(announcement).await;
                 pace(&mut sent).await;
             }
         }
         for (collection, count, digest) in shared.sharing.own_sets() {
-            if told.templates.insert(collection.clone(), digest) != Some(digest) {
-                let now = clock::now().0;
-                let announcement = TemplateAnnouncement::new(collection, count, digest, now);
+            if told.templates.get(&collection) != Some(&digest) {
+                let Some(number) = numbered(shared, &mut sequence) else { break };
+                told.templates.insert(collection.clone(), digest);
+                let announcement = TemplateAnnouncement::new(collection, count, digest, number);
                 shared.network.announce_templates(announcement).await;
                 pace(&mut sent).await;
             }
@@ -91,6 +100,22 @@ async fn announce(shared: &Arc<Shared>) {
         // What was sent beyond the burst has had its pause.
         let pause = PAUSE * u32::try_from(sent.min(BURST)).unwrap_or(u32::MAX);
         sleep(pause.max(LOOKING_SHARE * looking)).await;
+    }
+}
+
+/// Returns the number of an announcement. Without a disk to write it down on, nothing is announced: it is tried again with
+/// the next news.
+fn numbered(shared: &Shared, sequence: &mut Sequence) -> Option<u64> {
+    // An fsync once in thousands: other tasks go on meanwhile.
+    match block_in_place(|| sequence.next(&shared.dir)) {
+        Ok(number) => {
+            shared.recovered("announced");
+            Some(number)
+        }
+        Err(cause) => {
+            shared.report("announced", format!("{cause:#}"));
+            None
+        }
     }
 }
 

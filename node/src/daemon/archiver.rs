@@ -42,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
                 shared.recovered("archive");
                 shared.network.stored(archived.cids).await;
                 shared.archived();
+                shared.recovery.archived();
                 shared.news.notify_one();
                 fresh = archived.roots;
                 Duration::ZERO

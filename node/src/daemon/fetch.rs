@@ -328,7 +328,9 @@ impl Shared {
         let own = connected().filter(|view| view.trust.is_own);
         let (own_foreign, own): (Vec<_>, Vec<_>) = own.partition(|view| view.is_foreign);
         let mut own: Vec<_> = own.into_iter().map(|view| view.peer).collect();
-        let count = |peer: &PeerId| announced.get(peer).map(|counts| counts.values().sum::<u64>());
+        let count = |peer: &PeerId| {
+            announced.get(peer).map(|counts| counts.values().map(|(count, _)| count).sum::<u64>())
+        };
         own.sort_by_key(|peer: &PeerId| (std::cmp::Reverse(count(peer)), *peer));
         Connected {
             own,

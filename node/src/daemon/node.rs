@@ -17,10 +17,12 @@ use super::{
     outside::Outside,
     peers_file, placing,
     publisher::{self, Publisher},
+    recovery::{self, Recovery},
     replication::{self, Replicas},
     responder::Responder,
     retention,
     revocation_file::RevocationFile,
+    sequence::Sequence,
     shared::{Parts, Shared},
     shares::Shares,
     sharing::Sharing,
@@ -68,6 +70,7 @@ impl Node {
             None => None,
         };
         let (trust_file, records) = TrustFile::open(&dir)?;
+        let sequence = Sequence::load(&dir)?;
         let engine = open_engine(&dir)?;
         let archive = Arc::new(open_archive(&dir, &config)?);
         let me = identity.public().to_peer_id();
@@ -75,6 +78,7 @@ impl Node {
         let shares = Shares::load(&dir)?;
         let sharing = Sharing::open(&dir, &config, &identity, &archive)?;
         let replicas = Replicas::open(&archive, &config.archive)?;
+        let recovery = Recovery::open(&archive, identity.clone())?;
         let (mut trust, license) = membership::join(&dir, &config.network, &config.trust, records)?;
         let revocations = RevocationFile::open(&dir, &mut trust)?;
         let holds = Holds::load(&dir, &mut trust)?;
@@ -92,6 +96,7 @@ impl Node {
             network,
             sharing,
             replicas,
+            recovery,
             shares,
             publisher,
             api_address,
@@ -111,8 +116,9 @@ impl Node {
             tasks.spawn(gateway::serve(gateway, Arc::clone(&shared), stop.clone()));
         }
         tasks.spawn(archiver::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(recovery::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(placing::run(Arc::clone(&shared), stop.clone()));
-        tasks.spawn(announcer::run(Arc::clone(&shared), stop.clone()));
+        tasks.spawn(announcer::run(Arc::clone(&shared), sequence, stop.clone()));
         tasks.spawn(upkeep::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(teaching::run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(retention::run(Arc::clone(&shared), stop.clone()));

@@ -6,7 +6,8 @@ use dunlin_archive::{Pin, ReadError, bitswap::BATCH_BYTES_MAX};
 use dunlin_protocols::{
     Audience, BlocksReply, Event, Found, KnownPeer, PeerId, Query, RevocationsKept, SegmentsReply,
     messages::{
-        RESPONSE_BYTES_MAX, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse,
+        RESPONSE_BYTES_MAX, RefusalReason, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
+        TemplatesResponse,
     },
 };
 use dunlin_trust::Record;
@@ -136,6 +137,7 @@ impl Responder {
             Event::PeerConnected(peer) => {
                 if self.shared.config.network.own_peers.contains(&peer) {
                     self.shared.newcomer.notify_one();
+                    self.shared.recovery.wish(peer);
                 }
                 self.exchange_templates(peer, None);
             }
@@ -153,6 +155,13 @@ impl Responder {
                     Done::Answered
                 });
             }
+            Event::CatalogsRequested { peer, request, reply } => {
+                let shared = Arc::clone(&self.shared);
+                self.work.spawn(async move {
+                    shared.answer_catalogs(peer, request, reply).await;
+                    Done::Answered
+                });
+            }
             Event::ReplicasRequested { peer, request, reply } => {
                 let shared = Arc::clone(&self.shared);
                 self.work.spawn(async move {
@@ -166,7 +175,16 @@ impl Responder {
                 reply.send(TemplatesResponse::Envelopes { envelopes });
             }
             Event::SegmentsAnnounced { peer, announcement } => {
-                self.shared.heard_of_segments(peer, announcement.collection, announcement.count);
+                let SegmentAnnouncement { collection, count, digest, .. } = announcement;
+                if self.shared.heard_of_segments(peer, collection, count, digest)
+                    && self.work.len() < UNDER_WAY_MAX
+                {
+                    let shared = Arc::clone(&self.shared);
+                    self.work.spawn(async move {
+                        shared.heard_news_of(peer).await;
+                        Done::Answered
+                    });
+                }
             }
             Event::TemplatesAnnounced { peer, announcement }
                 if !self.shared.sharing.has(

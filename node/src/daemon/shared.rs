@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{
     bundles::BundleCounters, clock, fleets::Fleets, holds::Holds, outside::Outside, publisher,
-    replication::Replicas, shares::Shares, sharing::Sharing,
+    recovery::Recovery, replication::Replicas, shares::Shares, sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
 
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) fleets: Fleets,
     /// Copies of objects: of this node's at peers, and of peers' here.
     pub(crate) replicas: Replicas,
+    /// What own peers say about the same collections, and what of it conflicts.
+    pub(crate) recovery: Recovery,
     /// Wakes retention: something found no room in the archive.
     pub(crate) crowded: Notify,
     /// In what form segments may leave.
@@ -87,8 +89,8 @@ pub(crate) struct Observed {
     pub(crate) last_archive_ms: Option<u64>,
     /// When each peer last gave us something, in milliseconds since the epoch.
     pub(crate) last_sync_ms: BTreeMap<PeerId, u64>,
-    /// How many segments of each collection own peers said they have.
-    pub(crate) announced: BTreeMap<PeerId, BTreeMap<String, u64>>,
+    /// How many segments of each collection own peers said they have, and the digest of them.
+    pub(crate) announced: BTreeMap<PeerId, BTreeMap<String, (u64, [u8; 32])>>,
     /// Archived blocks that were found damaged and are so still.
     damaged: BTreeSet<Cid>,
 }
@@ -103,6 +105,7 @@ pub(super) struct Parts {
     pub(super) network: Handle,
     pub(super) sharing: Sharing,
     pub(super) replicas: Replicas,
+    pub(super) recovery: Recovery,
     pub(super) shares: Shares,
     pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
@@ -121,6 +124,7 @@ impl Shared {
             network,
             sharing,
             replicas,
+            recovery,
             shares,
             publisher,
             api_address,
@@ -138,6 +142,7 @@ impl Shared {
             sharing,
             fleets: Fleets::default(),
             replicas,
+            recovery,
             crowded: Notify::new(),
             shares,
             publisher,
@@ -222,16 +227,24 @@ impl Shared {
         }
     }
 
-    /// Notes how many segments of a collection an own peer says it has; what others have is none of ours.
-    pub(crate) fn heard_of_segments(&self, peer: PeerId, collection: String, count: u64) {
+    /// Notes how many segments of a collection an own peer says it has; what others have is none of ours. Returns
+    /// whether it says something else than before.
+    pub(crate) fn heard_of_segments(
+        &self,
+        peer: PeerId,
+        collection: String,
+        count: u64,
+        digest: [u8; 32],
+    ) -> bool {
         if !self.config.network.own_peers.contains(&peer) {
-            return;
+            return false;
         }
         let mut observed = self.lock();
         let counts = observed.announced.entry(peer).or_default();
-        if counts.len() < ANNOUNCED_MAX || counts.contains_key(&collection) {
-            counts.insert(collection, count);
+        if counts.len() >= ANNOUNCED_MAX && !counts.contains_key(&collection) {
+            return true;
         }
+        counts.insert(collection, (count, digest)) != Some((count, digest))
     }
 
     /// Returns an archived block. One that is damaged on disk counts as missing, unless the engine still

@@ -95,11 +95,13 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Makes a data folder for a network, without mDNS, and returns the new peer's id.
+/// Makes a data folder for a network, without mDNS, and returns the new peer's id. What own peers have comes only when
+/// it is fetched, which is what most tests are about; `recovery.rs` turns that on.
 #[track_caller]
 pub(crate) fn init(dir: &Path, network: &str) -> String {
     let made = stdout(dunlin(&["init", "--json", "--network", network, "--data-dir"]).arg(dir));
     set(dir, "mdns = true", "mdns = false");
+    set(dir, "recover = \"summaries\"", "recover = \"off\"");
     let made: serde_json::Value = serde_json::from_str(&made).unwrap();
     made["peer"].as_str().unwrap().to_owned()
 }

@@ -45,6 +45,8 @@ impl Actor {
             )
         } else if message.topic == self.config.network.revocations_topic().hash() {
             self.on_revocation_gossip(propagation_source, &message)
+        } else if message.topic == self.config.network.evidence_topic().hash() {
+            self.on_testimony_gossip(propagation_source, &message)
         } else {
             self.judge_message(
                 propagation_source,
@@ -67,6 +69,10 @@ impl Actor {
     ) -> MessageAcceptance {
         let now = (Instant::now(), unix_now());
         let opened = envelope::open::<T>(&message.data);
+        let proof = opened.as_ref().ok().and_then(|signed| self.heard.contradiction(signed));
+        if let Some(proof) = proof {
+            self.prove(&proof);
+        }
         match self.heard.judge(&self.trust, now, message.source, opened) {
             Verdict::Accept { author, announcement } => {
                 self.counters.announcements_accepted += 1;

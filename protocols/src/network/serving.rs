@@ -11,11 +11,11 @@ use tokio::sync::{mpsc::OwnedPermit, oneshot};
 
 use super::{Actor, unix_now};
 use crate::{
-    Audience, Event, ReplicasReply, SegmentsReply, TemplatesReply,
+    Audience, CatalogsReply, Event, ReplicasReply, SegmentsReply, TemplatesReply,
     codec::Received,
     messages::{
-        RefusalReason, ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse,
-        TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, RefusalReason, ReplicasRequest, ReplicasResponse,
+        SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
     },
     requests::{Admission, Blame},
 };
@@ -32,6 +32,7 @@ pub(super) struct Served {
 enum Answer {
     Segments(ResponseChannel<SegmentsResponse>, SegmentsResponse),
     Templates(ResponseChannel<TemplatesResponse>, TemplatesResponse),
+    Catalogs(ResponseChannel<CatalogsResponse>, CatalogsResponse),
     Replicas(ResponseChannel<ReplicasResponse>, ReplicasResponse),
 }
 
@@ -43,6 +44,7 @@ pub(super) type Slot = (Exchange, InboundRequestId);
 pub(super) enum Exchange {
     Segments,
     Templates,
+    Catalogs,
     Replicas,
     Membership,
 }
@@ -130,6 +132,31 @@ impl Actor {
         }
     }
 
+    pub(super) fn on_catalogs_event(
+        &mut self,
+        event: request_response::Event<Received<CatalogsRequest>, CatalogsResponse>,
+    ) {
+        use request_response::Event as E;
+        match event {
+            E::Message {
+                peer, message: Message::Request { request_id, request, channel }, ..
+            } => {
+                self.on_catalogs_request(peer, request_id, request, channel);
+            }
+            E::Message { message: Message::Response { request_id, response }, .. } => {
+                self.counters.answers_received += 1;
+                self.catalogs_asked.answer(&request_id, response);
+            }
+            E::OutboundFailure { peer, request_id, error, .. } => {
+                let blame = self.catalogs_asked.fail(&request_id, peer, &error);
+                self.on_failed_ask(peer, blame);
+            }
+            E::InboundFailure { request_id, .. } | E::ResponseSent { request_id, .. } => {
+                self.on_closed((Exchange::Catalogs, request_id));
+            }
+        }
+    }
+
     pub(super) fn on_replicas_event(
         &mut self,
         event: request_response::Event<Received<ReplicasRequest>, ReplicasResponse>,
@@ -210,6 +237,30 @@ impl Actor {
         self.serving.push(Box::pin(async move {
             let failed = TemplatesResponse::Refused { reason: RefusalReason::Failed };
             Served { slot, answer: Answer::Templates(channel, answer.await.unwrap_or(failed)) }
+        }));
+    }
+
+    fn on_catalogs_request(
+        &mut self,
+        peer: PeerId,
+        id: InboundRequestId,
+        request: Received<CatalogsRequest>,
+        channel: ResponseChannel<CatalogsResponse>,
+    ) {
+        let Received::Message(request) = request else { return self.on_damaged(peer) };
+        let room = match self.take_on(peer, Operation::Reconcile) {
+            Ok(room) => room,
+            Err(reason) => {
+                return self.send_catalogs(channel, CatalogsResponse::Refused { reason });
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        room.send(Event::CatalogsRequested { peer, request, reply: CatalogsReply(reply) });
+        let slot = (Exchange::Catalogs, id);
+        self.held.take_on(slot, peer);
+        self.serving.push(Box::pin(async move {
+            let failed = CatalogsResponse::Refused { reason: RefusalReason::Failed };
+            Served { slot, answer: Answer::Catalogs(channel, answer.await.unwrap_or(failed)) }
         }));
     }
 
@@ -322,6 +373,14 @@ impl Actor {
                 self.count_answer(refused);
                 self.send_templates(channel, response);
             }
+            Answer::Catalogs(channel, response) => {
+                let refused = match &response {
+                    CatalogsResponse::Refused { reason } => Some(*reason),
+                    CatalogsResponse::Compared { .. } => None,
+                };
+                self.count_answer(refused);
+                self.send_catalogs(channel, response);
+            }
             Answer::Replicas(channel, response) => {
                 let refused = match &response {
                     ReplicasResponse::Refused { reason } => Some(*reason),
@@ -358,6 +417,15 @@ impl Actor {
     ) {
         // An asker that has gone needs no answer.
         self.swarm.behaviour_mut().templates.send_response(channel, response).ok();
+    }
+
+    fn send_catalogs(
+        &mut self,
+        channel: ResponseChannel<CatalogsResponse>,
+        response: CatalogsResponse,
+    ) {
+        // An asker that has gone needs no answer.
+        self.swarm.behaviour_mut().catalogs.send_response(channel, response).ok();
     }
 
     fn send_replicas(

@@ -7,6 +7,8 @@ use libp2p::{
     Multiaddr, PeerId, identify,
     kad::{self, GetProvidersOk, InboundRequest, QueryResult},
     mdns,
+    multiaddr::Protocol,
+    ping,
     swarm::{DialError, SwarmEvent},
 };
 
@@ -76,11 +78,14 @@ impl Actor {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, &info);
             }
-            BehaviourEvent::Ping(ping) => {
-                if let Ok(rtt) = ping.result {
-                    self.peers.pinged(&ping.peer, rtt);
+            BehaviourEvent::Ping(ping) => match ping.result {
+                Ok(rtt) => self.peers.pinged(&ping.peer, rtt),
+                // A line that is cut looks like a silent one for a quarter of an hour, and longer once it is mended.
+                Err(ping::Failure::Timeout) => {
+                    self.swarm.close_connection(ping.connection);
                 }
-            }
+                Err(_) => {}
+            },
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 tracing::trace!(count = found.len(), "found on the local network");
                 self.dial_neighbours();
@@ -90,6 +95,7 @@ impl Actor {
             BehaviourEvent::Bitswap(event) => self.on_bitswap_event(event),
             BehaviourEvent::Segments(event) => self.on_segments_event(event),
             BehaviourEvent::Templates(event) => self.on_templates_event(event),
+            BehaviourEvent::Catalogs(event) => self.on_catalogs_event(event),
             BehaviourEvent::Replicas(event) => self.on_replicas_event(event),
             BehaviourEvent::Membership(event) => self.on_membership_event(event),
             _ => {}

@@ -10,8 +10,8 @@ use dunlin_archive::bitswap::BATCH_BYTES_MAX;
 use dunlin_protocols::{
     Audience, Config, Event, Found, Handle, Keypair, KnownPeer, Multiaddr, Network, PeerId, Query,
     messages::{
-        RefusalReason, ReplicasRequest, ReplicasResponse, SegmentsRequest, SegmentsResponse,
-        TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, RefusalReason, ReplicasRequest, ReplicasResponse,
+        SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
     },
 };
 use dunlin_trust::{Explanation, Trust};
@@ -40,6 +40,10 @@ pub(crate) trait Shell: Send + 'static {
     }
 
     fn replicas(&mut self, _: ReplicasRequest) -> Option<ReplicasResponse> {
+        None
+    }
+
+    fn catalogs(&mut self, _: CatalogsRequest) -> Option<CatalogsResponse> {
         None
     }
 
@@ -82,6 +86,15 @@ pub(crate) struct Replicas<F>(pub(crate) F);
 
 impl<F: FnMut(ReplicasRequest) -> ReplicasResponse + Send + 'static> Shell for Replicas<F> {
     fn replicas(&mut self, request: ReplicasRequest) -> Option<ReplicasResponse> {
+        Some((self.0)(request))
+    }
+}
+
+/// A shell that answers questions about catalogs with a function.
+pub(crate) struct CatalogsOf<F>(pub(crate) F);
+
+impl<F: FnMut(CatalogsRequest) -> CatalogsResponse + Send + 'static> Shell for CatalogsOf<F> {
+    fn catalogs(&mut self, request: CatalogsRequest) -> Option<CatalogsResponse> {
         Some((self.0)(request))
     }
 }
@@ -194,6 +207,11 @@ impl Node {
                     Event::BlocksWanted { queries, reply, .. } => {
                         if let Some(found) = shell.blocks(queries) {
                             reply.send(found);
+                        }
+                    }
+                    Event::CatalogsRequested { request, reply, .. } => {
+                        if let Some(answer) = shell.catalogs(request) {
+                            reply.send(answer);
                         }
                     }
                     Event::ReplicasRequested { request, reply, .. } => {

@@ -139,3 +139,67 @@ async fn an_announcement_with_a_long_name_is_dropped() {
     let long = SegmentAnnouncement::new("c".repeat(65), 1, [0; 32], 1);
     rejected(envelope::sign(&key(MALLORY), long).unwrap().bytes).await;
 }
+
+/// Lets `from` announce the same number twice with different content, until `to` has a proof of it.
+async fn equivocate(from: &Node, to: &mut Node, next: &mut u64) {
+    for _ in 0..50 {
+        let newest = heard(from, to, next).await;
+        from.handle.announce_segments(SegmentAnnouncement::new("c", 8, [8; 32], newest)).await;
+        for _ in 0..20 {
+            if to.handle.counters().await.proofs_taken > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    panic!("it was not caught");
+}
+
+#[tokio::test]
+async fn who_says_two_things_in_one_place_is_convicted_everywhere() {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    let mut carol = Node::start(CAROL, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    carol.meet(&mut bob).await;
+    let mut next = 0;
+    heard(&alice, &mut bob, &mut next).await;
+    equivocate(&alice, &mut bob, &mut next).await;
+    assert_eq!(bob.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    // Whoever brings the proof need not be trusted for it.
+    carol.settles(async |carol| (carol.counters().await.proofs_taken == 1).then_some(())).await;
+    assert_eq!(carol.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    // It says nothing about who found it.
+    assert!(carol.opinion_of(BOB).await.score >= 0.5);
+}
+
+#[tokio::test]
+async fn a_report_withholds_trust_when_its_author_is_trusted_and_does_nothing_else() {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    let mut carol = Node::start(CAROL, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    carol.meet(&mut bob).await;
+    // Gossip tells only those of whom it knows that they listen.
+    let mut next = 0;
+    heard(&bob, &mut alice, &mut next).await;
+    heard(&bob, &mut carol, &mut next).await;
+    for node in [&alice, &carol] {
+        node.handle.judge(peer(MALLORY), Evidence::Served { blocks: 300 }, 1).await;
+    }
+    // Bob earned Alice's trust, and not Carol's.
+    alice.handle.judge(peer(BOB), Evidence::Served { blocks: 400 }, 1).await;
+    assert_eq!(alice.opinion_of(BOB).await.standing, Standing::Trusted);
+
+    bob.handle.judge(peer(MALLORY), Evidence::WrongCid, 1).await;
+    alice.settles(async |alice| (alice.counters().await.reports_heard == 1).then_some(())).await;
+    let opinion = alice.opinion_of(MALLORY).await;
+    assert!(opinion.lines.iter().any(|line| line.part == "hearsay"), "{opinion:?}");
+    assert!(opinion.standing > Standing::Quarantined);
+    carol
+        .settles(async |carol| (carol.counters().await.announcements_ignored > 0).then_some(()))
+        .await;
+    assert_eq!(carol.handle.counters().await.reports_heard, 0);
+    assert_eq!(carol.opinion_of(MALLORY).await.standing, Standing::Trusted);
+    assert!(carol.opinion_of(BOB).await.score >= 0.5, "to report is no misconduct");
+}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests: a failure ends them")]
 
+mod catalogs;
 mod common;
 
 mod bitswap;

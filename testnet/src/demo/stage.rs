@@ -188,6 +188,8 @@ impl<'a> Stage<'a> {
         let printed = self.supervisor.run("dunlin init", command, START_TIMEOUT, self.interrupt)?;
         let identity: Identity = serde_json::from_str(&printed)
             .with_context(|| format!("dunlin init printed {printed:?}"))?;
+        // What a peer has of others is what it fetched, and the report says from whom.
+        home.set("recover = \"summaries\"", "recover = \"off\"")?;
         Ok(identity.peer)
     }
 

@@ -1,0 +1,10 @@
+//! Fuzzes `testimony` of `decoders.rs`.
+
+#![no_main]
+
+#[path = "../decoders.rs"]
+mod decoders;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    decoders::run("testimony", data);
+});

@@ -1,0 +1,363 @@
+//! Catalogs are compared with a peer: what it has and this node lacks is fetched, verified and kept.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dunlin_archive::{
+    Object, Pin, Snapshot,
+    catalog::{Comparison, ComparisonError, Entry, Root, Step},
+};
+use dunlin_engine::Segment;
+use dunlin_protocols::{
+    NetworkError, PeerId,
+    messages::{CATALOGS_MAX, CatalogRoot, Catalogs},
+};
+use dunlin_trust::Evidence;
+use dunlin_wire::{Cid, block::Block};
+
+use super::{super::shared::Shared, landing::arrival};
+use crate::config::Recover;
+
+/// Blocks of both catalogs that one comparison reads, about 500 MiB. One that needs more ends there, and what it
+/// found need not be found again.
+const BLOCKS_MAX: u64 = 65_536;
+
+/// Differences that are looked for before they are fetched and kept.
+const TOGETHER: usize = 256;
+
+/// Blocks of a peer's catalog that are asked for at once, up to 1 MiB.
+const ASK: usize = 64;
+
+/// Blocks of a peer's catalog in memory, up to 16 MiB; beyond, they are asked for again.
+const CACHED_MAX: usize = 1_024;
+
+/// Most bytes of what is fetched at once: 256 segments of 4,096 channels fit, and 64 blocks of a catalog.
+const FETCH_BYTES_MAX: u64 = 64 << 20;
+
+/// Payload blocks that are fetched at once, up to 1 MiB each. They are in memory until they are stored.
+const PAYLOAD_TOGETHER: usize = 32;
+
+/// Why catalogs were not compared to the end. What came until then is kept.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The peer did not answer, or answered wrongly.
+    Peer(NetworkError),
+    /// This node cannot read or write.
+    Store(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(cause: E) -> Self {
+        Self::Store(cause.into())
+    }
+}
+
+/// Which of a collection's two catalogs is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Segments,
+    Statements,
+}
+
+impl Of {
+    fn pin(self, collection: &str) -> Pin {
+        match self {
+            Self::Segments => Pin::recovered(collection),
+            Self::Statements => Pin::statements(collection),
+        }
+    }
+}
+
+impl Shared {
+    /// Returns what this node knows of those of its collections that are `wanted`.
+    pub(super) fn catalogs(&self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Catalogs>> {
+        let mut catalogs = Vec::new();
+        for spec in self.engine.collections()? {
+            let name = spec.name.as_str();
+            if !wanted(name) {
+                continue;
+            }
+            let root = |of: Of| self.archive.catalog(&of.pin(name)).map(|root| root.map(told));
+            catalogs.push(Catalogs {
+                collection: name.to_owned(),
+                segments: root(Of::Segments)?,
+                statements: root(Of::Statements)?,
+            });
+        }
+        Ok(catalogs)
+    }
+
+    /// Compares all collections with an own peer that has them, too, and takes in what this node lacks; returns how many
+    /// segments and statements came.
+    pub(super) async fn reconcile(self: &Arc<Self>, peer: PeerId) -> Result<usize, Failure> {
+        let ours = self.blocking(|shared| shared.catalogs(|_| true)).await?;
+        let mut gained = 0;
+        for ours in ours.chunks(CATALOGS_MAX) {
+            let theirs = self.network.compare_catalogs(peer, ours.to_vec()).await;
+            for theirs in theirs.map_err(Failure::Peer)? {
+                if ours.contains(&theirs) {
+                    self.recovery.count(|counts| counts.same += 1);
+                    continue;
+                }
+                self.recovery.count(|counts| counts.different += 1);
+                // By the time that it is this peer's turn, another one may have given it.
+                let _taking = self.recovery.taking.lock().await;
+                // Segments first: statements are kept about those that are in a conflict.
+                let Catalogs { collection, segments, statements } = theirs;
+                gained += self.catch_up(peer, &collection, Of::Segments, segments).await?;
+                gained += self.catch_up(peer, &collection, Of::Statements, statements).await?;
+            }
+        }
+        Ok(gained)
+    }
+
+    /// Takes in what is below a peer's root and not below this node's. The own tree is read as it was at the
+    /// beginning, so that what comes meanwhile disturbs nothing.
+    async fn catch_up(
+        self: &Arc<Self>,
+        peer: PeerId,
+        collection: &str,
+        of: Of,
+        theirs: Option<CatalogRoot>,
+    ) -> Result<usize, Failure> {
+        let Some(CatalogRoot { cid, count }) = theirs else { return Ok(0) };
+        let theirs = Root { cid, count };
+        let pin = of.pin(collection);
+        let begun = self.blocking(move |shared| Walk::begin(shared, &pin, &theirs)).await?;
+        let Some(mut walk) = begun else { return Ok(0) };
+        let mut gained = 0;
+        loop {
+            let (after, step) = self.blocking(move |_| walk.advance()).await;
+            walk = after;
+            let step = match step {
+                Ok(step) => step,
+                Err(ComparisonError::Second(cause)) => {
+                    tracing::debug!(%peer, %cause, "its catalog is none");
+                    return Err(self.blame(peer).await);
+                }
+                Err(cause) => return Err(cause.into()),
+            };
+            let found = walk.comparison.take_difference();
+            let is_found = !found.first_only.is_empty() || !found.second_only.is_empty();
+            gained += match of {
+                Of::Segments => self.fetch_segments(peer, collection, &found.second_only).await?,
+                Of::Statements => {
+                    self.fetch_statements(peer, collection, &found.second_only).await?
+                }
+            };
+            match step {
+                Step::Ask(cids) => {
+                    let arrived = self.fetch_for_recovery(peer, &cids).await;
+                    if arrived.is_empty() {
+                        // The peer's tree grew, and these are gone from it. It says so with its next news.
+                        self.recovery.wish(peer);
+                        return Ok(gained);
+                    }
+                    walk.take(arrived);
+                }
+                Step::Done if is_found => {}
+                Step::Done => return Ok(gained),
+            }
+        }
+    }
+
+    async fn blame(&self, peer: PeerId) -> Failure {
+        self.network.judge(peer, Evidence::ProtocolViolation, 1).await;
+        Failure::Peer(NetworkError::Violation { peer })
+    }
+
+    /// Fetches segments that a peer has, and has them land; returns how many were new.
+    async fn fetch_segments(
+        self: &Arc<Self>,
+        peer: PeerId,
+        collection: &str,
+        entries: &[Entry],
+    ) -> Result<usize, Failure> {
+        let mut new = 0;
+        for entries in entries.chunks(TOGETHER) {
+            let blocks = self.here_or_fetched(peer, entries).await?;
+            let mut segments = Vec::with_capacity(blocks.len());
+            for entry in entries {
+                let Some(root) = blocks.get(&entry.cid()) else { continue };
+                match Segment::decode(root.bytes()) {
+                    Ok(segment)
+                        if segment.start().0 == entry.start
+                            && segment.collection().as_str() == collection =>
+                    {
+                        segments.push((root.clone(), segment));
+                    }
+                    _ => return Err(self.blame(peer).await),
+                }
+            }
+            let missing = entries.len() - segments.len();
+            if missing > 0 {
+                tracing::debug!(%peer, missing, "its catalog names what it does not give");
+                self.network.judge(peer, Evidence::NotServed, 1).await;
+            }
+            let parts = match self.config.archive.recover {
+                Recover::All => by_payload(segments),
+                Recover::Summaries | Recover::Off => vec![segments],
+            };
+            for segments in parts {
+                new += self.keep_segments(peer, collection, segments).await?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Stores segments, with their payload where that is wished for.
+    async fn keep_segments(
+        self: &Arc<Self>,
+        peer: PeerId,
+        collection: &str,
+        segments: Vec<(Block, Segment)>,
+    ) -> Result<usize, Failure> {
+        let payload = match self.config.archive.recover {
+            Recover::All => {
+                let links: Vec<_> =
+                    segments.iter().flat_map(|(_, segment)| segment.payload()).copied().collect();
+                self.fetch_for_recovery(peer, &links).await
+            }
+            Recover::Summaries | Recover::Off => BTreeMap::new(),
+        };
+        let pin = Pin::recovered(collection);
+        let arrivals: Vec<_> = segments
+            .into_iter()
+            .map(|(root, segment)| {
+                let links = segment.payload().iter().filter_map(|cid| payload.get(cid).cloned());
+                let links = links.collect();
+                let cid = *root.cid();
+                arrival(cid, &segment, Some(Object { pin: pin.clone(), root, links }))
+            })
+            .collect();
+        let collection = collection.to_owned();
+        let stored: Vec<Cid> = arrivals
+            .iter()
+            .filter_map(|arrival| arrival.object.as_ref())
+            .flat_map(Object::cids)
+            .collect();
+        let new = self.blocking(move |shared| shared.land(&collection, &arrivals)).await?;
+        self.network.stored(stored).await;
+        self.synced(peer);
+        self.recovery.count(|counts| counts.recovered += new as u64);
+        Ok(new)
+    }
+
+    /// Fetches statements that a peer has, and takes in those that bear on something here; returns how many were new.
+    async fn fetch_statements(
+        self: &Arc<Self>,
+        peer: PeerId,
+        collection: &str,
+        entries: &[Entry],
+    ) -> Result<usize, Failure> {
+        let mut new = 0;
+        for entries in entries.chunks(TOGETHER) {
+            let blocks = self.here_or_fetched(peer, entries).await?;
+            let (collection, statements) = (collection.to_owned(), blocks.into_values().collect());
+            let taken = self
+                .blocking(move |shared| shared.take_statements(&collection, statements))
+                .await?;
+            // Every own peer checks before it keeps one.
+            self.network.judge(peer, Evidence::BadSignature, taken.forged).await;
+            new += taken.new;
+        }
+        Ok(new)
+    }
+
+    /// Returns the blocks of entries, as far as they are here, or the peer gives them.
+    async fn here_or_fetched(
+        self: &Arc<Self>,
+        peer: PeerId,
+        entries: &[Entry],
+    ) -> Result<BTreeMap<Cid, Block>, Failure> {
+        let cids: Vec<_> = entries.iter().map(Entry::cid).collect();
+        let wanted = cids.clone();
+        let mut blocks = self
+            .blocking(move |shared| {
+                let mut here = BTreeMap::new();
+                for cid in wanted {
+                    here.extend(shared.stored_block(&cid)?.map(|block| (cid, block)));
+                }
+                Ok::<_, anyhow::Error>(here)
+            })
+            .await?;
+        let missing: Vec<_> = cids.into_iter().filter(|cid| !blocks.contains_key(cid)).collect();
+        blocks.extend(self.fetch_for_recovery(peer, &missing).await);
+        Ok(blocks)
+    }
+
+    async fn fetch_for_recovery(&self, peer: PeerId, cids: &[Cid]) -> BTreeMap<Cid, Block> {
+        if cids.is_empty() {
+            return BTreeMap::new();
+        }
+        let blocks = self.fetch_from(peer, cids, FETCH_BYTES_MAX).await;
+        let bytes: usize = blocks.values().map(|block| block.bytes().len()).sum();
+        self.recovery.count(|counts| counts.bytes += bytes as u64);
+        blocks
+    }
+}
+
+/// A comparison of this node's tree, as it was at the beginning, with a peer's.
+struct Walk {
+    snapshot: Snapshot,
+    comparison: Comparison,
+    /// Blocks of the peer's tree.
+    theirs: BTreeMap<Cid, Vec<u8>>,
+}
+
+impl Walk {
+    /// Begins, unless both trees are the same.
+    fn begin(shared: &Shared, pin: &Pin, theirs: &Root) -> anyhow::Result<Option<Self>> {
+        let snapshot = shared.archive.snapshot()?;
+        let ours = snapshot.catalog(pin)?;
+        if ours.as_ref() == Some(theirs) {
+            return Ok(None);
+        }
+        let comparison = Comparison::new(ours.as_ref(), Some(theirs), BLOCKS_MAX);
+        Ok(Some(Self { snapshot, comparison, theirs: BTreeMap::new() }))
+    }
+
+    fn advance(mut self) -> (Self, Result<Step, ComparisonError<dunlin_archive::ReadError>>) {
+        let Self { snapshot, comparison, theirs } = &mut self;
+        let step = comparison.advance(
+            |cid| snapshot.get(cid),
+            // A part that this node has, too, need not come again.
+            |cid| match theirs.get(cid) {
+                Some(bytes) => Ok(Some(bytes.clone())),
+                None => snapshot.get(cid),
+            },
+            (TOGETHER, ASK),
+        );
+        (self, step)
+    }
+
+    fn take(&mut self, arrived: BTreeMap<Cid, Block>) {
+        if self.theirs.len() + arrived.len() > CACHED_MAX {
+            self.theirs.clear();
+        }
+        self.theirs.extend(arrived.into_iter().map(|(cid, block)| (cid, block.into_bytes())));
+    }
+}
+
+fn told(root: Root) -> CatalogRoot {
+    CatalogRoot { cid: root.cid, count: root.count }
+}
+
+/// Splits segments so that no part has much payload, unless one segment alone has.
+fn by_payload(segments: Vec<(Block, Segment)>) -> Vec<Vec<(Block, Segment)>> {
+    let mut parts: Vec<Vec<_>> = Vec::new();
+    let mut room = 0;
+    for (root, segment) in segments {
+        let links = segment.payload().len();
+        match parts.last_mut().filter(|_| links <= room) {
+            Some(part) => {
+                room -= links;
+                part.push((root, segment));
+            }
+            None => {
+                room = PAYLOAD_TOGETHER.saturating_sub(links);
+                parts.push(vec![(root, segment)]);
+            }
+        }
+    }
+    parts
+}

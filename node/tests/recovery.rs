@@ -1,0 +1,283 @@
+//! Nodes of one operator that were apart: what one of them sealed comes to all, what conflicts is flagged and kept
+//! twice, answers say so, and a person decides.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{
+    Node, complaint, eventually,
+    peers::{Net, set},
+    stdout, two_channels,
+};
+use dunlin_client::{
+    Conflict, HistoryQuery, KnnQuery, Observation, PreferenceReason, RecoveryStatus, Scope,
+    SegmentsQuery,
+};
+
+const ALONE: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+
+/// Makes the folder of a node that recovers so much.
+fn init_recovering(net: &Net, name: &str, what: &str) -> String {
+    let id = net.init(name);
+    set(&net.dir(name), "recover = \"off\"", &format!("recover = \"{what}\""));
+    id
+}
+
+/// Two hundred observations of an entity whose level changes every fifty.
+fn life(entity: &str, shift: f32) -> Vec<Observation> {
+    let observation = |index: u16| {
+        let level = f32::from(index / 50 % 4) * 0.2 + shift;
+        Observation {
+            entity: entity.to_owned(),
+            timestamp_us: i64::from(index) * 1_000_000,
+            vector: vec![level, 1.0 - level],
+            metadata: None,
+        }
+    };
+    (0..200).map(observation).collect()
+}
+
+/// Has a node that nobody else can reach seal what it sees; returns the CIDs of all its segments.
+#[track_caller]
+fn seal_alone(net: &Net, name: &str, lives: &[(&str, f32)]) -> BTreeSet<String> {
+    let node = Node::start_with(&net.dir(name), &ALONE);
+    let client = node.client();
+    client.create_collection(&two_channels("fleet")).unwrap();
+    for (entity, shift) in lives {
+        node.fill(&two_channels("fleet"), life(entity, *shift));
+        node.archive_all("fleet", entity);
+    }
+    let cids = own(&node);
+    node.stop();
+    cids
+}
+
+#[track_caller]
+fn own(node: &Node) -> BTreeSet<String> {
+    let query =
+        SegmentsQuery { collection: "fleet".to_owned(), limit: Some(1_000), ..Default::default() };
+    let page = node.client().segments(&query).unwrap();
+    page.segments.into_iter().map(|segment| segment.cid).collect()
+}
+
+#[track_caller]
+fn recovery(node: &Node) -> RecoveryStatus {
+    node.client().archive().unwrap().recovery
+}
+
+/// Waits until all nodes know so many segments, and the same.
+#[track_caller]
+fn know_the_same(nodes: &[&Node], segments: usize) {
+    eventually("all nodes know the same", || {
+        let known = |node: &&Node| recovery(node).known;
+        let first = known(nodes.first()?);
+        let is_all = first.first()?.segments == segments as u64;
+        (is_all && nodes.iter().all(|node| known(node) == first)).then_some(())
+    });
+}
+
+/// Waits until all nodes list the same conflicts with a maker on each side; returns them.
+#[track_caller]
+fn agree(nodes: &[&Node]) -> Vec<Conflict> {
+    eventually("all nodes say the same about conflicts", || {
+        let of = |node: &&Node| {
+            let mut page = node.client().review(None).unwrap();
+            for conflict in &mut page.conflicts {
+                // Who sealed one itself says so, and the others do not.
+                conflict.first.own = false;
+                conflict.second.own = false;
+            }
+            page.conflicts
+        };
+        let first = of(nodes.first()?);
+        let is_attested =
+            |one: &Conflict| !one.first.makers.is_empty() && !one.second.makers.is_empty();
+        let is_same = nodes.iter().all(|node| of(node) == first);
+        (is_same && !first.is_empty() && first.iter().all(is_attested)).then_some(first)
+    })
+}
+
+#[test]
+fn what_nodes_sealed_apart_comes_together_and_what_conflicts_is_kept_twice() {
+    let net = Net::start("heal");
+    let [a_id, b_id, c_id] = ["a", "b", "c"].map(|name| init_recovering(&net, name, "summaries"));
+    let on_a = seal_alone(&net, "a", &[("shared", 0.0), ("only-a", 0.0)]);
+    let on_b = seal_alone(&net, "b", &[("shared", 0.3), ("only-b", 0.0)]);
+    let all: BTreeSet<_> = on_a.union(&on_b).cloned().collect();
+    assert_eq!(all.len(), on_a.len() + on_b.len(), "nothing is the same on both");
+
+    let a = net.node("a", &[&b_id, &c_id]);
+    let b = net.node("b", &[&a_id, &c_id]);
+    // A third node saw nothing itself.
+    let c = net.node("c", &[&a_id, &b_id]);
+    c.client().create_collection(&two_channels("fleet")).unwrap();
+    let nodes = [&a, &b, &c];
+    know_the_same(&nodes, all.len());
+    for node in nodes {
+        for cid in &all {
+            let segment = node.client().segment(cid).unwrap();
+            assert_eq!(&segment.cid, cid);
+            let is_contested = segment.entity == "shared";
+            assert_eq!(!segment.conflicts.is_empty(), is_contested, "{segment:?}");
+        }
+    }
+    assert_eq!((own(&a), own(&b)), (on_a.clone(), on_b), "own segments stay what they are");
+    assert_eq!(own(&c), BTreeSet::new(), "what others sealed is not its own");
+
+    let conflicts = agree(&nodes);
+    assert!(conflicts.iter().all(|conflict| conflict.entity == "shared"));
+    for conflict in &conflicts {
+        let makers: BTreeSet<_> =
+            conflict.first.makers.iter().chain(&conflict.second.makers).collect();
+        assert_eq!(makers, BTreeSet::from([&a_id, &b_id]), "each says what it sealed");
+        // Nobody has more standing behind it: all nodes prefer the same one.
+        let lesser = conflict.first.cid.clone();
+        assert_eq!(conflict.preferred, lesser);
+        assert_eq!(conflict.reason, PreferenceReason::Tie { points: 2 });
+    }
+    answers_say_so(&nodes, &conflicts, &on_a);
+    a_person_decides([&a, &b, &c], &conflicts[0]);
+
+    // Nothing of it is forgotten by a crash.
+    let before = agree(&[&b]);
+    b.kill();
+    let b = net.node("b", &[&a_id, &c_id]);
+    know_the_same(&[&a, &b, &c], all.len());
+    assert_eq!(agree(&[&b]), before);
+    assert!(all.iter().all(|cid| b.client().segment(cid).is_ok()), "nothing is lost");
+}
+
+#[track_caller]
+fn answers_say_so(nodes: &[&Node], conflicts: &[Conflict], on_a: &BTreeSet<String>) {
+    let [a, _, c] = nodes else { panic!("three nodes") };
+    let history = |entity: &str| HistoryQuery {
+        collection: "fleet".to_owned(),
+        entity: entity.to_owned(),
+        from_us: None,
+        to_us: None,
+        limit: None,
+    };
+    let shared = a.client().history(&history("shared")).unwrap().coverage;
+    assert_eq!(shared.conflicts_total, conflicts.len() as u64);
+    assert_eq!(shared.conflicts.len(), conflicts.len());
+    let calm = a.client().history(&history("only-a")).unwrap().coverage;
+    assert_eq!((calm.conflicts_total, calm.conflicts), (0, Vec::new()));
+
+    // What another node sealed is used where it is preferred, and nothing that is not.
+    let preferred: BTreeSet<_> = conflicts.iter().map(|one| one.preferred.clone()).collect();
+    let mut query = KnnQuery::new("fleet", vec![0.3, 0.7], 1_000);
+    query.entity = Some("shared".to_owned());
+    let local = a.client().knn(&query).unwrap();
+    let used: BTreeSet<_> = local.hits.iter().filter_map(|hit| hit.cid.clone()).collect();
+    assert!(!used.is_empty() && local.coverage.conflicts_total > 0);
+    for conflict in conflicts {
+        let pair = [&conflict.first.cid, &conflict.second.cid];
+        let both = pair.iter().all(|cid| used.contains(*cid));
+        assert!(!both, "{} and its rival are both used", conflict.id);
+    }
+    let foreign: Vec<_> = used.iter().filter(|cid| !on_a.contains(*cid)).collect();
+    assert!(foreign.iter().all(|cid| preferred.contains(*cid)), "{foreign:?}");
+    // Who sealed nothing finds the same among what came from peers.
+    query.scope = Scope::Fetched;
+    let fetched = c.client().knn(&query).unwrap();
+    let of_c: BTreeSet<_> = fetched.hits.iter().filter_map(|hit| hit.cid.clone()).collect();
+    assert_eq!(of_c, used);
+    assert!(fetched.coverage.conflicts_total > 0);
+
+    let text = stdout(&mut a.command(&["history", "shared", "-c", "fleet"]));
+    assert!(text.contains("contradict each other"), "{text}");
+    let listed = stdout(&mut c.command(&["review", "ls"]));
+    assert!(conflicts.iter().all(|conflict| listed.contains(&conflict.id)), "{listed}");
+}
+
+#[track_caller]
+fn a_person_decides([a, b, c]: [&Node; 3], conflict: &Conflict) {
+    let other = &conflict.second.cid;
+    assert_ne!(&conflict.preferred, other);
+    let refused = complaint(&mut a.command(&["review", "resolve", "0123", "--prefer", other]));
+    assert!(refused.contains("there is no conflict 0123"), "{refused}");
+    let foreign = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+    let refused =
+        complaint(&mut a.command(&["review", "resolve", &conflict.id, "--prefer", foreign]));
+    assert!(refused.contains("is not one of the two segments"), "{refused}");
+
+    stdout(&mut a.command(&["review", "resolve", &conflict.id, "--prefer", other]));
+    let decided = |node: &Node, cid: &str| {
+        eventually("the decision is known", || {
+            let known = node.client().conflict(&conflict.id).unwrap();
+            let is_decided = matches!(known.reason, PreferenceReason::Decided { .. });
+            (is_decided && known.preferred == cid).then_some(known)
+        })
+    };
+    for node in [a, b, c] {
+        decided(node, other);
+        for cid in [&conflict.first.cid, &conflict.second.cid] {
+            assert!(node.client().segment(cid).is_ok(), "a decision removes neither");
+        }
+    }
+    // Somebody else thinks better of it.
+    stdout(&mut c.command(&["review", "resolve", &conflict.id, "--prefer", &conflict.first.cid]));
+    for node in [a, b, c] {
+        decided(node, &conflict.first.cid);
+    }
+    let shown = stdout(&mut b.command(&["review", "show", &conflict.id]));
+    assert!(shown.contains("<- answers use this one") && shown.contains("decided on"), "{shown}");
+}
+
+#[test]
+fn payload_comes_where_that_is_wished_for() {
+    let net = Net::start("payload");
+    let a_id = init_recovering(&net, "a", "all");
+    let b_id = init_recovering(&net, "b", "all");
+    let on_a = seal_alone(&net, "a", &[("web", 0.0)]);
+    let a = net.node("a", &[&b_id]);
+    let b = net.node("b", &[&a_id]);
+    b.client().create_collection(&two_channels("fleet")).unwrap();
+    know_the_same(&[&a, &b], on_a.len());
+    for cid in &on_a {
+        let segment = b.client().segment(cid).unwrap();
+        assert!(!segment.payload.is_empty());
+        for block in segment.payload.iter().chain([cid]) {
+            assert_eq!(b.client().block(block).unwrap(), a.client().block(block).unwrap());
+        }
+    }
+    // What is sealed while they are together comes, too.
+    let more = b
+        .client()
+        .ingest("fleet", &dunlin_client::IngestRequest { observations: life("later", 0.1) });
+    assert!(more.is_ok());
+    b.archive_all("fleet", "later");
+    let all = on_a.len() + own(&b).len();
+    know_the_same(&[&a, &b], all);
+    assert_eq!(recovery(&a).conflicts, 0);
+}
+
+#[test]
+fn what_own_peers_know_is_told_to_no_stranger_and_to_no_node_without_the_collection() {
+    let net = Net::start("strangers");
+    let [a_id, b_id, other_id] = ["a", "b", "other"].map(|name| init_recovering(&net, name, "all"));
+    let stranger_id = init_recovering(&net, "stranger", "all");
+    let on_a = seal_alone(&net, "a", &[("web", 0.0)]);
+    let a = net.node("a", &[&b_id, &other_id]);
+    let b = net.node("b", &[&a_id]);
+    let other = net.node("other", &[&a_id]);
+    // Whom the stranger calls its own is nobody else's business.
+    let stranger = net.node("stranger", &[&a_id, &b_id]);
+    for node in [&b, &stranger] {
+        node.client().create_collection(&two_channels("fleet")).unwrap();
+    }
+    know_the_same(&[&a, &b], on_a.len());
+    stranger.wait_for_peer(&a_id);
+    stranger.wait_for_peer(&b_id);
+    other.wait_for_peer(&a_id);
+    eventually("the stranger was refused", || (recovery(&stranger).failed >= 2).then_some(()));
+    assert_eq!(recovery(&stranger).known, Vec::new());
+    assert!(on_a.iter().all(|cid| stranger.client().segment(cid).is_err()));
+    assert_eq!(recovery(&other).held, 0, "{other_id} has no such collection");
+    let quarantined =
+        a.peer(&stranger_id).unwrap().standing == dunlin_client::Standing::Quarantined;
+    assert!(!quarantined, "asking is no misconduct");
+}
