@@ -1,6 +1,7 @@
 //! The command line: what `dunlin --help` teaches.
 
 mod archive;
+mod behaviours;
 mod bench;
 mod bundle;
 mod keys;
@@ -18,6 +19,7 @@ use dunlin_client::{Fidelity, Metric, Scope, ScoreUnits, Share, TemplateUse};
 use dunlin_protocols::{Multiaddr, NetworkName};
 use libp2p_identity::PeerId;
 
+pub(crate) use self::behaviours::{BehavioursArgs, HistoryArgs};
 pub(crate) use self::{
     archive::{ArchiveCommand, PinsCommand},
     bench::{BenchArgs, BenchCommand, BenchData},
@@ -490,33 +492,6 @@ pub(crate) struct ScoresArgs {
     /// How long after its end a regime counts as known; 86400 keeps an incident one for a day.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) known_after: u32,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BehavioursArgs {
-    /// The collection.
-    #[arg(default_value = "default")]
-    pub(crate) collection: String,
-    /// Also say what each behaviour consists of, with --json.
-    #[arg(long)]
-    pub(crate) details: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct HistoryArgs {
-    /// The entity.
-    pub(crate) entity: String,
-    /// The collection.
-    #[arg(long, short, default_value = "default")]
-    pub(crate) collection: String,
-    #[command(flatten)]
-    pub(crate) range: TimeRange,
-    /// At most this many points.
-    #[arg(long, default_value_t = 1000)]
-    pub(crate) limit: u32,
-    /// Count adopted templates as known behaviour (adopted), or not (none), or shuffled (control).
-    #[arg(long, value_parser = template_use, default_value = "adopted")]
-    pub(crate) templates: TemplateUse,
 }
 
 #[derive(Debug, Args)]
