@@ -159,6 +159,7 @@ fn answers_say_so(nodes: &[&Node], conflicts: &[Conflict], on_a: &BTreeSet<Strin
         from_us: None,
         to_us: None,
         limit: None,
+        matches: None,
     };
     let shared = a.client().history(&history("shared")).unwrap().coverage;
     assert_eq!(shared.conflicts_total, conflicts.len() as u64);

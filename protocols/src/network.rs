@@ -70,6 +70,7 @@ const TICKS_PER_CREDIT: u64 = 60;
 
 /// Remembered peers that are shown at once: to explain all of 100,000 would stop the network for a second.
 const NOTABLE_MAX: usize = 1_000;
+
 /// Ticks between two tries to reach those of the operator's own peers that are not connected.
 const TICKS_PER_REDIAL: u64 = 5;
 

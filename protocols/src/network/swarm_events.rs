@@ -6,9 +6,7 @@ use dunlin_trust::Operation;
 use libp2p::{
     Multiaddr, PeerId, identify,
     kad::{self, GetProvidersOk, InboundRequest, QueryResult},
-    mdns,
-    multiaddr::Protocol,
-    ping,
+    mdns, ping,
     swarm::{DialError, SwarmEvent},
 };
 
