@@ -103,8 +103,8 @@ impl Shared {
                 let _taking = self.recovery.taking.lock().await;
                 // Segments first: statements are kept about those that are in a conflict.
                 let Catalogs { collection, segments, statements } = theirs;
-                gained += self.catch_up(peer, &collection, Of::Segments, segments).await?;
-                gained += self.catch_up(peer, &collection, Of::Statements, statements).await?;
+                gained += self.catch_up_with(peer, &collection, Of::Segments, segments).await?;
+                gained += self.catch_up_with(peer, &collection, Of::Statements, statements).await?;
             }
         }
         Ok(gained)
@@ -112,7 +112,7 @@ impl Shared {
 
     /// Takes in what is below a peer's root and not below this node's. The own tree is read as it was at the
     /// beginning, so that what comes meanwhile disturbs nothing.
-    async fn catch_up(
+    async fn catch_up_with(
         self: &Arc<Self>,
         peer: PeerId,
         collection: &str,
