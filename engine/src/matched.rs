@@ -109,7 +109,10 @@ impl Engine {
         }
         let kept = &found.kept;
         if kept.references != references || kept.fade_us != fade_us {
-            found.kept = Kept::new(&found.spec, references, fade_us, kept.epoch + 1).into();
+            // Where nobody teaches before or after, what was found still holds.
+            let is_alike = kept.references.is_empty() && references.is_empty();
+            let epoch = kept.epoch + u64::from(!is_alike);
+            found.kept = Kept::new(&found.spec, references, fade_us, epoch).into();
         }
         Ok(())
     }

@@ -122,7 +122,7 @@ struct Ranked {
 }
 
 impl Kept {
-    /// Returns the references of a collection; `epoch` is one that there was not before. Without declared
+    /// Returns the references of a collection; `epoch` tells them from others before. Without declared
     /// ranges each entity has its own units, and nothing from elsewhere has a place in them.
     pub(crate) fn new(
         spec: &CollectionSpec,

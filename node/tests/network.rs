@@ -5,6 +5,7 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -21,6 +22,7 @@ use dunlin_client::{
 };
 use dunlin_trust::{Record, Trust, UnixMillis};
 use dunlin_wire::cbor;
+use serde_bytes::ByteBuf;
 
 /// Observations enough that the noise of a release at epsilon 1 is far below what the gate allows.
 const LIFE: u32 = 20_000;
@@ -319,8 +321,23 @@ fn a_clean_end_keeps_what_was_found_out_last() {
 
 /// Returns whether a node that starts on this folder will hold the peer in quarantine.
 fn is_quarantined_on_disk(dir: &Path, peer: &str) -> bool {
-    let Ok(bytes) = fs::read(dir.join("trust.cbor")) else { return false };
-    let (_, records): (u8, Vec<Record>) = cbor::decode(&bytes, bytes.len()).unwrap();
+    let mut records: BTreeMap<_, Record> = BTreeMap::new();
+    if let Ok(bytes) = fs::read(dir.join("trust.cbor")) {
+        let (_, table): (u8, Vec<Record>) = cbor::decode(&bytes, bytes.len()).unwrap();
+        records.extend(table.into_iter().map(|record| (*record.peer(), record)));
+    }
+    // Behind its header, the log has frames, as docs/formats/revocations.md has them.
+    let bytes = fs::read(dir.join("trust.log")).unwrap_or_default();
+    let mut rest = bytes.get(16..).unwrap_or_default();
+    while let Some((length, _)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        // One that is being written.
+        let Some(body) = rest.get(8..8 + length) else { break };
+        let (changed, _): (Vec<Record>, Vec<ByteBuf>) = cbor::decode(body, body.len()).unwrap();
+        records.extend(changed.into_iter().map(|record| (*record.peer(), record)));
+        rest = rest.get((8 + length + 4).next_multiple_of(8)..).unwrap_or_default();
+    }
+    let records = records.into_values().collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let now = UnixMillis(u64::try_from(now).unwrap());
     let trust = Trust::new(dunlin_trust::Config::default(), records);

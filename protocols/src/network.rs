@@ -376,21 +376,6 @@ impl Actor {
         self.round.rendezvous.get_or_insert_with(|| kad.get_providers(key));
     }
 
-    /// Dials own peers that are not connected, wherever they were last, so that a network that was split is one again
-    /// soon after it can be. They are as many as the operator names.
-    fn redial_own_peers(&mut self) {
-        let away = |peer: &PeerId| !self.swarm.is_connected(peer);
-        let away: Vec<_> = self.trust.own_peers().filter(|peer| away(peer)).copied().collect();
-        for peer in away {
-            let known = self.bootstrap.iter().filter(|(of, _)| *of == peer);
-            let known: Vec<_> = known.map(|(_, address)| address.clone()).collect();
-            if self.trust.may(unix_now(), &peer, Operation::Connect).is_ok() {
-                let opts = DialOpts::peer_id(peer).addresses(known);
-                self.dial(opts.extend_addresses_through_behaviour());
-            }
-        }
-    }
-
     /// Dials peers that mDNS found and that are not connected.
     pub(super) fn dial_neighbours(&mut self) {
         let found = self.swarm.behaviour().mdns.as_ref().map(|mdns| mdns.discovered_nodes());

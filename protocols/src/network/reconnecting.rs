@@ -62,6 +62,21 @@ impl Actor {
         }
     }
 
+    /// Dials own peers that are not connected, wherever they were last, so that a network that was split is one again
+    /// soon after it can be. They are as many as the operator names.
+    pub(super) fn redial_own_peers(&mut self) {
+        let away = |peer: &PeerId| !self.swarm.is_connected(peer);
+        let away: Vec<_> = self.trust.own_peers().filter(|peer| away(peer)).copied().collect();
+        for peer in away {
+            let known = self.bootstrap.iter().filter(|(of, _)| *of == peer);
+            let known: Vec<_> = known.map(|(_, address)| address.clone()).collect();
+            if self.trust.may(unix_now(), &peer, Operation::Connect).is_ok() {
+                let opts = DialOpts::peer_id(peer).addresses(known);
+                self.dial(opts.extend_addresses_through_behaviour());
+            }
+        }
+    }
+
     /// Notes who is here, and forgets who was not for long.
     pub(super) fn look_through_book(&mut self) {
         let now = unix_now();
