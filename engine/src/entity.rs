@@ -8,7 +8,7 @@ use crate::{
     Config,
     collection::CollectionSpec,
     distance::{rms_in_units, squash},
-    matching::{Field, Kept, Matching, Past},
+    matching::{Field, Kept, Matching, OWN_LIVE_MAX, Past},
     observation::Metadata,
     regime::{Regime, RegimeRecord, Sealed},
     rows::Rows,
@@ -186,7 +186,7 @@ impl Entity {
     pub(crate) fn match_newest(&mut self, values: &[f32], regimes_max: usize, kept: &Kept) {
         let past = self.past.as_ref().filter(|_| !self.regime.is_warming());
         let Some(past) = past else { return self.matching = Matching::default() };
-        let known = past.newest(regimes_max, values.len());
+        let known = past.newest(regimes_max.min(OWN_LIVE_MAX), values.len());
         self.matching.observe(values, &Field::new(known, self.regime.inverse_unit(), kept));
     }
 

@@ -21,6 +21,10 @@ use crate::{
     segment::to_f32,
 };
 
+/// Own regimes that an observation is compared with as it comes in, the newest: with all 512 that questions look
+/// at, an entity that jumps about would take several times as long.
+pub(crate) const OWN_LIVE_MAX: usize = 128;
+
 /// Own regimes that are kept with an anchor: the two that a match names, and some more to move among.
 const OWN_KEPT: usize = 8;
 
