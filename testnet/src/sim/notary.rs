@@ -76,6 +76,10 @@ pub(super) struct Notary {
     /// Envelopes whose signature does not verify.
     bad: BTreeSet<Hash>,
     verdicts: Verdicts,
+    /// What licenses say, by the number of their peer.
+    licenses: HashMap<usize, Option<(License, Vec<PeerId>)>>,
+    /// What disks of many nodes hold.
+    shared: HashMap<Hash, Arc<[u8]>>,
 }
 
 impl std::fmt::Debug for Notary {
@@ -156,17 +160,19 @@ impl Notary {
         Ok(opened)
     }
 
-    /// As [`Endorsements::open`], of a license.
-    pub(super) fn license(&mut self, signed: &Endorsements) -> Option<(License, Vec<PeerId>)> {
-        let envelopes: Vec<_> = signed.envelopes().collect();
-        let key = ("license", hash(&envelopes.concat()));
-        let known = self.verdicts.get(&key).and_then(|known| known.downcast_ref());
-        if let Some(known) = known {
-            return Some(Clone::clone(known));
-        }
-        let opened = signed.open::<License>().ok()?;
-        self.verdicts.insert(key, Arc::new(opened.clone()));
-        Some(opened)
+    /// As [`Endorsements::open`], of the license of a peer.
+    pub(super) fn license(
+        &mut self,
+        peer: usize,
+        signed: &Endorsements,
+    ) -> Option<(&License, &[PeerId])> {
+        let opened = self.licenses.entry(peer).or_insert_with(|| signed.open::<License>().ok());
+        opened.as_ref().map(|(license, signers)| (license, signers.as_slice()))
+    }
+
+    /// Returns the bytes in the one allocation of all who hold the same.
+    pub(super) fn shared(&mut self, bytes: Vec<u8>) -> Arc<[u8]> {
+        self.shared.entry(hash(&bytes)).or_insert_with(|| bytes.into()).clone()
     }
 }
 
