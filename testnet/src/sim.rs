@@ -101,7 +101,7 @@ pub struct Adoption {
     pub released: u64,
     /// How often one of an honest author tells of the life of another honest node.
     pub fitting: u64,
-    /// How many of these that node used in the end.
+    /// In how many of these that node used it.
     pub used: u64,
 }
 

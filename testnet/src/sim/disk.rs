@@ -29,8 +29,8 @@ pub(super) enum Write {
     Templates(usize, Arc<Item>),
     /// A node whose set may go.
     ForgetTemplates(usize),
-    /// A conflict or a decision, as the core has it.
-    Conflict(Arc<[u8]>),
+    /// The record of a conflict or a decision, under its name.
+    Conflict(Arc<[u8]>, Arc<[u8]>),
     /// The number of the newest announcement.
     Sequence(u64),
 }
@@ -42,7 +42,7 @@ pub(super) struct Contents {
     pub(super) revocations: Vec<Arc<[u8]>>,
     pub(super) segments: BTreeMap<Cid, Arc<[u8]>>,
     pub(super) statements: BTreeMap<Hash, Arc<Item>>,
-    pub(super) conflicts: Vec<Arc<[u8]>>,
+    pub(super) conflicts: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
     pub(super) released: Option<Arc<Item>>,
     pub(super) templates: BTreeMap<usize, Arc<Item>>,
     pub(super) sequence: u64,
@@ -94,7 +94,7 @@ impl Contents {
             Write::Release(item) => self.released = Some(item),
             Write::Templates(author, item) => drop(self.templates.insert(author, item)),
             Write::ForgetTemplates(author) => drop(self.templates.remove(&author)),
-            Write::Conflict(record) => self.conflicts.push(record),
+            Write::Conflict(name, record) => drop(self.conflicts.insert(name, record)),
             Write::Sequence(number) => self.sequence = self.sequence.max(number),
         }
     }

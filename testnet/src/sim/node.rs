@@ -21,7 +21,7 @@ use dunlin_archive::catalog::Root;
 use dunlin_protocols::{Heard, PeerId};
 use dunlin_trust::{
     Evidence, Operation, Pending, Standing, StandingChange, Subject, Trust, UnixMillis,
-    recovery::{Conflict, Conflicts, Preference},
+    recovery::{ChangedRecord, Conflict, Conflicts, Preference},
 };
 use dunlin_wire::{Cid, cbor};
 
@@ -187,7 +187,7 @@ impl Node {
             }
         }
         if !ctx.has(Bug::ForgetFlags) {
-            for record in &contents.conflicts {
+            for record in contents.conflicts.values() {
                 self.conflicts.restore(record).expect("what was written is whole");
             }
         }
@@ -358,8 +358,9 @@ impl Node {
     }
 
     fn keep_conflicts(&mut self, ctx: &mut Context<'_>) {
-        while let Some(record) = self.conflicts.next_dirty() {
-            self.disk.write(Write::Conflict(ctx.notary.shared(record)));
+        while let Some(ChangedRecord { name, record }) = self.conflicts.next_changed() {
+            let (name, record) = (ctx.notary.shared(name), ctx.notary.shared(record));
+            self.disk.write(Write::Conflict(name, record));
         }
     }
 }

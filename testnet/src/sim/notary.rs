@@ -11,7 +11,7 @@
 use std::{
     any::Any,
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use dunlin_protocols::{
@@ -79,7 +79,9 @@ pub(super) struct Notary {
     /// What licenses say, by the number of their peer.
     licenses: HashMap<usize, Option<(License, Vec<PeerId>)>>,
     /// What disks of many nodes hold.
-    shared: HashMap<Hash, Arc<[u8]>>,
+    shared: HashMap<Hash, Weak<[u8]>>,
+    /// When what nobody holds any more is dropped from `shared`.
+    shared_max: usize,
 }
 
 impl std::fmt::Debug for Notary {
@@ -172,7 +174,17 @@ impl Notary {
 
     /// Returns the bytes in the one allocation of all who hold the same.
     pub(super) fn shared(&mut self, bytes: Vec<u8>) -> Arc<[u8]> {
-        self.shared.entry(hash(&bytes)).or_insert_with(|| bytes.into()).clone()
+        let name = hash(&bytes);
+        if let Some(known) = self.shared.get(&name).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.shared.len() > self.shared_max {
+            self.shared.retain(|_, held| held.strong_count() > 0);
+            self.shared_max = 2 * self.shared.len() + 1_024;
+        }
+        let bytes: Arc<[u8]> = bytes.into();
+        self.shared.insert(name, Arc::downgrade(&bytes));
+        bytes
     }
 }
 
