@@ -11,7 +11,7 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
-    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, Matched, MatchesQuery, Reference,
+    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, MatchesQuery, Reference,
     ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
     TrajectoryQuery, distance, knn_over,
 };
@@ -345,17 +345,14 @@ pub(super) async fn history(
         coverage.missing = Some(format!("{} more points", count - limit));
     }
     let matched = matched.into_iter().chain(std::iter::repeat(None));
-    let foreign = &answer.foreign;
-    let point =
-        |(index, ((time, vector), matched)): (usize, ((Timestamp, &[f32]), Option<Matched>))| {
-            json::HistoryPoint {
-                timestamp_us: time.0,
-                vector: vector.to_vec(),
-                matched: matched.and_then(convert::matched_json),
-                peer_segment: foreign.get(&index).map(ToString::to_string),
-            }
-        };
-    let points = answer.points.iter().zip(matched).enumerate().map(point).collect();
+    let points = answer.points.iter().zip(matched).enumerate();
+    let points = points.map(|(index, ((time, vector), matched))| json::HistoryPoint {
+        timestamp_us: time.0,
+        vector: vector.to_vec(),
+        matched: matched.and_then(convert::matched_json),
+        peer_segment: answer.foreign.get(&index).map(ToString::to_string),
+    });
+    let points = points.collect();
     Ok(Json(json::HistoryAnswer {
         points,
         fidelity: convert::fidelity_json(answer.fidelity),

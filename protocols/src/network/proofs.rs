@@ -19,10 +19,6 @@ const PAUSE_TICKS: u64 = 30;
 impl Actor {
     /// Tells those peers the digest of our proofs who were told another one, or none.
     pub(super) fn compare_proofs(&mut self) {
-        // Who holds none is asked by those who hold some.
-        if self.testifying.proofs.is_empty() {
-            return;
-        }
         let digest = self.testifying.proofs.digest();
         let (now, ticks, trust) = (unix_now(), self.ticks, &self.trust);
         let mut due = Vec::new();

@@ -10,7 +10,7 @@ use dunlin_protocols::{
 };
 use dunlin_trust::{Evidence, Proof, Standing};
 use dunlin_wire::envelope;
-use serde_bytes::{ByteArray, ByteBuf};
+use serde_bytes::ByteBuf;
 use tokio::time::timeout;
 
 use super::common::{Mute, Node, key, local, peer, stranger::Stranger};
@@ -234,7 +234,7 @@ async fn who_was_away_learns_what_was_proven_with_the_next_connection() {
     }
 }
 
-/// A stranger says that it holds proofs, and tells what proves nothing when it is asked for them.
+/// A stranger says that it holds other proofs, and tells what proves nothing when it is asked for them.
 #[tokio::test]
 async fn who_tells_what_proves_nothing_is_blamed_for_it_and_nobody_else_is() {
     let mut bob = Node::start(BOB, local(), &[], Mute).await;
@@ -243,13 +243,13 @@ async fn who_tells_what_proves_nothing_is_blamed_for_it_and_nobody_else_is() {
     let proof = Proof::of_equivocation::<SegmentAnnouncement>(&said(1), &said(2));
     let proofs = vec![ByteBuf::from(proof.encode())];
     let told = MembershipResponse::Proofs { proofs, is_partial: true }.encode().unwrap();
-    let same = MembershipResponse::Compared { same: true }.encode().unwrap();
+    let compared = |same| MembershipResponse::Compared { same }.encode().unwrap();
+    let (same, other) = (compared(true), compared(false));
     let mut mallory = Stranger::member(key(MALLORY));
     mallory.meet(&bob.address).await;
-    let question = MembershipRequest::CompareProofs { digest: ByteArray::new([1; 32]) };
-    mallory.say(bob.peer(), question.encode().unwrap());
     let going_on = mallory.answer_each(move |asked| match MembershipRequest::decode(asked) {
         Ok(MembershipRequest::Proofs { .. }) => told.clone(),
+        Ok(MembershipRequest::CompareProofs { .. }) => other.clone(),
         _ => same.clone(),
     });
     bob.settles(async |bob| (bob.counters().await.violations == 1).then_some(())).await;

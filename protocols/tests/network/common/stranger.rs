@@ -151,11 +151,6 @@ impl Stranger {
         .await
     }
 
-    /// Asks a node about membership with these bytes, and waits for nothing.
-    pub(crate) fn say(&mut self, node: PeerId, bytes: Vec<u8>) {
-        self.swarm.behaviour_mut().membership.send_request(&node, bytes);
-    }
-
     /// Publishes bytes as an announcement of segments, as soon as somebody listens.
     pub(crate) async fn publish(&mut self, bytes: Vec<u8>) {
         self.publish_on(SEGMENTS_TOPIC, bytes).await;
