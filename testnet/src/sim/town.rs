@@ -10,6 +10,7 @@ use dunlin_wire::envelope;
 use super::{
     life::{self, Life},
     notary::{self, Hash},
+    rng::{Chance, below},
 };
 
 /// When every run begins.
@@ -132,4 +133,22 @@ impl Town {
     pub(super) fn is_honest_peer(&self, peer: &PeerId) -> bool {
         self.index.get(peer).is_some_and(|node| self.is_honest(*node))
     }
+}
+
+/// Returns who is honest, and what the others do: a third of all, of each kind as many as of the others.
+pub(super) fn roles(rng: &mut Chance, count: usize, has_malice: bool) -> Vec<Role> {
+    let mut roles = vec![Role::Honest; count];
+    if has_malice {
+        let mut left = count / 3;
+        let mut kind = below(rng, Role::MALICIOUS.len());
+        while left > 0 {
+            let node = below(rng, count);
+            if roles[node] == Role::Honest {
+                roles[node] = Role::MALICIOUS[kind % Role::MALICIOUS.len()];
+                kind += 1;
+                left -= 1;
+            }
+        }
+    }
+    roles
 }

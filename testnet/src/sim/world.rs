@@ -17,20 +17,17 @@ use super::{
     invariants::{self, Invariant, View},
     life,
     message::{Item, Kind, Message},
-    network::Network,
+    network::{self, Network},
     node::{Body, Context, Node},
     notary::Notary,
     queue::Queue,
     rng::{self, Chance, below, between, per_mille},
-    town::{EPOCH_MS, Role, Town, Truth},
+    town::{self, EPOCH_MS, Role, Town, Truth},
     trace::{Line, Trace},
 };
 
 /// Above so many nodes each meets another less often, and malice is rationed.
 const SMALL_MAX: usize = 1_000;
-
-/// Neighbors of a node in gossip.
-const NEIGHBORS: usize = 8;
 
 /// Others that a node knows well at the beginning.
 const ACQUAINTANCES: usize = 6;
@@ -127,11 +124,11 @@ impl World {
         let mut rng = rng::of_seed(options.seed);
         let notary = Notary::default();
         let count = options.peers;
-        let roles = roles(&mut rng, count, options.faults.has(Fault::Malice));
+        let roles = town::roles(&mut rng, count, options.faults.has(Fault::Malice));
         let malicious = (0..count).filter(|node| roles[*node] != Role::Honest).collect();
         let town = Town::new(roles);
         let has_skew = options.faults.has(Fault::Skew);
-        let nodes: Vec<_> = mesh(&mut rng, count)
+        let nodes: Vec<_> = network::mesh(&mut rng, count)
             .into_iter()
             .enumerate()
             .map(|(me, neighbors)| {
@@ -668,40 +665,4 @@ impl World {
             tail,
         })
     }
-}
-
-/// Returns who is honest, and what the others do: a third of all, of each kind as many as of the others.
-fn roles(rng: &mut Chance, count: usize, has_malice: bool) -> Vec<Role> {
-    let mut roles = vec![Role::Honest; count];
-    if has_malice {
-        let mut left = count / 3;
-        let mut kind = below(rng, Role::MALICIOUS.len());
-        while left > 0 {
-            let node = below(rng, count);
-            if roles[node] == Role::Honest {
-                roles[node] = Role::MALICIOUS[kind % Role::MALICIOUS.len()];
-                kind += 1;
-                left -= 1;
-            }
-        }
-    }
-    roles
-}
-
-/// Returns the neighbors of each node: a ring, so that all hang together, and random others.
-fn mesh(rng: &mut Chance, count: usize) -> Vec<Vec<usize>> {
-    let mut mesh = vec![Vec::new(); count];
-    let mut join = |a: usize, b: usize| {
-        if a != b && !mesh[a].contains(&b) {
-            mesh[a].push(b);
-            mesh[b].push(a);
-        }
-    };
-    for node in 0..count {
-        join(node, (node + 1) % count);
-        for _ in 0..NEIGHBORS / 2 - 1 {
-            join(node, below(rng, count));
-        }
-    }
-    mesh
 }
