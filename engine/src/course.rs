@@ -44,6 +44,9 @@ impl Question {
         }
         for stored in self.reader.of_entity(self.number, &asked.id, from, to)? {
             let stored = stored?;
+            if self.without.contains(&stored.cid) {
+                continue;
+            }
             coverage.segments_scanned += 1;
             on(Met::Stretch(Stretch {
                 start: stored.segment.start().0,

@@ -100,7 +100,7 @@ pub use error::{
     CompactionError, MaintainError, ObservationError, OpenError, PoisonCause, ReadError,
     StoreError, WriteError,
 };
-pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
+pub use history::{Foreign, HistoryAnswer, HistoryQuery, ObservationsAnswer, Preferred};
 pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
 pub use listing::{EntityView, Life, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
 pub use log::Recovery;

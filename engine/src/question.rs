@@ -1,7 +1,8 @@
 //! What all questions share: a time range, a consistent view, and a statement of what was covered.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use dunlin_wire::Cid;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -87,6 +88,8 @@ pub(crate) struct Question {
     pub(crate) kind: Kind,
     pub(crate) reader: Reader,
     pub(crate) entities: Vec<Asked>,
+    /// Sealed segments that are passed over.
+    pub(crate) without: BTreeSet<Cid>,
 }
 
 /// An entity as a question sees it.
@@ -155,6 +158,7 @@ impl Engine {
             number: collection.number,
             reader: self.reader()?,
             entities,
+            without: BTreeSet::new(),
         })
     }
 
@@ -227,8 +231,12 @@ impl Question {
             if rows.count() >= limit {
                 return Ok(rows);
             }
+            let stored = stored?;
+            if self.without.contains(&stored.cid) {
+                continue;
+            }
             coverage.segments_scanned += 1;
-            self.take_between(&mut rows, &self.rows_of(&stored?)?, from, to, limit)?;
+            self.take_between(&mut rows, &self.rows_of(&stored)?, from, to, limit)?;
         }
         if let Some(open) = asked.open.as_ref().and_then(|open| open.rows.as_ref()) {
             self.take_between(&mut rows, open, from, to, limit)?;

@@ -139,6 +139,7 @@ fn what_nodes_sealed_apart_comes_together_and_what_conflicts_is_kept_twice() {
         assert_eq!(conflict.reason, PreferenceReason::Tie { points: 2 });
     }
     answers_say_so(&nodes, &conflicts, &on_a);
+    histories_use_what_is_preferred([&a, &b], &conflicts);
     a_person_decides([&a, &b, &c], &conflicts[0]);
 
     // Nothing of it is forgotten by a crash.
@@ -192,6 +193,42 @@ fn answers_say_so(nodes: &[&Node], conflicts: &[Conflict], on_a: &BTreeSet<Strin
     assert!(text.contains("contradict each other"), "{text}");
     let listed = stdout(&mut c.command(&["review", "ls"]));
     assert!(conflicts.iter().all(|conflict| listed.contains(&conflict.id)), "{listed}");
+}
+
+/// Both nodes tell the same past, each time with what is preferred in the place of what loses.
+#[track_caller]
+fn histories_use_what_is_preferred(nodes: [&Node; 2], conflicts: &[Conflict]) {
+    let query = HistoryQuery {
+        collection: "fleet".to_owned(),
+        entity: "shared".to_owned(),
+        from_us: None,
+        to_us: None,
+        limit: None,
+        matches: None,
+    };
+    let [on_a, on_b] = nodes.map(|node| node.client().history(&query).unwrap().points);
+    let preferred: BTreeSet<_> = conflicts.iter().map(|one| one.preferred.as_str()).collect();
+    let mut foreign = 0;
+    for points in [&on_a, &on_b] {
+        assert!(points.is_sorted_by_key(|point| point.timestamp_us));
+        for cid in points.iter().filter_map(|point| point.peer_segment.as_deref()) {
+            assert!(preferred.contains(cid), "{cid} is not preferred");
+            foreign += 1;
+        }
+    }
+    assert!(foreign > 0, "one of both sealed what loses");
+    // What both know to the end of the last sealed segment: payload is not here, so others' is told by its mean.
+    let level = |points: &[dunlin_client::HistoryPoint], at_us: i64| {
+        let before = points.iter().rfind(|point| point.timestamp_us <= at_us);
+        before.map(|point| point.vector[0])
+    };
+    for conflict in conflicts {
+        let versions = [&conflict.first, &conflict.second];
+        let used = versions.into_iter().find(|one| one.cid == conflict.preferred).unwrap();
+        let middle_us = used.start_us + (used.end_us - used.start_us) / 2;
+        let (one, other) = (level(&on_a, middle_us).unwrap(), level(&on_b, middle_us).unwrap());
+        assert!((one - other).abs() < 0.05, "{one} and {other} at {middle_us}: {conflict:?}");
+    }
 }
 
 #[track_caller]

@@ -154,6 +154,86 @@ fn arrows_point_down() {
     }
 }
 
+/// Every call that takes segments or other objects out of the stores, and the files of the shells that make it: a person asks
+/// for it, or a policy of the operator's does. Recovery is none of them. Whoever adds a caller adds it here.
+const REMOVING: [(&str, &[&str]); 11] = [
+    ("engine.remove(", &["node/src/api/collections.rs"]),
+    ("engine.remove_if(", &["node/src/daemon/upkeep.rs"]),
+    ("engine.compact_course(", &["node/src/daemon/compaction.rs"]),
+    ("archive.unpin(", &["node/src/daemon/sharing.rs"]),
+    ("archive.unpin_root(", &[]),
+    ("archive.unpin_roots(", &["node/src/daemon/replication/keeping.rs"]),
+    ("archive.unpin_part(", &["node/src/api/pins.rs", "node/src/daemon/sealer.rs"]),
+    ("archive.remove_pin(", &["node/src/api/pins.rs"]),
+    ("archive.replace(", &["node/src/daemon/sharing.rs"]),
+    ("Retention::", &["node/src/daemon/retention.rs"]),
+    ("backend.unpin(", &["node/src/daemon/placing.rs"]),
+];
+
+#[test]
+fn nothing_but_people_and_retention_takes_segments_out() {
+    let mut shells: Vec<_> = room_sources("node");
+    shells.extend(["bootstrap", "protocols"].into_iter().flat_map(room_sources));
+    // Where a call is broken over lines, it is one all the same.
+    let joined = |text: &str| code(text).split_whitespace().collect::<String>();
+    let shells: Vec<_> = shells.iter().map(|(path, text)| (path, joined(text))).collect();
+    for (call, callers) in REMOVING {
+        let calling = shells.iter().filter(|(_, code)| code.contains(call));
+        let calling: Vec<_> =
+            calling.map(|(path, _)| path.strip_prefix(root()).unwrap().to_owned()).collect();
+        let mut expected: Vec<_> = callers.iter().map(PathBuf::from).collect();
+        expected.sort();
+        let mut found = calling.clone();
+        found.sort();
+        assert_eq!(found, expected, "{call}");
+    }
+    // Below the shells, what lands by recovery lets go of nothing.
+    let archive = room_sources("archive").into_iter().chain(room_sources("trust"));
+    let recovery = archive.filter(|(path, _)| {
+        let path = path.strip_prefix(root()).unwrap().to_string_lossy();
+        path.ends_with("archive/recovered.rs") || path.contains("src/recovery")
+    });
+    let recovery: Vec<_> = recovery.collect();
+    assert!(recovery.len() >= 4, "{recovery:?}");
+    for (path, text) in recovery {
+        for call in ["unpin", "release(", "delete", "remove_pin", "Retention"] {
+            assert!(!code(&text).contains(call), "{} calls {call}", path.display());
+        }
+    }
+}
+
+/// The gate is asked about every operation by whoever carries it out: one that no shell asks about is done unasked.
+#[test]
+fn every_federated_operation_asks_the_gate() {
+    // Of reports, `Trust::hear` itself asks.
+    let asking: Vec<_> = ["protocols", "node", "trust"]
+        .into_iter()
+        .flat_map(room_sources)
+        .map(|(_, text)| code(&text))
+        .collect();
+    for operation in dunlin_trust::Operation::ALL {
+        let name = format!("Operation::{operation:?}");
+        assert!(asking.iter().any(|code| code.contains(&name)), "nobody asks about {name}");
+    }
+    // Whatever a peer asks for or passes on comes to one of these, and each asks before it does anything else with it.
+    let mut handlers = 0;
+    for (path, text) in room_sources("protocols") {
+        let text = code(&text);
+        for (at, _) in text.match_indices("fn on_") {
+            let (name, body) = text[at..].split_once('(').unwrap_or_default();
+            if name.ends_with("_request") || name.ends_with("_gossip") {
+                let body = body.split("\n    }\n").next().unwrap_or_default();
+                let asks = ["trust.may(", "self.take_on(", "self.take_on_if("];
+                let is_asking = asks.iter().any(|ask| body.contains(ask));
+                assert!(is_asking, "{name} in {} asks nobody", path.display());
+                handlers += 1;
+            }
+        }
+    }
+    // Segments, templates, catalogs, replicas, membership; revocations and testimony by gossip.
+    assert!(handlers >= 7, "{handlers} handlers were found");
+}
+
 #[test]
 fn no_file_is_a_catch_all() {
     let mut long = Vec::new();

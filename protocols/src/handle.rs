@@ -424,7 +424,7 @@ impl Handle {
         answer.await.unwrap_or_default()
     }
 
-    /// Returns so many peers that are connected or remembered, in the order of their ids, from behind one on.
+    /// Returns so many peers that are connected or remembered, in the order of their keys, from behind one on.
     pub async fn peers_after(&self, after: Option<PeerId>, count: usize) -> Vec<PeerView> {
         let (reply, answer) = oneshot::channel();
         self.tell(Command::PeersAfter { after, count, reply }).await;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::{
     catalogs::{CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse},
-    membership::{MembershipRequest, MembershipResponse, Revocation},
+    membership::{MembershipRequest, MembershipResponse, PROOFS_PER_ANSWER_MAX, Revocation},
     replicas::{PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse},
     testimony::{TESTIMONY_BYTES_MAX, Testimony},
 };

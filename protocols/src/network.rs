@@ -3,6 +3,7 @@
 mod announcements;
 mod blocks;
 mod membership;
+mod proofs;
 mod reconnecting;
 mod records;
 mod revoking;
@@ -11,14 +12,16 @@ mod swarm_events;
 mod testimony;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{IpAddr, TcpListener},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use dunlin_archive::bitswap::FetchId;
-use dunlin_trust::{Evidence, Explanation, Operation, Standing, StandingChange, Trust, UnixMillis};
+use dunlin_trust::{
+    Evidence, Explanation, Operation, Standing, StandingChange, Subject, Trust, UnixMillis,
+};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -348,6 +351,7 @@ impl Actor {
         self.send_unlicensed_away(now);
         self.keep_revocations();
         self.compare_revocations();
+        self.compare_proofs();
     }
 
     fn look_for_peers(&mut self) {
@@ -505,18 +509,20 @@ impl Actor {
                 reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
             }
             Command::Connected { reply } => {
-                reply.send(self.views(self.peers.ids().copied().collect())).ok();
+                let connected: BTreeSet<_> = self.peers.ids().copied().collect();
+                reply.send(self.views(connected)).ok();
             }
             Command::PeersAfter { after, count, reply } => {
-                let connected =
-                    self.peers.ids().filter(|peer| after.is_none_or(|after| **peer > after));
+                let from = after.as_ref().map(Subject::of);
+                let connected = self.peers.ids().filter(|peer| Some(Subject::of(peer)) > from);
                 let known = self.trust.peers_after(after.as_ref(), count).chain(connected);
-                let known: BTreeSet<_> = known.copied().collect();
-                reply.send(self.views(known.into_iter().take(count).collect())).ok();
+                let known: BTreeMap<_, _> = known.map(|peer| (Subject::of(peer), *peer)).collect();
+                reply.send(self.views(known.into_values().take(count))).ok();
             }
             Command::Peers { reply } => {
                 let known = self.trust.notable_peers(NOTABLE_MAX).chain(self.peers.ids());
-                reply.send(self.views(known.copied().collect())).ok();
+                let known: BTreeSet<_> = known.copied().collect();
+                reply.send(self.views(known)).ok();
             }
             Command::Listening { reply } => {
                 let me = *self.swarm.local_peer_id();
@@ -539,7 +545,7 @@ impl Actor {
         }
     }
 
-    fn views(&self, peers: BTreeSet<PeerId>) -> Vec<PeerView> {
+    fn views(&self, peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerView> {
         let now = unix_now();
         let view = |peer| self.peers.view(self.trust.explain(now, &peer), Instant::now());
         peers.into_iter().map(view).collect()

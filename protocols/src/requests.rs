@@ -36,7 +36,7 @@ const ASKING: Rate = Rate { burst: 64, every: Duration::from_millis(25) };
 const REPLICATING: Rate = Rate { burst: 32, every: Duration::from_millis(50) };
 
 /// How fast one peer may present licenses and ask about revocations, beside that: each license may have 16
-/// signatures to verify, each answer 4 MiB. Peers that meet ask three times.
+/// signatures to verify, each answer 4 MiB. Peers that meet ask up to five times.
 const INTRODUCING: Rate = Rate { burst: 24, every: Duration::from_millis(500) };
 
 /// Entries of a [`Bounded`] map. More peers than can be connected fit, so none escapes its rate by

@@ -327,6 +327,33 @@ fn a_comparison_of_revocations_and_what_follows() {
 }
 
 #[test]
+fn proofs_as_they_are_compared_and_told() {
+    assert_golden(
+        &MembershipRequest::CompareProofs { digest: ByteArray::new([0xd5; 32]) },
+        &[
+            "a1 6e 636f6d706172655f70726f6f6673", // map of 1, "compare_proofs"
+            "a1 66 646967657374 5820",            // map of 1, "digest", 32 bytes
+            "d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5",
+        ],
+    );
+    assert_golden(
+        &MembershipRequest::Proofs { known: ByteBuf::from([0xa7; 16]) },
+        &[
+            "a1 66 70726f6f6673",                                   // map of 1, "proofs"
+            "a1 65 6b6e6f776e 50 a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7", // map of 1, "known", 16 bytes
+        ],
+    );
+    assert_golden(
+        &MembershipResponse::Proofs { proofs: vec![ByteBuf::from([7, 7])], is_partial: true },
+        &[
+            "a1 66 70726f6f6673 a2",      // map of 1, "proofs", map of 2
+            "66 70726f6f6673 81 42 0707", // "proofs", list of 1, 2 bytes
+            "6a 69735f7061727469616c f5", // "is_partial", true
+        ],
+    );
+}
+
+#[test]
 fn a_revocation_as_it_is_handed_over() {
     let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes are a key");
     let peer = key.public().to_peer_id();

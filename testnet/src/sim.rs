@@ -1,7 +1,7 @@
 //! The simulator: many nodes' cores under one virtual clock and one seed.
 //!
 //! What runs are the cores that the daemon runs: `trust` with revocations, reports, proofs and conflicts, the
-//! judgement of announcements, the comparison of catalogs. Around each is a shell of the simulator's own, with a disk that
+//! judgement of announcements, the comparison of catalogs, the adoption of templates. Around each is a shell of the simulator's own, with a disk that
 //! loses what was not synced (`node`). Links delay, lose, double and reorder; the network splits; nodes fall over, leave
 //! and come again; clocks are off; and a third of the peers lie (`adversary`). While all of that happens, invariants
 //! are checked (`invariants`). The same seed makes the same run, byte for byte.
@@ -15,10 +15,12 @@ mod disk;
 mod fact;
 mod faults;
 mod invariants;
+mod life;
 mod message;
 mod network;
 mod node;
 mod notary;
+mod queue;
 mod rng;
 mod town;
 mod trace;
@@ -82,12 +84,25 @@ pub struct Report {
     pub converged_ms: Option<u64>,
     /// How each revocation spread.
     pub revocations: Vec<Spread>,
+    /// What became of templates.
+    pub templates: Adoption,
     /// How many events there were.
     pub events: u64,
     /// The sha2-256 over all of them.
     pub trace: String,
     /// The last of them, when an invariant was broken.
     pub tail: Vec<String>,
+}
+
+/// What became of templates among the honest nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Adoption {
+    /// How many sets were released.
+    pub released: u64,
+    /// How often one of an honest author tells of the life of another honest node.
+    pub fitting: u64,
+    /// In how many of these that node used it.
+    pub used: u64,
 }
 
 /// A broken invariant.

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use dunlin_testnet::sim::{Bug, Faults, Options, Report, run};
+use dunlin_testnet::sim::{Adoption, Bug, Faults, Options, Report, run};
 
 /// Seeds, and peers, of the runs that every change has to pass.
 const SEEDS: u64 = 300;
@@ -74,6 +74,9 @@ fn without_faults_nothing_goes_wrong_and_everybody_learns() {
         assert_eq!(spread.reached, spread.nodes, "{report:#?}");
         assert!(spread.all_ms.is_some_and(|all_ms| all_ms < 3_000), "{report:#?}");
     }
+    // Templates are used by all of whose life they tell.
+    let Adoption { released, fitting, used } = report.templates;
+    assert!(released > 0 && fitting > 0 && used == fitting, "{report:#?}");
 }
 
 /// Runs seeds until one finds the bug; returns which, and by what invariant.

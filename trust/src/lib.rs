@@ -39,6 +39,7 @@ mod license;
 mod operation;
 mod peer_bytes;
 mod proof;
+mod proofs;
 mod record;
 pub mod recovery;
 mod report;
@@ -67,6 +68,7 @@ pub use proof::{
     Exclusive, Kind, PROOF_BYTES_MAX, PROOF_VERSION, Passed, Proof, ProofError, Proven,
     STATEMENT_BYTES_MAX, Served,
 };
+pub use proofs::{PROOF_NAME_BYTES, PROOFS_HELD_MAX, Proofs};
 pub use record::{RECORD_VERSION, Record};
 pub use report::{Claim, REPORT_AGE_MAX_MS, REPORT_VERSION, Report, ReportError};
 pub use revocation::{

@@ -78,8 +78,13 @@ impl License {
     /// Returns whether it has ended, for a clock that may be wrong by [`CLOCK_SLACK_MS`].
     #[must_use]
     pub fn has_expired(&self, now: UnixMillis) -> bool {
-        now.0 > self.expires.0.saturating_add(CLOCK_SLACK_MS)
+        has_ended(self.expires, now)
     }
+}
+
+/// Returns whether a license that ends at `expires` has ended, for a clock that may be wrong by [`CLOCK_SLACK_MS`].
+pub(crate) fn has_ended(expires: UnixMillis, now: UnixMillis) -> bool {
+    now.0 > expires.0.saturating_add(CLOCK_SLACK_MS)
 }
 
 impl Payload for License {

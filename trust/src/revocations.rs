@@ -137,6 +137,16 @@ impl Revocations {
         self.set.len() > 0 && self.set.contains(&Subject::of(peer))
     }
 
+    /// As [`Self::is_revoked`], of a key.
+    pub(crate) fn holds(&self, subject: &Subject) -> bool {
+        self.set.len() > 0 && self.set.contains(subject)
+    }
+
+    /// Returns the keys that are revoked, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = &Subject> {
+        self.set.iter()
+    }
+
     /// Returns how many keys are revoked.
     #[must_use]
     pub fn len(&self) -> usize {

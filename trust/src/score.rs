@@ -38,9 +38,9 @@ impl Sums {
     /// Returns what is left after `elapsed_ms`.
     pub(crate) fn decayed(&self, elapsed_ms: u64, half_lives: &HalfLives) -> Self {
         Self {
-            earned: self.earned * kept(elapsed_ms, half_lives.earned),
-            grave: self.grave * kept(elapsed_ms, half_lives.grave),
-            slight: self.slight * kept(elapsed_ms, half_lives.slight),
+            earned: faded(self.earned, elapsed_ms, half_lives.earned),
+            grave: faded(self.grave, elapsed_ms, half_lives.grave),
+            slight: faded(self.slight, elapsed_ms, half_lives.slight),
         }
     }
 
@@ -103,6 +103,11 @@ impl Sums {
 
 fn worst_if_odd(sum: f64, max: f64) -> f64 {
     if sum.is_finite() && sum >= 0.0 { sum.min(max) } else { max }
+}
+
+/// What is left of a sum. Most sums of most peers are nothing, and the gate is asked often.
+fn faded(sum: f64, elapsed_ms: u64, half_life: Duration) -> f64 {
+    if sum == 0.0 { sum } else { sum * kept(elapsed_ms, half_life) }
 }
 
 /// The part of a sum that is left: `2^(-elapsed / half_life)`.

@@ -13,13 +13,16 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use crate::{config::HalfLives, record::Record, time::UnixMillis};
+use crate::{config::HalfLives, record::Record, revocation::Subject, time::UnixMillis};
 
 /// All records. Finding the one to forget takes a logarithm of their number.
+///
+/// Keys are the 32 bytes that tell peers apart, not the 80 of a peer id: a table of many peers is looked up with every
+/// question to the gate, and what it costs is reading memory.
 #[derive(Debug)]
 pub(crate) struct Table {
     half_lives: HalfLives,
-    records: BTreeMap<PeerId, Filed>,
+    records: BTreeMap<Subject, Filed>,
     forgettable: BTreeSet<Rank>,
     quarantined: BTreeSet<Rank>,
 }
@@ -48,7 +51,7 @@ struct Rank {
     grave: Fading,
     earned: Fading,
     updated: UnixMillis,
-    peer: PeerId,
+    peer: Subject,
 }
 
 /// The logarithm of a sum, as it would have been at the epoch.
@@ -91,9 +94,9 @@ impl Table {
 
     /// Puts a record on a shelf, in place of the one of the same peer.
     pub(crate) fn insert(&mut self, record: Record, shelf: Shelf) {
-        let peer = *record.peer();
-        self.remove(&peer);
+        self.remove(record.peer());
         let rank = self.rank(&record);
+        let peer = rank.peer;
         if let Some(ranks) = self.ranks_mut(shelf) {
             ranks.insert(rank);
         }
@@ -102,7 +105,7 @@ impl Table {
 
     /// Takes a record out.
     pub(crate) fn remove(&mut self, peer: &PeerId) -> Option<Record> {
-        let Filed { record, shelf } = self.records.remove(peer)?;
+        let Filed { record, shelf } = self.records.remove(&Subject::of(peer))?;
         let rank = self.rank(&record);
         if let Some(ranks) = self.ranks_mut(shelf) {
             ranks.remove(&rank);
@@ -122,24 +125,28 @@ impl Table {
     }
 
     pub(crate) fn get(&self, peer: &PeerId) -> Option<&Record> {
-        self.records.get(peer).map(|filed| &filed.record)
+        self.of(&Subject::of(peer))
+    }
+
+    /// As [`Self::get`], of a peer's key.
+    pub(crate) fn of(&self, subject: &Subject) -> Option<&Record> {
+        self.records.get(subject).map(|filed| &filed.record)
     }
 
     pub(crate) fn contains(&self, peer: &PeerId) -> bool {
-        self.records.contains_key(peer)
+        self.records.contains_key(&Subject::of(peer))
     }
 
-    /// Returns all peers, in the order of their ids.
+    /// Returns all peers, in the order of their keys.
     pub(crate) fn peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.records.keys()
+        self.records.values().map(|filed| filed.record.peer())
     }
 
-    /// Returns the peers in a range of ids, in their order.
-    pub(crate) fn range<'a>(
-        &'a self,
-        range: (Bound<&'a PeerId>, Bound<&'a PeerId>),
-    ) -> impl Iterator<Item = &'a PeerId> {
-        self.records.range::<PeerId, _>(range).map(|(peer, _)| peer)
+    /// Returns the peers behind one in the order of their keys, or all of them.
+    pub(crate) fn after(&self, peer: Option<&PeerId>) -> impl Iterator<Item = &PeerId> {
+        let from = peer.map_or(Bound::Unbounded, |peer| Bound::Excluded(Subject::of(peer)));
+        let behind = self.records.range((from, Bound::Unbounded));
+        behind.map(|(_, filed)| filed.record.peer())
     }
 
     /// Returns how many peers stand on a shelf of those who are forgotten.
@@ -154,7 +161,8 @@ impl Table {
 
     /// Returns the peers on a shelf of those who are forgotten, the least useful one first.
     pub(crate) fn ranked(&self, shelf: Shelf) -> impl DoubleEndedIterator<Item = &PeerId> {
-        self.ranks(shelf).into_iter().flatten().map(|rank| &rank.peer)
+        let ranks = self.ranks(shelf).into_iter().flatten();
+        ranks.filter_map(|rank| Some(self.records.get(&rank.peer)?.record.peer()))
     }
 
     fn ranks(&self, shelf: Shelf) -> Option<&BTreeSet<Rank>> {
@@ -179,7 +187,7 @@ impl Table {
             grave: Fading::of(sums.grave, updated, self.half_lives.grave),
             earned: Fading::of(sums.earned, updated, self.half_lives.earned),
             updated,
-            peer: *record.peer(),
+            peer: Subject::of(record.peer()),
         }
     }
 }

@@ -12,9 +12,10 @@ use crate::config::Config;
 use crate::evidence::{Evidence, Tally};
 use crate::explanation::{self, Explanation};
 use crate::hearsay::Hearsay;
-use crate::license::{License, LicenseError};
+use crate::license::{License, LicenseError, has_ended};
 use crate::operation::{Operation, Refusal};
 use crate::record::Record;
+use crate::revocation::Subject;
 use crate::revocations::{Acquaintance, Pending, RevocationError, Revocations};
 use crate::score::Sums;
 use crate::standing::{Standing, StandingChange};
@@ -31,7 +32,7 @@ const SWEEP_PAUSE_MS: u64 = 60 * 60 * 1000;
 /// Most peers that the operator may hold in quarantine: people name them one by one.
 pub const HELD_MAX: usize = 4_096;
 
-/// Most licenses that are remembered, about 20 MiB: authorities made each. One more has to be presented again
+/// Most licenses that are remembered, about 6 MiB: authorities made each. One more has to be presented again
 /// and again, until others have ended.
 const LICENSED_MAX: usize = 100_000;
 
@@ -56,9 +57,9 @@ pub struct Trust {
     unrecorded: u64,
     revocations: Revocations,
     /// Who presented a license, and when it ends.
-    licensed: BTreeMap<PeerId, License>,
+    licensed: BTreeMap<Subject, UnixMillis>,
     /// Whom the operator quarantined. It is no evidence, so it needs no record and does not fade.
-    held: BTreeSet<PeerId>,
+    held: BTreeMap<Subject, PeerId>,
     /// What trusted peers report about others. Not persisted: all that it does is to withhold trust.
     hearsay: Hearsay,
 }
@@ -77,7 +78,7 @@ impl Trust {
         let mut trust = Self {
             revocations: Revocations::new(config.authorities.clone()),
             licensed: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             hearsay: Hearsay::default(),
             records: Table::new(config.half_lives),
             config,
@@ -113,7 +114,7 @@ impl Trust {
             return None;
         }
         let seen = self.first_hand_standing(now, &peer);
-        let from = self.conduct(now, &peer);
+        let from = self.conduct(now, &peer, self.records.get(&peer));
         if !self.make_room_for(now, &peer) {
             self.unrecorded = self.unrecorded.saturating_add(1);
             return None;
@@ -143,11 +144,11 @@ impl Trust {
         now: UnixMillis,
         peer: PeerId,
     ) -> Result<Option<StandingChange>, HeldError> {
-        if self.held.len() >= HELD_MAX && !self.held.contains(&peer) {
+        if self.held.len() >= HELD_MAX && !self.is_held(&peer) {
             return Err(HeldError);
         }
         let from = self.first_hand_standing(now, &peer);
-        self.held.insert(peer);
+        self.held.insert(Subject::of(&peer), peer);
         self.refile(&peer);
         Ok(self.moved(now, peer, from))
     }
@@ -157,7 +158,7 @@ impl Trust {
     /// standing moved. Of a revoked peer nothing changes.
     pub fn release(&mut self, now: UnixMillis, peer: PeerId) -> Option<StandingChange> {
         let from = self.first_hand_standing(now, &peer);
-        self.held.remove(&peer);
+        self.held.remove(&Subject::of(&peer));
         self.refile(&peer);
         if self.first_hand_standing(now, &peer) == Standing::Quarantined
             && let Some(mut record) = self.records.get(&peer).cloned()
@@ -173,7 +174,7 @@ impl Trust {
     /// Returns whether the operator holds a peer in quarantine.
     #[must_use]
     pub fn is_held(&self, peer: &PeerId) -> bool {
-        self.held.contains(peer)
+        !self.held.is_empty() && self.held.contains_key(&Subject::of(peer))
     }
 
     fn moved(&self, now: UnixMillis, peer: PeerId, from: Standing) -> Option<StandingChange> {
@@ -200,7 +201,7 @@ impl Trust {
     pub fn apply_revocation(&mut self, pending: Pending) -> usize {
         let new = self.revocations.apply(pending).len();
         if new > 0 {
-            self.licensed.retain(|peer, _| !self.revocations.is_revoked(peer));
+            self.licensed.retain(|peer, _| !self.revocations.holds(peer));
             self.hearsay.forget(|peer| self.revocations.is_revoked(peer));
             // Nothing that it did or does matters any more.
             let is_revoked = |peer: &&PeerId| self.revocations.is_revoked(peer);
@@ -216,7 +217,7 @@ impl Trust {
     #[must_use]
     pub fn acquaintance(&self, peer: &PeerId) -> Acquaintance {
         let has_earned = self.records.get(peer).is_some_and(|record| record.sums.earned > 0.0);
-        if has_earned || self.is_own(peer) || self.licensed.contains_key(peer) {
+        if has_earned || self.is_own(peer) || self.licensed.contains_key(&Subject::of(peer)) {
             Acquaintance::Known
         } else {
             Acquaintance::Unknown
@@ -256,25 +257,29 @@ impl Trust {
         let Some(authorities) = &self.config.authorities else { return Ok(()) };
         let is_revoked = |signer: &PeerId| self.revocations.is_revoked(signer);
         let license = authorities.check(license, signers, (&peer, now), is_revoked)?;
+        let subject = Subject::of(&peer);
         if self.licensed.len() >= LICENSED_MAX {
-            self.licensed.retain(|_, license| !license.has_expired(now));
+            self.licensed.retain(|_, expires| !has_ended(*expires, now));
         }
-        if self.licensed.len() < LICENSED_MAX || self.licensed.contains_key(&peer) {
-            self.licensed.insert(peer, license);
+        if self.licensed.len() < LICENSED_MAX || self.licensed.contains_key(&subject) {
+            self.licensed.insert(subject, license.expires());
         }
         Ok(())
     }
 
     /// Forgets the license of a peer that has gone: it presents it when it comes again.
     pub fn forget_license(&mut self, peer: &PeerId) {
-        self.licensed.remove(peer);
+        self.licensed.remove(&Subject::of(peer));
     }
 
     /// Returns whether the network is open, or this peer has presented a license that opens it.
     #[must_use]
     pub fn is_licensed(&self, now: UnixMillis, peer: &PeerId) -> bool {
         self.config.authorities.is_none()
-            || self.licensed.get(peer).is_some_and(|license| !license.has_expired(now))
+            || self
+                .licensed
+                .get(&Subject::of(peer))
+                .is_some_and(|expires| !has_ended(*expires, now))
     }
 
     /// Hands out a record that changed since it was last handed out: the shell persists it.
@@ -315,19 +320,21 @@ impl Trust {
 
     /// Returns where `peer` stands at `now` by what this node saw itself, or saw proven.
     fn first_hand_standing(&self, now: UnixMillis, peer: &PeerId) -> Standing {
-        if self.revocations.is_revoked(peer) {
+        let subject = Subject::of(peer);
+        if self.revocations.holds(&subject) {
             return Standing::Revoked;
         }
-        match self.records.get(peer) {
+        match self.records.of(&subject) {
             Some(record) if record.revoked => Standing::Revoked,
-            _ if self.held.contains(peer) => Standing::Quarantined,
-            _ => self.conduct(now, peer),
+            _ if !self.held.is_empty() && self.held.contains_key(&subject) => Standing::Quarantined,
+            record => self.conduct(now, peer, record),
         }
     }
 
-    /// Returns where the conduct of a peer that is not revoked puts it, whatever the operator says.
-    fn conduct(&self, now: UnixMillis, peer: &PeerId) -> Standing {
-        match self.records.get(peer) {
+    /// Returns where the conduct of a peer that is not revoked puts it, whatever the operator says. `record` is that of
+    /// the peer.
+    fn conduct(&self, now: UnixMillis, peer: &PeerId, record: Option<&Record>) -> Standing {
+        match record {
             Some(record) => {
                 record.standing.next(self.score_of(now, record), &self.config.thresholds)
             }
@@ -375,19 +382,19 @@ impl Trust {
 
     /// Returns every remembered peer, and everyone whom the operator holds; some of them twice.
     pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.records.peers().chain(&self.held)
+        self.records.peers().chain(self.held.values())
     }
 
     /// Returns up to so many remembered peers, and up to so many of those whom the operator holds, each in the order of
-    /// their ids and from behind one on.
+    /// their [`Subject`]s and from behind one on.
     pub fn peers_after<'a>(
         &'a self,
         after: Option<&'a PeerId>,
         count: usize,
     ) -> impl Iterator<Item = &'a PeerId> {
-        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let held = self.held.range::<PeerId, _>(range).take(count);
-        self.records.range(range).take(count).chain(held)
+        let from = after.map_or(Bound::Unbounded, |peer| Bound::Excluded(Subject::of(peer)));
+        let held = self.held.range((from, Bound::Unbounded)).map(|(_, peer)| peer);
+        self.records.after(after).take(count).chain(held.take(count))
     }
 
     /// Returns the own peers, those whom the operator holds, and so many others: those with most against them
@@ -395,7 +402,7 @@ impl Trust {
     pub fn notable_peers(&self, count: usize) -> impl Iterator<Item = &PeerId> {
         let ranked = |shelf| self.records.ranked(shelf).rev();
         let others = ranked(Shelf::Quarantined).chain(ranked(Shelf::Forgettable)).take(count);
-        self.config.own_peers.iter().chain(&self.held).chain(others)
+        self.config.own_peers.iter().chain(self.held.values()).chain(others)
     }
 
     /// Returns whether `peer` is one of the operator's own.

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use dunlin_trust::{
-    Claim, Config, Evidence, Exclusive, Kind, Operation, Passed, Proof, ProofError, Proven,
-    REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report, ReportError, SUBJECTS_MAX, Served, Standing,
-    Trust, UnixMillis, WEIGHT_MAX,
+    Claim, Config, Evidence, Exclusive, Kind, Operation, PROOF_NAME_BYTES, PROOFS_HELD_MAX, Passed,
+    Proof, ProofError, Proofs, Proven, REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report,
+    ReportError, SUBJECTS_MAX, Served, Standing, Trust, UnixMillis, WEIGHT_MAX,
 };
 use dunlin_wire::{
     block::{Codec, cid_of},
@@ -353,4 +353,37 @@ proptest! {
             prop_assert!(trust.reports() <= SUBJECTS_MAX * REPORTERS_MAX);
         }
     }
+}
+
+#[test]
+fn two_that_compare_what_they_hold_end_with_the_same_and_hold_so_much_at_most() {
+    let hold = |held: &mut Proofs, number: u64| {
+        let proof = Proof::of_equivocation::<Note>(&note(1, number, "a"), &note(1, number, "b"));
+        held.insert(&proof.verify(&KINDS).unwrap(), proof.encode())
+    };
+    let (mut one, mut other) = (Proofs::default(), Proofs::default());
+    assert_eq!(one.digest(), other.digest());
+    (0..10).for_each(|number| assert!(hold(&mut one, number)));
+    (5..8).for_each(|number| assert!(hold(&mut other, number)));
+    assert!(!hold(&mut one, 3), "it is here already");
+    assert_ne!(one.digest(), other.digest());
+    assert_eq!(one.names().len(), 10 * PROOF_NAME_BYTES);
+    assert!(other.lacking(&one.names(), 64).0.is_empty(), "it has nothing to tell");
+
+    // In several answers, each the newest that the other lacks.
+    for expected in [4, 3] {
+        let (told, is_partial) = one.lacking(&other.names(), 4);
+        assert_eq!((told.len(), is_partial), (expected, expected == 4));
+        for bytes in told {
+            let proof = Proof::decode(bytes).unwrap();
+            assert!(other.insert(&proof.verify(&KINDS).unwrap(), bytes.to_vec()));
+        }
+    }
+    assert_eq!((one.digest(), one.len()), (other.digest(), other.len()));
+    // Whatever the names are of, whoever tells them.
+    assert_eq!(one.lacking(b"no name at all, and one more byte", 64).0.len(), 10);
+
+    (10..10 + PROOFS_HELD_MAX as u64).for_each(|number| assert!(hold(&mut one, number)));
+    assert_eq!(one.len(), PROOFS_HELD_MAX);
+    assert!(hold(&mut one, 0), "the oldest went");
 }

@@ -357,6 +357,9 @@ pub struct HistoryPoint {
     /// What it was nearest to, when that was asked for and anything was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
+    /// The CID of another node's segment that says this, where that one is preferred to what this node sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_segment: Option<String>,
 }
 
 /// Answer to a [`HistoryQuery`].
@@ -366,7 +369,7 @@ pub struct HistoryAnswer {
     pub points: Vec<HistoryPoint>,
     /// Which of the two.
     pub fidelity: Fidelity,
-    /// Largest error of each channel, with fidelity `bounded`.
+    /// Largest error of each channel, with fidelity `bounded`, of what this node observed itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_max: Option<Vec<f32>>,
     /// What was looked at.

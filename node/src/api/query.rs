@@ -11,9 +11,9 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
-    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, Matched, MatchesQuery, ReadError,
-    Reference, ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange,
-    Timestamp, TrajectoryQuery, distance, knn_over,
+    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, MatchesQuery, Reference,
+    ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
+    TrajectoryQuery, distance, knn_over,
 };
 use dunlin_wire::Cid;
 
@@ -99,7 +99,7 @@ fn knn_local(
     mut question: KnnQuery,
     standings: &Standings,
 ) -> Result<dunlin_engine::KnnAnswer, ApiError> {
-    let replaced = shared.replacements(standings, question.collection.as_str())?;
+    let replaced = shared.replacements(standings, (question.collection.as_str(), None))?;
     if replaced.losers.is_empty() {
         return Ok(shared.engine.knn(&question)?);
     }
@@ -323,15 +323,19 @@ pub(super) async fn history(
             fade_us: shared.fade_us(),
         }),
     };
+    let standings = shared.standings().await;
     let found = shared.blocking(move |shared| {
-        let mut answer = shared.engine.history(&question)?;
+        let of = (&question.collection, &question.entity);
+        let (preferred, is_all) = shared.preferred(&standings, of, bounds(question.range))?;
+        let mut answer = shared.engine.history_with(&question, &preferred)?;
+        answer.coverage.complete &= is_all;
         let count = answer.points.count();
         answer.points.truncate(limit);
         let matched = match matching {
             Some(matching) => shared.engine.matches(&matching, &answer.points)?,
             None => Vec::new(),
         };
-        Ok::<_, ReadError>((answer, count, matched))
+        Ok::<_, ApiError>((answer, count, matched))
     });
     let (answer, count, matched) = found.await?;
     let mut coverage = coverage(&answer.coverage, started.elapsed());
@@ -341,11 +345,14 @@ pub(super) async fn history(
         coverage.missing = Some(format!("{} more points", count - limit));
     }
     let matched = matched.into_iter().chain(std::iter::repeat(None));
-    let point = |((time, vector), matched): ((Timestamp, &[f32]), Option<Matched>)| {
-        let matched = matched.and_then(convert::matched_json);
-        json::HistoryPoint { timestamp_us: time.0, vector: vector.to_vec(), matched }
-    };
-    let points = answer.points.iter().zip(matched).map(point).collect();
+    let points = answer.points.iter().zip(matched).enumerate();
+    let points = points.map(|(index, ((time, vector), matched))| json::HistoryPoint {
+        timestamp_us: time.0,
+        vector: vector.to_vec(),
+        matched: matched.and_then(convert::matched_json),
+        peer_segment: answer.foreign.get(&index).map(ToString::to_string),
+    });
+    let points = points.collect();
     Ok(Json(json::HistoryAnswer {
         points,
         fidelity: convert::fidelity_json(answer.fidelity),

@@ -1,15 +1,21 @@
 //! Membership: a peer shows its license, and both find out which revocations one of them missed.
 
-use dunlin_trust::{Endorsements, Extension, SyncAnswer, SyncRequest};
+use dunlin_trust::{
+    Endorsements, Extension, PROOF_BYTES_MAX, PROOF_NAME_BYTES, PROOFS_HELD_MAX, SyncAnswer,
+    SyncRequest,
+};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::{
     Message, MessageError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, REVOCATION_BYTES_MAX,
-    RefusalReason,
+    RefusalReason, at_most,
 };
 
-/// What a peer says or asks about who is a member.
+/// Most proofs in one answer: each has two signatures to verify.
+pub const PROOFS_PER_ANSWER_MAX: usize = 64;
+
+/// What a peer says or asks about who is a member, and who is proven to have done wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MembershipRequest {
@@ -28,14 +34,30 @@ pub enum MembershipRequest {
         /// What it knows.
         known: SyncRequest,
     },
+    /// Whether the other holds the same proofs.
+    CompareProofs {
+        /// The short name of all that it holds.
+        digest: ByteArray<32>,
+    },
+    /// Which proofs it lacks.
+    Proofs {
+        /// The names of those that it holds, 16 bytes each.
+        known: ByteBuf,
+    },
 }
 
 impl Message for MembershipRequest {
     const BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
     fn check(&self) -> Result<(), MessageError> {
-        // The size bounds the lists, and their readers look at no more than they need.
-        Ok(())
+        match self {
+            Self::Proofs { known } => {
+                let names_max = PROOFS_HELD_MAX * PROOF_NAME_BYTES;
+                at_most("names of proofs of bytes", known.len(), names_max)
+            }
+            // The size bounds the lists, and their readers look at no more than they need.
+            _ => Ok(()),
+        }
     }
 }
 
@@ -55,6 +77,13 @@ pub enum MembershipResponse {
         /// The statements.
         answer: SyncAnswer,
     },
+    /// To names of proofs: others, as many as one answer takes.
+    Proofs {
+        /// Their bytes, at most [`PROOFS_PER_ANSWER_MAX`] proofs.
+        proofs: Vec<ByteBuf>,
+        /// Whether there are more when these are taken in.
+        is_partial: bool,
+    },
     /// No answer.
     Refused {
         /// Why.
@@ -66,7 +95,10 @@ impl Message for MembershipResponse {
     const BYTES_MAX: usize = RESPONSE_BYTES_MAX;
 
     fn check(&self) -> Result<(), MessageError> {
-        Ok(())
+        let Self::Proofs { proofs, .. } = self else { return Ok(()) };
+        at_most("a list of proofs", proofs.len(), PROOFS_PER_ANSWER_MAX)?;
+        let each = |proof: &ByteBuf| at_most("a proof of bytes", proof.len(), PROOF_BYTES_MAX);
+        proofs.iter().try_for_each(each)
     }
 }
 

@@ -73,7 +73,8 @@ impl Actor {
         if let Some(proof) = proof {
             self.prove(&proof);
         }
-        match self.heard.judge(&self.trust, now, message.source, opened) {
+        let bytes = || message.data.as_slice().into();
+        match self.heard.judge(&self.trust, now, message.source, (opened, bytes)) {
             Verdict::Accept { author, announcement } => {
                 self.counters.announcements_accepted += 1;
                 self.tell(event(author, announcement));

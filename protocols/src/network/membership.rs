@@ -33,7 +33,7 @@ const INTRODUCTION_TIME: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub(super) struct Members {
     known: HashMap<PeerId, Member>,
-    /// What was asked: at most a license and one more question for each of them.
+    /// What was asked: at most a license and two more questions for each of them.
     asked: HashMap<OutboundRequestId, Question>,
 }
 
@@ -45,9 +45,11 @@ pub(super) struct Member {
     is_welcome: bool,
     /// What is going on about revocations.
     pub(super) comparison: Comparison,
+    /// What is going on about proofs.
+    pub(super) proofs: Comparison,
 }
 
-/// How far the comparison of revocations with one peer is.
+/// How far the comparison of revocations, or of proofs, with one peer is.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     /// The digest of ours that it was last told, or told us.
@@ -64,6 +66,8 @@ pub(super) enum Question {
     License,
     Compare,
     CatchUp,
+    CompareProofs,
+    Proofs,
 }
 
 impl Members {
@@ -98,8 +102,12 @@ impl Actor {
     /// Meets a peer of our network that said what it is for the first time.
     pub(super) fn introduce(&mut self, peer: PeerId) {
         let has_admitted_us = !self.is_closed_network();
-        let comparison = Comparison::default();
-        let member = Member { has_admitted_us, is_welcome: false, comparison };
+        let member = Member {
+            has_admitted_us,
+            is_welcome: false,
+            comparison: Comparison::default(),
+            proofs: Comparison::default(),
+        };
         self.members.known.insert(peer, member);
         if let Some(endorsements) = self.config.license.clone().filter(|_| !has_admitted_us) {
             self.ask_member(peer, Question::License, MembershipRequest::License { endorsements });
@@ -117,11 +125,13 @@ impl Actor {
         // Who dialled compares at once, and the other in a moment, if it was not asked by then.
         let is_dialer = self.peers.is_dialed(&peer);
         member.comparison.due = self.ticks + if is_dialer { 0 } else { 2 };
+        member.proofs.due = member.comparison.due;
         self.swarm.behaviour_mut().bitswap.on_kin(peer);
         self.discovery.on_new_contact(Instant::now(), self.peers.ids().count());
         self.remember(peer);
         self.tell(Event::PeerConnected(peer));
         self.compare_revocations();
+        self.compare_proofs();
     }
 
     /// Serves gossip and the DHT over a new connection, when the peer is a member by now.
@@ -205,6 +215,10 @@ impl Actor {
             MembershipRequest::Compare { .. } | MembershipRequest::CatchUp { .. } => {
                 Operation::ExchangeRevocations
             }
+            // As if the other told each of them by gossip.
+            MembershipRequest::CompareProofs { .. } | MembershipRequest::Proofs { .. } => {
+                Operation::AcceptAnnouncement
+            }
         };
         let slot = (Exchange::Membership, id);
         let response = if let Err(refusal) = self.trust.may(unix_now(), &peer, operation) {
@@ -227,6 +241,8 @@ impl Actor {
             MembershipRequest::License { endorsements } => self.on_license(peer, &endorsements),
             MembershipRequest::Compare { digest } => self.on_comparison(peer, *digest),
             MembershipRequest::CatchUp { known } => self.missing(&known),
+            MembershipRequest::CompareProofs { digest } => self.on_proofs_compared(peer, *digest),
+            MembershipRequest::Proofs { known } => self.missing_proofs(&known),
         }
     }
 
@@ -257,9 +273,7 @@ impl Actor {
         question: Question,
         response: MembershipResponse,
     ) {
-        if question != Question::License {
-            self.on_compared(&peer);
-        }
+        self.on_answered(&peer, question);
         match (question, response) {
             (Question::License, MembershipResponse::Admitted {}) => {
                 if let Some(member) = self.members.get_mut(&peer) {
@@ -274,6 +288,13 @@ impl Actor {
             (Question::CatchUp, MembershipResponse::Missing { answer }) => {
                 self.on_missing(peer, answer);
             }
+            (Question::CompareProofs, MembershipResponse::Compared { same: true }) => {}
+            (Question::CompareProofs, MembershipResponse::Compared { same: false }) => {
+                self.ask_for_proofs(peer);
+            }
+            (Question::Proofs, MembershipResponse::Proofs { proofs, is_partial }) => {
+                self.on_proofs(peer, &proofs, is_partial);
+            }
             (question, MembershipResponse::Refused { reason }) => {
                 tracing::debug!(%peer, ?question, ?reason, "refused");
                 match question {
@@ -281,6 +302,7 @@ impl Actor {
                     Question::License if reason == RefusalReason::Busy => self.close(peer),
                     Question::License => {}
                     Question::Compare | Question::CatchUp => self.compare_later(&peer),
+                    Question::CompareProofs | Question::Proofs => self.compare_proofs_later(&peer),
                 }
             }
             _ => {
@@ -296,9 +318,7 @@ impl Actor {
         question: Question,
         failure: &OutboundFailure,
     ) {
-        if question != Question::License {
-            self.on_compared(&peer);
-        }
+        self.on_answered(&peer, question);
         let blame = match failure {
             OutboundFailure::Timeout => Blame::Timeout,
             OutboundFailure::Io(cause) if codec::is_violation(cause) => Blame::Violation,
@@ -307,9 +327,12 @@ impl Actor {
         self.on_failed_ask(peer, blame);
     }
 
-    fn on_compared(&mut self, peer: &PeerId) {
-        if let Some(member) = self.members.get_mut(peer) {
-            member.comparison.is_asked = false;
+    fn on_answered(&mut self, peer: &PeerId, question: Question) {
+        let Some(member) = self.members.get_mut(peer) else { return };
+        match question {
+            Question::License => {}
+            Question::Compare | Question::CatchUp => member.comparison.is_asked = false,
+            Question::CompareProofs | Question::Proofs => member.proofs.is_asked = false,
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! What this node saw itself of grave misconduct it reports, once an hour for each peer and kind. Two announcements of one
 //! place are a proof, which is told at once. Each is judged by `trust` before it is passed on: a
-//! report that does not count here goes no further, and a proof goes to everybody.
+//! report that does not count here goes no further, and a proof goes to everybody. Who was not there gets the proofs that it
+//! missed when peers meet (`proofs.rs`).
 
 use std::time::{Duration, Instant};
 
-use dunlin_trust::{Claim, Evidence, Kind, Operation, Proof, ProofError, Report, ReportError};
+use dunlin_trust::{
+    Claim, Evidence, Kind, Operation, Proof, ProofError, Proofs, Report, ReportError,
+};
 use dunlin_wire::envelope::{self, OpenError};
 use libp2p::{
     PeerId,
@@ -39,10 +42,12 @@ pub(super) struct Testifying {
     /// When this node last reported a peer, by what it did.
     reported: Bounded<(PeerId, String), Option<Instant>>,
     own: Option<Bucket>,
+    /// Proofs that this node can show others.
+    pub(super) proofs: Proofs,
 }
 
 /// What becomes of testimony that was heard.
-enum Heard {
+pub(super) enum Heard {
     /// It counts, and is passed on.
     News,
     /// It says nothing new here, or is of somebody who is not heard.
@@ -137,11 +142,13 @@ impl Actor {
         }
     }
 
-    fn hear_proof(&mut self, proof: &Proof) -> Heard {
+    pub(super) fn hear_proof(&mut self, proof: &Proof) -> Heard {
         match proof.verify(&KINDS) {
             Ok(proven) => {
                 let is_about_me = proven.peer() == self.swarm.local_peer_id();
                 if is_about_me || self.trust.has_counted(&proven) {
+                    // After a restart only its name is known; and what is kept need not be told to this node again.
+                    self.testifying.proofs.insert(&proven, proof.encode());
                     return Heard::Nothing;
                 }
                 let change = self.trust.observe_proof(unix_now(), &proven);
@@ -149,6 +156,7 @@ impl Actor {
                     return Heard::Nothing;
                 }
                 self.counters.proofs_taken += 1;
+                self.testifying.proofs.insert(&proven, proof.encode());
                 if let Some(change) = change {
                     self.on_standing_changed(change);
                 }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use dunlin_protocols::{
     Event,
-    messages::{SegmentAnnouncement, TemplateAnnouncement},
+    messages::{
+        MembershipRequest, MembershipResponse, Message, SegmentAnnouncement, TemplateAnnouncement,
+    },
 };
-use dunlin_trust::{Evidence, Standing};
+use dunlin_trust::{Evidence, Proof, Standing};
 use dunlin_wire::envelope;
+use serde_bytes::ByteBuf;
 use tokio::time::timeout;
 
 use super::common::{Mute, Node, key, local, peer, stranger::Stranger};
@@ -15,6 +18,7 @@ use super::common::{Mute, Node, key, local, peer, stranger::Stranger};
 const ALICE: u8 = 1;
 const BOB: u8 = 2;
 const CAROL: u8 = 3;
+const DORA: u8 = 4;
 const MALLORY: u8 = 66;
 
 fn segments(sequence: u64) -> SegmentAnnouncement {
@@ -202,4 +206,54 @@ async fn a_report_withholds_trust_when_its_author_is_trusted_and_does_nothing_el
     assert_eq!(carol.handle.counters().await.reports_heard, 0);
     assert_eq!(carol.opinion_of(MALLORY).await.standing, Standing::Trusted);
     assert!(carol.opinion_of(BOB).await.score >= 0.5, "to report is no misconduct");
+}
+
+#[tokio::test]
+async fn who_was_away_learns_what_was_proven_with_the_next_connection() {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    let mut next = 0;
+    heard(&alice, &mut bob, &mut next).await;
+    equivocate(&alice, &mut bob, &mut next).await;
+    assert_eq!(bob.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    alice.shutdown().await;
+
+    // Carol was not there, and Dora meets nobody but Carol.
+    let mut carol = Node::start(CAROL, local(), &[], Mute).await;
+    let mut dora = Node::start(DORA, local(), &[], Mute).await;
+    dora.meet(&mut carol).await;
+    carol.meet(&mut bob).await;
+    carol.settles(async |carol| (carol.counters().await.proofs_taken == 1).then_some(())).await;
+    assert_eq!(carol.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    dora.settles(async |dora| (dora.counters().await.proofs_taken == 1).then_some(())).await;
+    assert_eq!(dora.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    // Whoever brings it is not to blame.
+    assert!(carol.opinion_of(BOB).await.score >= 0.5);
+    assert!(dora.opinion_of(CAROL).await.score >= 0.5);
+}
+
+/// A stranger says that it holds other proofs, and tells what proves nothing when it is asked for them.
+#[tokio::test]
+async fn who_tells_what_proves_nothing_is_blamed_for_it_and_nobody_else_is() {
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    let said = |sequence| envelope::sign(&key(ALICE), segments(sequence)).unwrap().bytes;
+    // Two announcements one after the other are no contradiction.
+    let proof = Proof::of_equivocation::<SegmentAnnouncement>(&said(1), &said(2));
+    let proofs = vec![ByteBuf::from(proof.encode())];
+    let told = MembershipResponse::Proofs { proofs, is_partial: true }.encode().unwrap();
+    let compared = |same| MembershipResponse::Compared { same }.encode().unwrap();
+    let (same, other) = (compared(true), compared(false));
+    let mut mallory = Stranger::member(key(MALLORY));
+    mallory.meet(&bob.address).await;
+    let going_on = mallory.answer_each(move |asked| match MembershipRequest::decode(asked) {
+        Ok(MembershipRequest::Proofs { .. }) => told.clone(),
+        Ok(MembershipRequest::CompareProofs { .. }) => other.clone(),
+        _ => same.clone(),
+    });
+    bob.settles(async |bob| (bob.counters().await.violations == 1).then_some(())).await;
+    going_on.abort();
+    assert!(bob.opinion_of(MALLORY).await.score < 0.5);
+    assert_eq!(bob.opinion_of(ALICE).await.score, 0.5);
+    assert_eq!(bob.handle.counters().await.proofs_taken, 0);
 }

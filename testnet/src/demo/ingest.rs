@@ -264,7 +264,7 @@ mod tests {
 
     fn point(series: &Series, row: usize) -> HistoryPoint {
         let (timestamp_us, vector) = (series.timestamp_us(row), series.row(row).to_vec());
-        HistoryPoint { timestamp_us, vector, matched: None }
+        HistoryPoint { timestamp_us, vector, matched: None, peer_segment: None }
     }
 
     #[test]

@@ -48,8 +48,13 @@ pub(super) fn act(node: &mut Node, scene: &mut Scene<'_>) {
     }
 }
 
-/// Answers a question for segments with other bytes, and half of the time signs that these are they.
+/// Answers a question for segments with other bytes, and half of the time signs that these are they; and one for templates
+/// with what nobody signed.
 pub(super) fn lie(node: &Node, to: usize, asked: &Message, scene: &mut Scene<'_>) {
+    if let (Message::AskTemplates, Some(item)) = (asked, node.own_templates()) {
+        let forged = notary::forge(&item.bytes).map(|bytes| Item::new(Kind::Templates, bytes));
+        return scene.out.extend(forged.map(|item| (to, Message::Templates(item))));
+    }
     let Message::AskSegments(cids) = asked else { return };
     let Some(cid) = cids.first() else { return };
     let body = Body { entity: "entity 0".to_owned(), start: 1, end: 2, content: scene.now_ms };

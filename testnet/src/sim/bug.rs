@@ -67,6 +67,12 @@ bugs! {
     BlameMessenger = "blame-messenger",
     /// Withdrawals from the future are not believed.
     TrustClock = "trust-clock",
+    /// Template sets are used whatever one's own history says.
+    AdoptUnfit = "adopt-unfit",
+    /// Template sets count whatever their signature.
+    AdoptUnsigned = "adopt-unsigned",
+    /// Template sets are used without asking the gate about their author.
+    UseAnyone = "use-anyone",
     /// What was seen is never forgotten.
     RememberAll = "remember-all",
 }

@@ -1,8 +1,9 @@
-//! The disk of a simulated node: what was synced stays, and of what was only written a crash keeps a part.
+//! The disk of a simulated node: what was synced stays, and of what was only written a crash keeps a part. Bytes that are
+//! the same on many disks are one allocation.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dunlin_protocols::PeerId;
+use dunlin_trust::Subject;
 use dunlin_wire::Cid;
 
 use super::{message::Item, notary::Hash};
@@ -11,19 +12,25 @@ use super::{message::Item, notary::Hash};
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     /// A record of a peer.
-    Record(PeerId, Box<[u8]>),
+    Record(Subject, Box<[u8]>),
     /// A peer whose record may go.
-    Forget(PeerId),
+    Forget(Subject),
     /// A revocation.
-    Revocation(Vec<u8>),
+    Revocation(Arc<[u8]>),
     /// A segment.
     Segment(Cid, Arc<[u8]>),
     /// A segment that is to go. Only [`super::Bug::DeleteLoser`] writes it.
     Remove(Cid),
     /// An attestation, a decision or a proof.
     Statement(Arc<Item>),
-    /// A conflict or a decision, as the core has it.
-    Conflict(Vec<u8>),
+    /// The newest template set of its own.
+    Release(Arc<Item>),
+    /// The newest template set of another node.
+    Templates(usize, Arc<Item>),
+    /// A node whose set may go.
+    ForgetTemplates(usize),
+    /// The record of a conflict or a decision, under its name.
+    Conflict(Arc<[u8]>, Arc<[u8]>),
     /// The number of the newest announcement.
     Sequence(u64),
 }
@@ -31,11 +38,13 @@ pub(super) enum Write {
 /// What is on disk for good.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
-    pub(super) records: BTreeMap<PeerId, Box<[u8]>>,
-    pub(super) revocations: Vec<Vec<u8>>,
+    pub(super) records: BTreeMap<Subject, Box<[u8]>>,
+    pub(super) revocations: Vec<Arc<[u8]>>,
     pub(super) segments: BTreeMap<Cid, Arc<[u8]>>,
     pub(super) statements: BTreeMap<Hash, Arc<Item>>,
-    pub(super) conflicts: Vec<Vec<u8>>,
+    pub(super) conflicts: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+    pub(super) released: Option<Arc<Item>>,
+    pub(super) templates: BTreeMap<usize, Arc<Item>>,
     pub(super) sequence: u64,
 }
 
@@ -82,7 +91,10 @@ impl Contents {
             Write::Segment(cid, bytes) => drop(self.segments.insert(cid, bytes)),
             Write::Remove(cid) => drop(self.segments.remove(&cid)),
             Write::Statement(item) => drop(self.statements.insert(item.hash, item)),
-            Write::Conflict(record) => self.conflicts.push(record),
+            Write::Release(item) => self.released = Some(item),
+            Write::Templates(author, item) => drop(self.templates.insert(author, item)),
+            Write::ForgetTemplates(author) => drop(self.templates.remove(&author)),
+            Write::Conflict(name, record) => drop(self.conflicts.insert(name, record)),
             Write::Sequence(number) => self.sequence = self.sequence.max(number),
         }
     }

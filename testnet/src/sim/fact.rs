@@ -14,7 +14,7 @@ pub(super) enum Fact {
     /// It answered a question.
     Served { by: usize, to: usize },
     /// It looks at what a peer sent, so that it may have an effect. The author is another one where it was passed on.
-    Heard { at: usize, from: usize, author: Option<PeerId> },
+    Heard { at: usize, from: usize, author: Option<usize> },
     /// It counts a signed object.
     Believed { at: usize, what: &'static str, hash: Hash },
     /// It counts a proof against a peer.
@@ -23,6 +23,8 @@ pub(super) enum Fact {
     Revoked { at: usize },
     /// It stored a segment.
     Stored { at: usize, cid: Cid, bytes: Arc<[u8]> },
+    /// It uses a template set of a peer.
+    Used { at: usize, author: usize, hash: Hash },
     /// A peer stands elsewhere than before.
     Moved { at: usize, peer: PeerId, to: Standing },
     /// It started again.
@@ -39,6 +41,7 @@ impl Fact {
             | Self::Proven { at, .. }
             | Self::Revoked { at }
             | Self::Stored { at, .. }
+            | Self::Used { at, .. }
             | Self::Moved { at, .. }
             | Self::Restarted { at } => *at,
         }

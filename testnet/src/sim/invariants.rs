@@ -10,6 +10,7 @@ mod nothing_deleted;
 mod quarantined_not_heard;
 mod revocation_monotone;
 mod revoked_never_served;
+mod templates_fit;
 
 pub(super) use self::converges::agree;
 use super::{
@@ -57,6 +58,7 @@ pub(super) fn all(nodes: usize) -> Vec<Box<dyn Invariant + Send>> {
         Box::new(forged_rejected::ForgedRejected),
         Box::new(honest_never_quarantined::HonestNeverQuarantined),
         Box::new(quarantined_not_heard::QuarantinedNotHeard::new(nodes)),
+        Box::new(templates_fit::TemplatesFit::new(nodes)),
         Box::new(nothing_deleted::NothingDeleted::new(nodes)),
         Box::new(conflict_flagged::ConflictFlagged::default()),
         Box::new(converges::Converges::new(nodes)),

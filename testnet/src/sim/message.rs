@@ -28,6 +28,10 @@ pub(super) enum Kind {
     Attestation,
     /// What a person prefers.
     Decision,
+    /// A template announcement.
+    TemplateAnnouncement,
+    /// A template set. It is asked for, and does not go round.
+    Templates,
 }
 
 /// A signed object that goes round.
@@ -75,9 +79,9 @@ pub(super) enum Message {
     /// A signed object, from whoever heard it.
     Gossip(Arc<Item>),
     /// What the sender knows. The other answers with what it knows itself.
-    Hello(Summary),
+    Hello(Arc<Summary>),
     /// The answer.
-    Welcome(Summary),
+    Welcome(Arc<Summary>),
     /// A question for revocations that were missed.
     AskRevocations(Arc<SyncRequest>),
     /// The answer.
@@ -94,6 +98,10 @@ pub(super) enum Message {
     AskStatements(Arc<[u64]>),
     /// The others.
     Statements(Vec<Arc<Item>>),
+    /// A question for the receiver's own template set.
+    AskTemplates,
+    /// The answer.
+    Templates(Arc<Item>),
 }
 
 impl Message {
@@ -108,6 +116,8 @@ impl Message {
                 Kind::Proof => "proof",
                 Kind::Attestation => "attestation",
                 Kind::Decision => "decision",
+                Kind::TemplateAnnouncement => "new-templates",
+                Kind::Templates => "template-set",
             },
             Self::Hello(_) => "hello",
             Self::Welcome(_) => "welcome",
@@ -119,6 +129,8 @@ impl Message {
             Self::Segments(_) => "segments",
             Self::AskStatements(_) => "ask-statements",
             Self::Statements(_) => "statements",
+            Self::AskTemplates => "ask-templates",
+            Self::Templates(_) => "templates",
         }
     }
 
@@ -126,12 +138,12 @@ impl Message {
     pub(super) fn id(&self) -> u64 {
         let of = |cids: &[Cid]| cids.first().map_or(0, |cid| of_bytes(cid.hash().digest()));
         match self {
-            Self::Gossip(item) => item.id(),
+            Self::Gossip(item) | Self::Templates(item) => item.id(),
             Self::Hello(summary) | Self::Welcome(summary) => {
                 let root = summary.catalog.map_or(0, |root| of_bytes(root.cid.hash().digest()));
                 of_bytes(&summary.revocations) ^ root ^ summary.statements
             }
-            Self::AskRevocations(_) => 0,
+            Self::AskRevocations(_) | Self::AskTemplates => 0,
             Self::Revocations(answer) => {
                 (answer.extensions.len() + answer.withdrawals.len()) as u64
             }

@@ -24,6 +24,9 @@ enum SplitKind {
     Flapping,
 }
 
+/// Neighbors of a node in gossip.
+const NEIGHBORS: usize = 8;
+
 /// How long a flapping link is down, and then up, in milliseconds.
 const FLAP_MS: u64 = 4_000;
 
@@ -103,4 +106,22 @@ impl Split {
                 SplitKind::Flapping => ((now_ms - self.since_ms) / FLAP_MS).is_multiple_of(2),
             }
     }
+}
+
+/// Returns the neighbors of each node: a ring, so that all hang together, and random others.
+pub(super) fn mesh(rng: &mut Chance, count: usize) -> Vec<Vec<usize>> {
+    let mut mesh = vec![Vec::new(); count];
+    let mut join = |a: usize, b: usize| {
+        if a != b && !mesh[a].contains(&b) {
+            mesh[a].push(b);
+            mesh[b].push(a);
+        }
+    };
+    for node in 0..count {
+        join(node, (node + 1) % count);
+        for _ in 0..NEIGHBORS / 2 - 1 {
+            join(node, below(rng, count));
+        }
+    }
+    mesh
 }

@@ -8,9 +8,11 @@
 mod gossip;
 mod reconciling;
 mod segments;
+mod templates;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,13 +20,13 @@ use std::{
 use dunlin_archive::catalog::Root;
 use dunlin_protocols::{Heard, PeerId};
 use dunlin_trust::{
-    Evidence, Operation, Pending, Standing, StandingChange, Trust, UnixMillis,
-    recovery::{Conflict, Conflicts, Preference},
+    Evidence, Operation, Pending, Standing, StandingChange, Subject, Trust, UnixMillis,
+    recovery::{ChangedRecord, Conflict, Conflicts, Preference},
 };
 use dunlin_wire::{Cid, cbor};
 
-pub(super) use self::segments::Body;
-use self::{reconciling::Session, segments::Stored};
+use self::{reconciling::Session, segments::Stored, templates::Set};
+pub(super) use self::{segments::Body, templates::SETS_MAX};
 use super::{
     bug::Bug,
     disk::{Disk, Write},
@@ -51,6 +53,24 @@ const ASKED_MAX: usize = 16;
 
 /// After how long a question counts as not answered, in milliseconds.
 const TIMEOUT_MS: u64 = 10_000;
+
+/// The hash of what is a part of a hash.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
 
 /// Where an announcement of the one collection stands: its author and its number.
 type Place = (u32, u64);
@@ -90,7 +110,7 @@ pub(super) struct Node {
     pub(super) trust: Trust,
     pub(super) conflicts: Conflicts,
     heard: Heard,
-    seen: HashSet<u64>,
+    seen: HashSet<u64, BuildHasherDefault<AsItIs>>,
     seen_order: VecDeque<u64>,
     said: BTreeMap<Place, Arc<Item>>,
     said_order: VecDeque<Place>,
@@ -107,6 +127,10 @@ pub(super) struct Node {
     makers: BTreeMap<Cid, BTreeSet<PeerId>>,
     sessions: BTreeMap<usize, Session>,
     asked: BTreeMap<usize, u64>,
+    /// The own template set.
+    released: Option<Arc<Item>>,
+    /// Those of others.
+    sets: BTreeMap<usize, Set>,
 }
 
 impl Node {
@@ -120,7 +144,7 @@ impl Node {
             trust: Trust::new(town.config.clone(), Vec::new()),
             conflicts: Conflicts::default(),
             heard: Heard::default(),
-            seen: HashSet::new(),
+            seen: HashSet::default(),
             seen_order: VecDeque::new(),
             said: BTreeMap::new(),
             said_order: VecDeque::new(),
@@ -134,6 +158,8 @@ impl Node {
             makers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
+            released: None,
+            sets: BTreeMap::new(),
         }
     }
 
@@ -161,7 +187,7 @@ impl Node {
             }
         }
         if !ctx.has(Bug::ForgetFlags) {
-            for record in &contents.conflicts {
+            for record in contents.conflicts.values() {
                 self.conflicts.restore(record).expect("what was written is whole");
             }
         }
@@ -175,6 +201,7 @@ impl Node {
             self.index(*cid, bytes);
         }
         self.grow_catalog(&contents.segments.keys().copied().collect::<Vec<_>>());
+        self.recall_templates(ctx);
         ctx.facts.push(Fact::Restarted { at: self.me });
     }
 
@@ -190,6 +217,8 @@ impl Node {
             Message::Nodes(blocks) => self.on_nodes(ctx, from, blocks),
             Message::AskSegments(cids) => self.on_ask_segments(ctx, from, cids),
             Message::Segments(sent) => self.on_segments(ctx, from, sent),
+            Message::AskTemplates => self.on_ask_templates(ctx, from),
+            Message::Templates(item) => self.on_templates(ctx, from, item),
             Message::AskStatements(names) => self.on_ask_statements(ctx, from, names),
             Message::Statements(items) => {
                 for item in items {
@@ -213,11 +242,12 @@ impl Node {
             self.observe(ctx, ctx.town.peers[peer], Evidence::Timeout);
         }
         self.sessions.retain(|_, session| ctx.now_ms - session.since_ms <= TIMEOUT_MS);
+        self.match_with_templates(ctx);
         if with != self.me && self.may(ctx, with, Operation::FetchSegments) {
             if self.asked.len() < ASKED_MAX {
                 self.asked.entry(with).or_insert(ctx.now_ms);
             }
-            ctx.out.push((with, Message::Hello(self.summary())));
+            ctx.out.push((with, Message::Hello(Arc::new(self.summary()))));
         }
     }
 
@@ -245,14 +275,15 @@ impl Node {
         self.makers.get(cid).into_iter().flatten()
     }
 
-    /// Returns how much is held in memory of what has a limit: seen, said, sessions, statements, questions.
-    pub(super) fn held(&self) -> [usize; 5] {
+    /// Returns how much is held in memory of what has a limit: seen, said, sessions, statements, questions, template sets.
+    pub(super) fn held(&self) -> [usize; 6] {
         [
             self.seen.len(),
             self.said.len(),
             self.sessions.len(),
             self.statements.len(),
             self.asked.len(),
+            self.sets.len(),
         ]
     }
 
@@ -273,14 +304,18 @@ impl Node {
         if self.trust.is_licensed(now, &id) {
             return;
         }
-        if let Some((license, signers)) = ctx.notary.license(&ctx.town.licenses[peer]) {
+        if let Some((license, signers)) = ctx.notary.license(peer, &ctx.town.licenses[peer]) {
             // Whoever is not let in for it is refused by the gate.
-            self.trust.present_opened_license(now, id, license, &signers).ok();
+            self.trust.present_opened_license(now, id, license.clone(), signers).ok();
         }
     }
 
     fn serves(&mut self, ctx: &mut Context<'_>, to: usize) -> bool {
-        let serves = ctx.has(Bug::ServeAnyone) || self.may(ctx, to, Operation::ServePublicBlocks);
+        self.serves_with(ctx, to, Operation::ServePublicBlocks)
+    }
+
+    fn serves_with(&mut self, ctx: &mut Context<'_>, to: usize, operation: Operation) -> bool {
+        let serves = ctx.has(Bug::ServeAnyone) || self.may(ctx, to, operation);
         if serves {
             ctx.facts.push(Fact::Served { by: self.me, to });
         }
@@ -295,7 +330,7 @@ impl Node {
     /// Writes a revocation down, and then lets it count.
     fn revoke(&mut self, ctx: &mut Context<'_>, pending: Pending) {
         if !ctx.has(Bug::SkipPersist) {
-            self.disk.write(Write::Revocation(pending.record()));
+            self.disk.write(Write::Revocation(ctx.notary.shared(pending.record())));
         }
         if !ctx.has(Bug::PersistLate) {
             self.disk.sync();
@@ -309,10 +344,10 @@ impl Node {
     fn keep_records(&mut self, ctx: &mut Context<'_>, change: Option<StandingChange>) {
         while let Some(record) = self.trust.next_dirty() {
             let bytes = cbor::encode(&record).expect("a record has an encoding");
-            self.disk.write(Write::Record(*record.peer(), bytes.into()));
+            self.disk.write(Write::Record(Subject::of(record.peer()), bytes.into()));
         }
         while let Some(peer) = self.trust.next_forgotten() {
-            self.disk.write(Write::Forget(peer));
+            self.disk.write(Write::Forget(Subject::of(&peer)));
         }
         if let Some(StandingChange { peer, to, .. }) = change {
             if to == Standing::Quarantined {
@@ -322,9 +357,10 @@ impl Node {
         }
     }
 
-    fn keep_conflicts(&mut self) {
-        while let Some(record) = self.conflicts.next_dirty() {
-            self.disk.write(Write::Conflict(record));
+    fn keep_conflicts(&mut self, ctx: &mut Context<'_>) {
+        while let Some(ChangedRecord { name, record }) = self.conflicts.next_changed() {
+            let (name, record) = (ctx.notary.shared(name), ctx.notary.shared(record));
+            self.disk.write(Write::Conflict(name, record));
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::{
     any::Any,
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use dunlin_protocols::{
@@ -76,6 +76,12 @@ pub(super) struct Notary {
     /// Envelopes whose signature does not verify.
     bad: BTreeSet<Hash>,
     verdicts: Verdicts,
+    /// What licenses say, by the number of their peer.
+    licenses: HashMap<usize, Option<(License, Vec<PeerId>)>>,
+    /// What disks of many nodes hold.
+    shared: HashMap<Hash, Weak<[u8]>>,
+    /// When what nobody holds any more is dropped from `shared`.
+    shared_max: usize,
 }
 
 impl std::fmt::Debug for Notary {
@@ -156,17 +162,29 @@ impl Notary {
         Ok(opened)
     }
 
-    /// As [`Endorsements::open`], of a license.
-    pub(super) fn license(&mut self, signed: &Endorsements) -> Option<(License, Vec<PeerId>)> {
-        let envelopes: Vec<_> = signed.envelopes().collect();
-        let key = ("license", hash(&envelopes.concat()));
-        let known = self.verdicts.get(&key).and_then(|known| known.downcast_ref());
-        if let Some(known) = known {
-            return Some(Clone::clone(known));
+    /// As [`Endorsements::open`], of the license of a peer.
+    pub(super) fn license(
+        &mut self,
+        peer: usize,
+        signed: &Endorsements,
+    ) -> Option<(&License, &[PeerId])> {
+        let opened = self.licenses.entry(peer).or_insert_with(|| signed.open::<License>().ok());
+        opened.as_ref().map(|(license, signers)| (license, signers.as_slice()))
+    }
+
+    /// Returns the bytes in the one allocation of all who hold the same.
+    pub(super) fn shared(&mut self, bytes: Vec<u8>) -> Arc<[u8]> {
+        let name = hash(&bytes);
+        if let Some(known) = self.shared.get(&name).and_then(Weak::upgrade) {
+            return known;
         }
-        let opened = signed.open::<License>().ok()?;
-        self.verdicts.insert(key, Arc::new(opened.clone()));
-        Some(opened)
+        if self.shared.len() > self.shared_max {
+            self.shared.retain(|_, held| held.strong_count() > 0);
+            self.shared_max = 2 * self.shared.len() + 1_024;
+        }
+        let bytes: Arc<[u8]> = bytes.into();
+        self.shared.insert(name, Arc::downgrade(&bytes));
+        bytes
     }
 }
 

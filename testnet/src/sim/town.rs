@@ -1,13 +1,17 @@
 //! Who is who in a simulated network: what nobody needs to be told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dunlin_protocols::{Keypair, PeerId};
-use dunlin_trust::{Authorities, Config, Endorsements, License, UnixMillis};
+use dunlin_trust::{Authorities, Config, Endorsements, License, Subject, UnixMillis};
 
 use dunlin_wire::envelope;
 
-use super::notary;
+use super::{
+    life::{self, Life},
+    notary::{self, Hash},
+    rng::{Chance, below},
+};
 
 /// When every run begins.
 pub(super) const EPOCH_MS: u64 = 1_763_700_000_000;
@@ -54,8 +58,12 @@ impl Role {
 pub(super) struct Town {
     pub(super) peers: Vec<PeerId>,
     pub(super) keys: Vec<Keypair>,
-    pub(super) index: BTreeMap<PeerId, usize>,
+    pub(super) index: HashMap<PeerId, usize>,
+    subjects: HashMap<Subject, usize>,
     pub(super) roles: Vec<Role>,
+    /// What kind of life the entities of each node live.
+    pub(super) lives: Vec<usize>,
+    kinds: [Life; life::KINDS],
     pub(super) licenses: Vec<Endorsements>,
     pub(super) authorities: Vec<Keypair>,
     /// Whose decisions count.
@@ -68,6 +76,8 @@ pub(super) struct Town {
 pub(super) struct Truth {
     /// Who was revoked by those who may.
     pub(super) revoked: BTreeSet<PeerId>,
+    /// Of what life each template set tells, if of any.
+    pub(super) sets: BTreeMap<Hash, Option<usize>>,
 }
 
 impl Town {
@@ -75,6 +85,7 @@ impl Town {
         let keys = notary::keys(roles.len());
         let peers: Vec<_> = keys.iter().map(|key| key.public().to_peer_id()).collect();
         let index = peers.iter().enumerate().map(|(at, peer)| (*peer, at)).collect();
+        let subjects = peers.iter().enumerate().map(|(at, peer)| (Subject::of(peer), at)).collect();
         let authorities = AUTHORITIES.map(notary::key);
         let ids = authorities.iter().map(|key| key.public().to_peer_id());
         let named = Authorities::new(NETWORK, ids, THRESHOLD).expect("three authorities");
@@ -92,6 +103,10 @@ impl Town {
             peers,
             keys,
             index,
+            subjects,
+            // Neighbors in the ring live different lives, and roles are given by chance.
+            lives: (0..roles.len()).map(|node| node % life::KINDS).collect(),
+            kinds: std::array::from_fn(Life::of),
             roles,
             licenses,
             authorities: authorities.to_vec(),
@@ -104,8 +119,36 @@ impl Town {
         self.roles[node] == Role::Honest
     }
 
+    /// Returns the life that the entities of a node live.
+    pub(super) fn life_of(&self, node: usize) -> &Life {
+        &self.kinds[self.lives[node]]
+    }
+
+    /// Returns the peer of this network that has a key.
+    pub(super) fn peer_of(&self, subject: &Subject) -> Option<&PeerId> {
+        self.subjects.get(subject).map(|node| &self.peers[*node])
+    }
+
     /// Returns whether a peer is an honest one of this network.
     pub(super) fn is_honest_peer(&self, peer: &PeerId) -> bool {
         self.index.get(peer).is_some_and(|node| self.is_honest(*node))
     }
+}
+
+/// Returns who is honest, and what the others do: a third of all, of each kind as many as of the others.
+pub(super) fn roles(rng: &mut Chance, count: usize, has_malice: bool) -> Vec<Role> {
+    let mut roles = vec![Role::Honest; count];
+    if has_malice {
+        let mut left = count / 3;
+        let mut kind = below(rng, Role::MALICIOUS.len());
+        while left > 0 {
+            let node = below(rng, count);
+            if roles[node] == Role::Honest {
+                roles[node] = Role::MALICIOUS[kind % Role::MALICIOUS.len()];
+                kind += 1;
+                left -= 1;
+            }
+        }
+    }
+    roles
 }

@@ -3,32 +3,31 @@
 //! A run has two parts. In the first, nodes seal segments, authorities revoke, and everything goes wrong that
 //! was asked for. Then all of it heals, but for malice, and the rest of the run is for the nodes to agree again.
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use dunlin_protocols::PeerId;
 use dunlin_trust::{Evidence, Extension, UnixMillis, Withdrawal, recovery::Decision};
 use dunlin_wire::cbor;
 
 use super::{
-    Options, Report, Spread, Violation,
+    Adoption, Options, Report, Spread, Violation,
     adversary::{self, CAPTURED_MAX, Scene},
     fact::Fact,
     faults::{Fault, Injected},
     invariants::{self, Invariant, View},
+    life,
     message::{Item, Kind, Message},
-    network::Network,
+    network::{self, Network},
     node::{Body, Context, Node},
     notary::Notary,
+    queue::Queue,
     rng::{self, Chance, below, between, per_mille},
-    town::{EPOCH_MS, Role, Town, Truth},
+    town::{self, EPOCH_MS, Role, Town, Truth},
     trace::{Line, Trace},
 };
 
 /// Above so many nodes each meets another less often, and malice is rationed.
 const SMALL_MAX: usize = 1_000;
-
-/// Neighbors of a node in gossip.
-const NEIGHBORS: usize = 8;
 
 /// Others that a node knows well at the beginning.
 const ACQUAINTANCES: usize = 6;
@@ -41,6 +40,9 @@ const CONVERGE_TICKS: u64 = 20;
 
 /// Segments that are sealed in a run.
 const SEALED: u64 = 16;
+
+/// Template sets that are released in a run.
+const RELEASED: u64 = 8;
 
 /// How often authorities revoke in a run, and how often a key withdraws itself.
 const REVOKED: u64 = 3;
@@ -56,20 +58,13 @@ pub(super) fn converge_ms_max(nodes: usize) -> u64 {
     CONVERGE_TICKS * tick_ms(nodes)
 }
 
-/// Something that happens at a moment.
-#[derive(Debug)]
-struct Event {
-    at_ms: u64,
-    /// Tells events of one moment apart.
-    number: u64,
-    what: What,
-}
-
+/// Something that happens.
 #[derive(Debug)]
 enum What {
-    Deliver { from: usize, to: usize, message: Message },
+    Deliver { from: u32, to: u32, message: Message },
     Tick(usize),
     Seal,
+    Release,
     Crash,
     Leave,
     Start(usize),
@@ -81,26 +76,6 @@ enum What {
     Malice,
     Heal,
     Check,
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_ms, self.number) == (other.at_ms, other.number)
-    }
-}
-
-impl Eq for Event {}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ms, self.number).cmp(&(other.at_ms, other.number))
-    }
 }
 
 /// A revocation on its way.
@@ -121,14 +96,17 @@ pub(super) struct World {
     heal_ms: u64,
     is_healed: bool,
     converged_ms: Option<u64>,
-    queue: BinaryHeap<Reverse<Event>>,
-    scheduled: u64,
+    queue: Queue<What>,
     rng: Chance,
     network: Network,
     town: Town,
     truth: Truth,
     notary: Notary,
     nodes: Vec<Node>,
+    /// Pairs of nodes of which the second used a template set of the first.
+    used: BTreeSet<(usize, usize)>,
+    /// Nodes that released one.
+    releasing: BTreeSet<usize>,
     malicious: Vec<usize>,
     captured: Vec<Arc<Item>>,
     invariants: Vec<Box<dyn Invariant + Send>>,
@@ -146,11 +124,11 @@ impl World {
         let mut rng = rng::of_seed(options.seed);
         let notary = Notary::default();
         let count = options.peers;
-        let roles = roles(&mut rng, count, options.faults.has(Fault::Malice));
+        let roles = town::roles(&mut rng, count, options.faults.has(Fault::Malice));
         let malicious = (0..count).filter(|node| roles[*node] != Role::Honest).collect();
         let town = Town::new(roles);
         let has_skew = options.faults.has(Fault::Skew);
-        let nodes: Vec<_> = mesh(&mut rng, count)
+        let nodes: Vec<_> = network::mesh(&mut rng, count)
             .into_iter()
             .enumerate()
             .map(|(me, neighbors)| {
@@ -178,13 +156,14 @@ impl World {
             heal_ms,
             is_healed: false,
             converged_ms: None,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            queue: Queue::default(),
             rng,
             town,
             truth: Truth::default(),
             notary,
             nodes,
+            used: BTreeSet::new(),
+            releasing: BTreeSet::new(),
             malicious,
             captured: Vec::new(),
             trace,
@@ -202,11 +181,11 @@ impl World {
         self.introduce();
         self.plan();
         while self.violation.is_none()
-            && let Some(Reverse(event)) = self.queue.pop()
-            && event.at_ms <= self.end_ms
+            && let Some((at_ms, what)) = self.queue.pop()
+            && at_ms <= self.end_ms
         {
-            self.now_ms = event.at_ms;
-            self.happen(event.what);
+            self.now_ms = at_ms;
+            self.happen(what);
             self.look_at_facts();
         }
         self.now_ms = self.now_ms.min(self.end_ms);
@@ -246,6 +225,7 @@ impl World {
         let some = |count: u64, small: u64, large: u64| (count / small).clamp(1, large);
         let has = |world: &Self, fault| world.options.faults.has(fault);
         self.scatter(SEALED, || What::Seal);
+        self.scatter(RELEASED, || What::Release);
         self.scatter(REVOKED, || What::Revoke);
         self.scatter(WITHDRAWN, || What::Withdraw);
         self.scatter(2, || What::Decide);
@@ -278,15 +258,17 @@ impl World {
     }
 
     fn schedule(&mut self, at_ms: u64, what: What) {
-        self.scheduled += 1;
-        self.queue.push(Reverse(Event { at_ms, number: self.scheduled, what }));
+        self.queue.push(at_ms, what);
     }
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Deliver { from, to, message } => self.deliver(from, to, &message),
+            What::Deliver { from, to, message } => {
+                self.deliver(from as usize, to as usize, &message);
+            }
             What::Tick(node) => self.tick(node),
             What::Seal => self.seal(),
+            What::Release => self.release(),
             What::Crash => self.stop(true),
             What::Leave => self.stop(false),
             What::Start(node) => self.start(node),
@@ -328,7 +310,7 @@ impl World {
         }
         match role {
             Role::Withholder => *self.injected.entry("withheld messages").or_default() += 1,
-            Role::Forger if matches!(message, Message::AskSegments(_)) => {
+            Role::Forger if matches!(message, Message::AskSegments(_) | Message::AskTemplates) => {
                 *self.injected.entry("lies").or_default() += 1;
                 self.with_scene(to, |node, scene| adversary::lie(node, from, message, scene));
             }
@@ -375,6 +357,24 @@ impl World {
         };
         self.note(node, node, "seal", body.content);
         self.with(node, |node, ctx| node.seal(ctx, &body));
+    }
+
+    /// A node releases a template set: of what its entities do, or, of those who agreed on it, of what nobody does.
+    fn release(&mut self) {
+        let is_source = |world: &Self, node: usize| {
+            let may = world.is_honest_member(node) || !world.town.is_honest(node);
+            may && world.town.roles[node] != Role::Withholder
+        };
+        let Some(node) = self.pick(is_source) else { return };
+        let is_junk = self.town.roles[node] == Role::Colluder;
+        let kind = (!is_junk).then(|| self.town.lives[node]);
+        let issued = self.nodes[node].unix_at(self.now_ms);
+        let set = life::template_set(kind, issued.0, &mut self.rng);
+        self.note(node, node, "release", u64::from(is_junk));
+        let mut released = None;
+        self.with(node, |node, ctx| released = Some(node.release(ctx, set)));
+        self.truth.sets.extend(released.map(|item| (item.hash, kind)));
+        self.releasing.insert(node);
     }
 
     /// A node ends: at once, or after it wrote down all that it had.
@@ -530,12 +530,13 @@ impl World {
     }
 
     fn send_from(&mut self, from: usize) {
+        let short = |node: usize| u32::try_from(node).expect("so many nodes fit no memory");
         let mut out = std::mem::take(&mut self.out);
         for (to, message) in out.drain(..) {
             let arrivals =
                 self.network.arrivals(&mut self.rng, (from, to), self.now_ms, &mut self.injected);
             for delay_ms in arrivals.into_iter().flatten() {
-                let message = message.clone();
+                let (from, to, message) = (short(from), short(to), message.clone());
                 self.schedule(self.now_ms + delay_ms, What::Deliver { from, to, message });
             }
         }
@@ -550,8 +551,10 @@ impl World {
         let mut facts = std::mem::take(&mut self.facts);
         for fact in facts.drain(..) {
             let at = fact.at();
-            if let Fact::Revoked { at } = &fact {
-                self.note_spread(*at);
+            match &fact {
+                Fact::Revoked { at } => self.note_spread(*at),
+                Fact::Used { at, author, .. } => drop(self.used.insert((*author, *at))),
+                _ => {}
             }
             // What malicious nodes believe is their own affair.
             if self.town.is_honest(at) {
@@ -608,6 +611,21 @@ impl World {
         }
     }
 
+    fn adoption(&self) -> Adoption {
+        let mut adoption =
+            Adoption { released: self.truth.sets.len() as u64, ..Adoption::default() };
+        for author in self.releasing.iter().filter(|node| self.is_honest_member(**node)) {
+            for node in (0..self.nodes.len()).filter(|node| node != author) {
+                let is_alike = self.town.lives[node] == self.town.lives[*author];
+                if is_alike && self.is_honest_member(node) {
+                    adoption.fitting += 1;
+                    adoption.used += u64::from(self.used.contains(&(*author, node)));
+                }
+            }
+        }
+        adoption
+    }
+
     fn report(self) -> std::io::Result<Report> {
         let is_counted = |node: usize| self.is_honest_member(node);
         let spread = |spreading: &Spreading| {
@@ -626,6 +644,7 @@ impl World {
             }
         };
         let revocations = self.spreading.iter().map(spread).collect();
+        let templates = self.adoption();
         let tail = match &self.violation {
             Some(_) => self.trace.tail().map(ToString::to_string).collect(),
             None => Vec::new(),
@@ -640,45 +659,10 @@ impl World {
             violations: self.violation.into_iter().collect(),
             converged_ms: self.converged_ms,
             revocations,
+            templates,
             events,
             trace,
             tail,
         })
     }
-}
-
-/// Returns who is honest, and what the others do: a third of all, of each kind as many as of the others.
-fn roles(rng: &mut Chance, count: usize, has_malice: bool) -> Vec<Role> {
-    let mut roles = vec![Role::Honest; count];
-    if has_malice {
-        let mut left = count / 3;
-        let mut kind = below(rng, Role::MALICIOUS.len());
-        while left > 0 {
-            let node = below(rng, count);
-            if roles[node] == Role::Honest {
-                roles[node] = Role::MALICIOUS[kind % Role::MALICIOUS.len()];
-                kind += 1;
-                left -= 1;
-            }
-        }
-    }
-    roles
-}
-
-/// Returns the neighbors of each node: a ring, so that all hang together, and random others.
-fn mesh(rng: &mut Chance, count: usize) -> Vec<Vec<usize>> {
-    let mut mesh = vec![Vec::new(); count];
-    let mut join = |a: usize, b: usize| {
-        if a != b && !mesh[a].contains(&b) {
-            mesh[a].push(b);
-            mesh[b].push(a);
-        }
-    };
-    for node in 0..count {
-        join(node, (node + 1) % count);
-        for _ in 0..NEIGHBORS / 2 - 1 {
-            join(node, below(rng, count));
-        }
-    }
-    mesh
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_archive::ReadError;
-use dunlin_engine::Segment;
+use dunlin_archive::{Pin, ReadError};
+use dunlin_engine::{CollectionName, EntityId, Foreign, Preferred, Rows, Segment, decode_payload};
 use dunlin_protocols::PeerId;
 use dunlin_trust::{
     Standing,
@@ -122,13 +122,13 @@ impl Shared {
         of.collect()
     }
 
-    /// Returns what takes the place of segments that answers do not use.
+    /// Returns what takes the place of segments of an entity, or of all, that answers do not use.
     pub(crate) fn replacements(
         &self,
         standings: &Standings,
-        collection: &str,
+        of: (&str, Option<&str>),
     ) -> Result<Replacements, ReadError> {
-        let all = self.touched_in(standings, (collection, None), (i64::MIN, i64::MAX));
+        let all = self.touched_in(standings, of, (i64::MIN, i64::MAX));
         let losers = losers(&all);
         let winners: BTreeSet<Cid> = all.iter().map(|touched| touched.preferred).collect();
         let mut replacements = Replacements::default();
@@ -143,6 +143,40 @@ impl Shared {
         }
         replacements.losers = losers;
         Ok(replacements)
+    }
+
+    /// Returns what an answer about an entity's past uses in the place of own segments, of others' that have to do with
+    /// a time; and whether that is all of it.
+    pub(crate) fn preferred(
+        &self,
+        standings: &Standings,
+        (collection, entity): (&CollectionName, &EntityId),
+        (from, to): (i64, i64),
+    ) -> Result<(Preferred, bool), ReadError> {
+        let of = (collection.as_str(), Some(entity.as_str()));
+        let Replacements { losers, winners, is_cut } = self.replacements(standings, of)?;
+        let own = Pin::own(collection.as_str());
+        let mut preferred = Preferred { without: losers, instead: Vec::new() };
+        for segment in winners {
+            let is_in = segment.start().0 <= to && segment.end().0 >= from;
+            if is_in && !self.archive.is_pinned(&own, &segment.cid())? {
+                let rows = self.observations_of(&segment)?;
+                preferred.instead.push(Foreign { segment, rows });
+            }
+        }
+        Ok((preferred, !is_cut))
+    }
+
+    /// Returns the observations of a segment, if its payload is here.
+    fn observations_of(&self, segment: &Segment) -> Result<Option<Rows>, ReadError> {
+        let mut blocks = Vec::with_capacity(segment.payload().len());
+        for cid in segment.payload() {
+            let Some(block) = self.stored_block(cid)? else { return Ok(None) };
+            blocks.push(block);
+        }
+        // What cannot be decoded is used as a summary: it is another node's, and nothing is known of it here.
+        let rows = (!blocks.is_empty()).then(|| decode_payload(segment, &blocks).ok());
+        Ok(rows.flatten())
     }
 }
 

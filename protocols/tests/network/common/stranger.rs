@@ -2,7 +2,7 @@
 
 use dunlin_protocols::{
     Keypair, Multiaddr, PeerId,
-    messages::{SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL},
+    messages::{MEMBERSHIP_PROTOCOL, SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL},
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::{
@@ -74,6 +74,7 @@ struct Behaviour {
     identify: identify::Behaviour,
     gossip: gossipsub::Behaviour,
     bytes: request_response::Behaviour<Bytes>,
+    membership: request_response::Behaviour<Bytes>,
 }
 
 /// The stranger.
@@ -88,19 +89,31 @@ pub(crate) const REVOCATIONS_TOPIC: &str = "/dunlin/test/revocations/1";
 impl Stranger {
     /// Makes a stranger with a key, who says that it is of the tests' network.
     pub(crate) fn new(keypair: Keypair) -> Self {
+        Self::speaking(keypair, &[])
+    }
+
+    /// Makes one who speaks of membership as well.
+    pub(crate) fn member(keypair: Keypair) -> Self {
+        Self::speaking(keypair, &[MEMBERSHIP_PROTOCOL])
+    }
+
+    fn speaking(keypair: Keypair, of_membership: &[&'static str]) -> Self {
         let identify = identify::Config::new("/dunlin/test/1".to_owned(), keypair.public());
         let author = gossipsub::MessageAuthenticity::Signed(keypair.clone());
         let mut gossip = gossipsub::Behaviour::new(author, gossipsub::Config::default()).unwrap();
         for topic in [SEGMENTS_TOPIC, REVOCATIONS_TOPIC] {
             gossip.subscribe(&gossipsub::IdentTopic::new(topic)).unwrap();
         }
-        let protocols = [SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL]
-            .map(|name| (StreamProtocol::new(name), ProtocolSupport::Full));
-        let settings = request_response::Config::default();
+        let exchange = |names: &[&'static str]| {
+            let protocols =
+                names.iter().map(|name| (StreamProtocol::new(name), ProtocolSupport::Full));
+            request_response::Behaviour::new(protocols, request_response::Config::default())
+        };
         let behaviour = Behaviour {
             identify: identify::Behaviour::new(identify),
             gossip,
-            bytes: request_response::Behaviour::new(protocols, settings),
+            bytes: exchange(&[SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL]),
+            membership: exchange(of_membership),
         };
         let swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
@@ -161,14 +174,31 @@ impl Stranger {
     }
 
     /// Goes on by itself, and answers every request with these bytes.
-    pub(crate) fn answer(mut self, bytes: Vec<u8>) -> JoinHandle<()> {
+    pub(crate) fn answer(self, bytes: Vec<u8>) -> JoinHandle<()> {
+        self.answer_each(move |_| bytes.clone())
+    }
+
+    /// Goes on by itself, and answers every request with what this makes of it.
+    pub(crate) fn answer_each(
+        mut self,
+        mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static,
+    ) -> JoinHandle<()> {
+        use request_response::{Event, Message};
         tokio::spawn(async move {
             loop {
-                let event = self.swarm.select_next_some().await;
-                let SwarmEvent::Behaviour(BehaviourEvent::Bytes(event)) = event else { continue };
-                let request_response::Event::Message { message, .. } = event else { continue };
-                if let request_response::Message::Request { channel, .. } = message {
-                    let bytes = bytes.clone();
+                let SwarmEvent::Behaviour(event) = self.swarm.select_next_some().await else {
+                    continue;
+                };
+                let (BehaviourEvent::Bytes(asked) | BehaviourEvent::Membership(asked)) = event
+                else {
+                    continue;
+                };
+                if let Event::Message {
+                    message: Message::Request { request, channel, .. }, ..
+                } = asked
+                {
+                    // Which of both sends it does not matter: the channel knows its stream.
+                    let bytes = answer(&request);
                     self.swarm.behaviour_mut().bytes.send_response(channel, bytes).ok();
                 }
             }

@@ -3,7 +3,7 @@
 use dunlin_trust::{REPORTERS_MAX, REPORTS_OF_ONE_MAX, SUBJECTS_MAX};
 
 use super::{Checked, Invariant, View, honest};
-use crate::sim::node::{SAID_MAX, SEEN_MAX, SESSIONS_MAX, STATEMENTS_MAX};
+use crate::sim::node::{SAID_MAX, SEEN_MAX, SESSIONS_MAX, SETS_MAX, STATEMENTS_MAX};
 
 #[derive(Debug)]
 pub(super) struct Bounded;
@@ -16,7 +16,7 @@ impl Invariant for Bounded {
     fn check(&mut self, view: &View<'_>) -> Checked {
         let mut checks = 0;
         for node in honest(view) {
-            let [seen, said, sessions, statements, asked] = node.held();
+            let [seen, said, sessions, statements, asked, sets] = node.held();
             let reports_max = SUBJECTS_MAX * REPORTERS_MAX;
             let reports_max = reports_max.min(view.nodes.len() * REPORTS_OF_ONE_MAX);
             let held = [
@@ -25,6 +25,7 @@ impl Invariant for Bounded {
                 ("comparisons", sessions, SESSIONS_MAX),
                 ("statements", statements, STATEMENTS_MAX),
                 ("questions", asked, 16),
+                ("template sets", sets, SETS_MAX),
                 ("reports", node.trust.reports(), reports_max),
                 ("records of peers", node.trust.peers().count(), view.town.config.peers_max),
             ];

@@ -25,15 +25,15 @@ impl Invariant for ForgedRejected {
                 Err(format!("node {at} holds a proof against {peer}, which is honest"))
             }
             Fact::Revoked { at } => {
-                let revoked = view.nodes[*at].trust.revocations();
-                let peers = view.town.peers.iter();
-                let mut wrong = peers
-                    .filter(|peer| revoked.is_revoked(peer) && !view.truth.revoked.contains(*peer));
+                let revocations = view.nodes[*at].trust.revocations();
+                // Of those who are nobody here, flooders withdrew the keys themselves.
+                let revoked = revocations.iter().filter_map(|key| view.town.peer_of(key));
+                let mut wrong = revoked.filter(|peer| !view.truth.revoked.contains(*peer));
                 match wrong.next() {
                     Some(peer) => {
                         Err(format!("node {at} holds {peer} revoked, and nobody who may did that"))
                     }
-                    None => Ok(view.town.peers.len() as u64),
+                    None => Ok(revocations.len() as u64),
                 }
             }
             Fact::Believed { .. } | Fact::Stored { .. } | Fact::Proven { .. } => Ok(1),

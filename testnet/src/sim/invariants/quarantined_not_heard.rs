@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_protocols::PeerId;
 use dunlin_trust::Standing;
 
 use super::{Checked, Invariant, View};
@@ -11,7 +10,8 @@ use crate::sim::fact::Fact;
 
 #[derive(Debug)]
 pub(super) struct QuarantinedNotHeard {
-    quarantined: Vec<BTreeSet<PeerId>>,
+    /// By node, whom it quarantined.
+    quarantined: Vec<BTreeSet<u32>>,
 }
 
 impl QuarantinedNotHeard {
@@ -28,19 +28,29 @@ impl Invariant for QuarantinedNotHeard {
     fn on_fact(&mut self, view: &View<'_>, fact: &Fact) -> Checked {
         match fact {
             Fact::Moved { at, peer, to: Standing::Quarantined } => {
-                self.quarantined[*at].insert(*peer);
+                // Who is not of this network was never heard.
+                if let Some(node) = view.town.index.get(peer) {
+                    self.quarantined[*at].insert(short(*node));
+                }
                 Ok(0)
             }
             Fact::Heard { at, from, author } => {
-                let from = view.town.peers[*from];
-                let heard = author.iter().chain([&from]);
-                let mut silenced = heard.filter(|peer| self.quarantined[*at].contains(*peer));
+                let heard = author.iter().chain([from]);
+                let quarantined = &self.quarantined[*at];
+                let mut silenced = heard.filter(|node| quarantined.contains(&short(**node)));
                 match silenced.next() {
-                    Some(peer) => Err(format!("node {at} heard {peer}, which it quarantined")),
+                    Some(node) => {
+                        let peer = view.town.peers[*node];
+                        Err(format!("node {at} heard {peer}, which it quarantined"))
+                    }
                     None => Ok(1),
                 }
             }
             _ => Ok(0),
         }
     }
+}
+
+fn short(node: usize) -> u32 {
+    u32::try_from(node).expect("so many nodes fit no memory")
 }

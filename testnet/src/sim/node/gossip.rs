@@ -29,7 +29,7 @@ const REVOCATION_BYTES_MAX: usize = 4 << 20;
 const COLLECTION: &str = "servers";
 
 /// What becomes of an item.
-enum Fate {
+pub(super) enum Fate {
     /// It counts: it is passed on.
     News,
     /// It is known, or says nothing that counts here.
@@ -60,15 +60,21 @@ impl Node {
 
     /// Announces what this node has.
     pub(in crate::sim) fn announce(&mut self, ctx: &mut Context<'_>) {
-        self.sequence += 1;
-        self.disk.write(Write::Sequence(self.sequence));
-        self.disk.sync();
+        let sequence = self.next_sequence();
         let count = self.segments.len() as u64;
         let digest =
             self.summary().catalog.map_or([0; 32], |root| notary::hash(&root.cid.to_bytes()));
-        let announcement = SegmentAnnouncement::new(COLLECTION, count, digest, self.sequence);
+        let announcement = SegmentAnnouncement::new(COLLECTION, count, digest, sequence);
         let bytes = ctx.notary.sign(&ctx.town.keys[self.me], announcement);
         self.publish(ctx, &Item::new(Kind::Announcement, bytes));
+    }
+
+    /// Returns the number of the next announcement, once it is on disk.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.disk.write(Write::Sequence(self.sequence));
+        self.disk.sync();
+        self.sequence
     }
 
     pub(super) fn on_gossip(&mut self, ctx: &mut Context<'_>, from: usize, item: &Arc<Item>) {
@@ -93,6 +99,9 @@ impl Node {
             Kind::Proof => self.on_proof(ctx, item),
             Kind::Attestation => self.on_attestation(ctx, item),
             Kind::Decision => self.on_decision(ctx, item),
+            Kind::TemplateAnnouncement => self.on_template_announcement(ctx, from, item),
+            // It is an answer.
+            Kind::Templates => Fate::Blame(Evidence::ProtocolViolation),
         };
         match fate {
             Fate::News => self.pass_on(ctx, item, Some(from)),
@@ -120,9 +129,10 @@ impl Node {
         }
         let source = opened.as_ref().ok().map(|signed| signed.signer);
         let now = (ctx.instant(), self.unix(ctx));
-        match self.heard.judge(&self.trust, now, source, opened) {
+        match self.heard.judge(&self.trust, now, source, (opened, || item.bytes.clone())) {
             Verdict::Accept { author, .. } => {
-                ctx.facts.push(Fact::Heard { at: self.me, from, author: Some(author) });
+                let author = ctx.town.index.get(&author).copied();
+                ctx.facts.push(Fact::Heard { at: self.me, from, author });
                 self.believe(ctx, item);
                 Fate::News
             }
@@ -247,7 +257,7 @@ impl Node {
         }
         match self.trust.hear(self.unix(ctx), &signed) {
             Ok(()) => {
-                let author = Some(signed.signer);
+                let author = ctx.town.index.get(&signed.signer).copied();
                 ctx.facts.push(Fact::Heard { at: self.me, from, author });
                 self.believe(ctx, item);
                 Fate::News
@@ -309,7 +319,7 @@ impl Node {
         }
         let now = self.unix(ctx);
         self.conflicts.attest(signed, |peer| self.trust.standing(now, peer));
-        self.keep_conflicts();
+        self.keep_conflicts(ctx);
     }
 
     /// What a node does that counts what it is told, instead of who tells it.
@@ -334,7 +344,7 @@ impl Node {
             Ok(true) => {
                 self.believe(ctx, item);
                 self.keep(item);
-                self.keep_conflicts();
+                self.keep_conflicts(ctx);
                 Fate::News
             }
             Ok(false) | Err(_) => Fate::Old,
@@ -382,7 +392,7 @@ impl Node {
         }
     }
 
-    fn believe(&mut self, ctx: &mut Context<'_>, item: &Arc<Item>) {
+    pub(super) fn believe(&mut self, ctx: &mut Context<'_>, item: &Arc<Item>) {
         let what = Message::Gossip(item.clone()).as_str();
         ctx.facts.push(Fact::Believed { at: self.me, what, hash: item.hash });
     }

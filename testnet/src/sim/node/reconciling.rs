@@ -52,7 +52,7 @@ impl Node {
         if !self.serves(ctx, from) {
             return;
         }
-        ctx.out.push((from, Message::Welcome(self.summary())));
+        ctx.out.push((from, Message::Welcome(Arc::new(self.summary()))));
         self.ask_for_what_is_missing(ctx, from, theirs);
     }
 

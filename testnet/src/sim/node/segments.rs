@@ -149,7 +149,7 @@ impl Node {
         }
         self.disk.write(Write::Segment(cid, bytes.clone()));
         self.conflicts.land(&body.series(), &landed, &others);
-        self.keep_conflicts();
+        self.keep_conflicts(ctx);
         self.disk.sync();
         self.index(cid, bytes);
         self.grow_catalog(&[cid]);
