@@ -21,7 +21,9 @@ use dunlin_archive::{
     replication::REPLICAS_MAX,
 };
 use dunlin_privacy::{CELLS_MAX, DELTA_MAX, Mechanism, Unit};
-use dunlin_protocols::{Multiaddr, NetworkName, Reach, StreamProtocol};
+use dunlin_protocols::{
+    Bandwidth, Island, Multiaddr, NetworkName, Reach, RelayLimits, StreamProtocol,
+};
 use dunlin_trust::{AUTHORITIES_MAX, Authorities, AuthoritiesError};
 use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
@@ -38,6 +40,8 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("config/default.toml");
 pub(crate) struct Config {
     /// How the node meets others.
     pub(crate) network: NetworkConfig,
+    /// Whom it helps to be reached.
+    pub(crate) relay: RelayConfig,
     /// How the node judges its peers.
     pub(crate) trust: TrustConfig,
     /// The local HTTP API.
@@ -65,6 +69,10 @@ pub(crate) struct Config {
 pub(crate) struct NetworkConfig {
     /// Networks of different names never meet.
     pub(crate) name: NetworkName,
+    /// Whom it meets, if anybody.
+    pub(crate) mode: Mode,
+    /// Whom it meets as an island, and when.
+    pub(crate) island: Island,
     /// Addresses to listen on.
     pub(crate) listen: Vec<Multiaddr>,
     /// Addresses under which others reach this node, where they are others than it listens on.
@@ -81,11 +89,29 @@ pub(crate) struct NetworkConfig {
     pub(crate) dht: Option<StreamProtocol>,
     /// Exempt loopback from the limit on connections from one address.
     pub(crate) one_machine: bool,
+    /// Whether to ask the router to forward ports.
+    pub(crate) upnp: bool,
+    /// Ceilings on what goes over the wire.
+    pub(crate) bandwidth: Bandwidth,
     /// Who licenses peers and revokes them. Without any, the network is open.
     pub(crate) authorities: Vec<PeerId>,
     /// How many of them must agree.
     pub(crate) threshold: usize,
 }
+
+/// Whom a node meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The peers of its network.
+    Federated,
+    /// Those that the operator wants, when the operator wants.
+    Island,
+    /// Nobody: it opens no socket but that of its API, on this machine.
+    AirGapped,
+}
+
+const MODES: [(&str, Mode); 3] =
+    [("federated", Mode::Federated), ("island", Mode::Island), ("air-gapped", Mode::AirGapped)];
 
 /// The local HTTP API.
 #[derive(Clone, Debug, PartialEq)]
@@ -298,6 +324,7 @@ impl Config {
         let mut reader = Reader::new(text)?;
         let config = Self {
             network: reader.section("network", NetworkConfig::read),
+            relay: reader.section("relay", RelayConfig::read),
             trust: reader.section("trust", TrustConfig::read),
             api: reader.section("api", ApiConfig::read),
             engine: reader.section("engine", EngineConfig::read),
@@ -309,8 +336,44 @@ impl Config {
             templates: reader.section("templates", TemplatesConfig::read),
             log: reader.section("log", LogConfig::read),
         };
+        for (key, problem) in config.sockets() {
+            if config.network.mode == Mode::AirGapped {
+                reader.object(key, problem);
+            }
+        }
         reader.finish()?;
         Ok(config)
+    }
+
+    /// Returns what would have the node open a socket to the outside, beside the network itself.
+    fn sockets(&self) -> Vec<(&'static str, &'static str)> {
+        const NO_SOCKET: &str = "an air-gapped node has no socket for this; leave it out";
+        let sockets = [
+            ("gateway.listen", self.gateway.listen.0.is_some(), NO_SOCKET),
+            ("archive.backend", self.archive.backend == BackendKind::Kubo, NO_SOCKET),
+            ("pinning.url", self.pinning.url.0.is_some(), NO_SOCKET),
+            (
+                "api.listen",
+                !self.api.listen.ip().is_loopback(),
+                "the API of an air-gapped node is for its own machine; give a loopback address",
+            ),
+        ];
+        let open = sockets.into_iter().filter(|(_, is_open, _)| *is_open);
+        open.map(|(key, _, problem)| (key, problem)).collect()
+    }
+
+    /// Checks that flags ask for no socket that the mode does not allow.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first that does.
+    pub(crate) fn check_mode(&self) -> Result<(), String> {
+        match self.sockets().first() {
+            Some((key, problem)) if self.network.mode == Mode::AirGapped => {
+                Err(format!("{key}: {problem}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -327,6 +390,8 @@ impl NetworkConfig {
             ["/ip4/0.0.0.0/tcp/4601", "/ip4/0.0.0.0/udp/4601/quic-v1", "/ip4/0.0.0.0/tcp/4602/ws"];
         Self {
             name: section.parsed("name", "dunlin", "letters, digits, `-` and `_`, at most 64"),
+            mode: section.choice("mode", &MODES),
+            island: island(section),
             listen: section.parsed_list(
                 "listen",
                 &listen,
@@ -347,6 +412,8 @@ impl NetworkConfig {
             own_peers: section.parsed_list("own_peers", &[], "a peer id like 12D3KooW…"),
             dht: dht(section, !authorities.is_empty()),
             one_machine: section.boolean("one_machine", false),
+            upnp: section.boolean("upnp", true),
+            bandwidth: bandwidth(section),
             authorities,
             threshold,
         }
@@ -358,6 +425,34 @@ impl NetworkConfig {
         let authorities = Authorities::new(self.name.as_str(), keys, self.threshold);
         // They were checked when they were read.
         authorities.ok().filter(|_| !self.authorities.is_empty())
+    }
+}
+
+fn island(section: &mut Section<'_>) -> Island {
+    const MINUTE: u64 = 60;
+    let only_own_peers = section.choice("island_meets", &[("own", true), ("all", false)]);
+    let every = section.integer("island_every_mins", 0, 0..=DAY / MINUTE);
+    let length = section.integer("island_for_mins", 10, 1..=DAY / MINUTE);
+    if every > 0 && every <= length {
+        section.object("island_for_mins", "must be less than `island_every_mins`");
+    }
+    Island {
+        only_own_peers,
+        every: (every > 0).then(|| Duration::from_secs(every * MINUTE)),
+        length: Duration::from_secs(length * MINUTE),
+    }
+}
+
+fn bandwidth(section: &mut Section<'_>) -> Bandwidth {
+    let mut ceiling = |key| {
+        let kib = section.integer(key, 0, 0..=1 << 30);
+        (kib > 0).then_some(kib << 10)
+    };
+    Bandwidth {
+        up: ceiling("up_kib"),
+        down: ceiling("down_kib"),
+        peer_up: ceiling("peer_up_kib"),
+        peer_down: ceiling("peer_down_kib"),
     }
 }
 
@@ -388,6 +483,56 @@ fn dht(section: &mut Section<'_>, is_closed: bool) -> Option<StreamProtocol> {
         section.object("dht", "a network with `authorities` has a DHT of its own: leave this out");
     }
     dht
+}
+
+/// Whom the node helps to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RelayConfig {
+    /// Whether it does.
+    pub(crate) serve: Helping,
+    /// How much.
+    pub(crate) limits: RelayLimits,
+}
+
+/// Whether a node helps others to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Helping {
+    /// A bootstrap node does, others do not.
+    Auto,
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
+
+impl RelayConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let helping = [("auto", Helping::Auto), ("on", Helping::On), ("off", Helping::Off)];
+        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            serve: section.choice("serve", &helping),
+            limits: RelayLimits {
+                reservations: count(section.integer("reservations_max", 256, 1..=4096)),
+                circuits: count(section.integer("circuits_max", 64, 1..=1024)),
+                circuit_bytes: section.integer("circuit_kib_max", 4096, 1..=1 << 30) << 10,
+                circuit_duration: Duration::from_secs(section.integer(
+                    "circuit_secs_max",
+                    600,
+                    1..=DAY,
+                )),
+            },
+        }
+    }
+
+    /// Returns what a node carries for others, if anything.
+    pub(crate) fn of_node(&self, is_bootstrap: bool) -> Option<RelayLimits> {
+        let helps = match self.serve {
+            Helping::Auto => is_bootstrap,
+            Helping::On => true,
+            Helping::Off => false,
+        };
+        helps.then_some(self.limits)
+    }
 }
 
 impl ApiConfig {
@@ -598,6 +743,9 @@ mod tests {
         check("network", |section| {
             NetworkConfig::read(section);
         });
+        check("relay", |section| {
+            RelayConfig::read(section);
+        });
         check("trust", |section| {
             TrustConfig::read(section);
         });
@@ -664,6 +812,34 @@ mod tests {
         assert_eq!(config.archive.backend, BackendKind::Kubo);
         assert_eq!(config.kubo.holds, Selection::Everything);
         assert_eq!(config.pinning.url.0.unwrap().to_string(), "https://api.example.org/psa");
+    }
+
+    #[test]
+    fn an_air_gapped_node_has_no_setting_that_would_open_a_socket() {
+        let text = "
+            [network]
+            mode = 'air-gapped'
+            [api]
+            listen = '0.0.0.0:4600'
+            [gateway]
+            listen = '127.0.0.1:4610'
+            [archive]
+            backend = 'kubo'
+            [pinning]
+            url = 'https://api.example.org/psa'
+            token_file = 'pinning.token'
+        ";
+        let message = Config::parse(text).unwrap_err().to_string();
+        for part in ["4 mistakes", "api.listen", "gateway.listen", "archive.backend", "pinning.url"]
+        {
+            assert!(message.contains(part), "{part} is not in:\n{message}");
+        }
+        let mut config = Config::parse("[network]\nmode = 'air-gapped'").unwrap();
+        assert_eq!(config.check_mode(), Ok(()));
+        config.gateway.listen = ListenOn(Some(config.api.listen));
+        assert!(config.check_mode().unwrap_err().starts_with("gateway.listen"));
+        config.network.mode = Mode::Federated;
+        assert_eq!(config.check_mode(), Ok(()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use dunlin_bootstrap::Shell;
-use dunlin_protocols::{KnownPeer, Multiaddr};
+use dunlin_protocols::{KnownPeer, Multiaddr, Reach, Room};
 use dunlin_trust::Endorsements;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +66,7 @@ pub(crate) use self::{
 use self::{node::Node, revocation_file::RevocationFile};
 use crate::{
     cli::{NetworkArgs, RunArgs},
-    config::{Config, NetworkConfig},
+    config::{Config, Mode, NetworkConfig},
     data_dir::{DataDir, NETWORK_ADDRESS_FILE},
     interrupt,
 };
@@ -89,6 +89,7 @@ pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
     config.api.listen = args.api.unwrap_or(config.api.listen);
     config.gateway.listen = args.gateway.unwrap_or(config.gateway.listen);
     config.gateway.serve = args.gateway_serve.unwrap_or(config.gateway.serve);
+    config.check_mode().map_err(anyhow::Error::msg)?;
     let _logging = logging::init(&config.log, args.network.log_file.as_deref())?;
     override_network(&mut config.network, args.network);
     let runtime = runtime()?;
@@ -110,6 +111,10 @@ pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCode> {
     let (dir, _lock) = DataDir::open_or_create_locked(path)?;
     let mut config = Config::load(&dir.config_path())?;
+    anyhow::ensure!(
+        config.network.mode != Mode::AirGapped,
+        "a bootstrap node that meets nobody is of no use; set `network.mode` to \"federated\""
+    );
     dir.unpublish();
     let _logging = logging::init(&config.log, args.log_file.as_deref())?;
     override_network(&mut config.network, args);
@@ -139,7 +144,7 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
                 tracing::error!(cause, "cannot keep where peers are");
             }
         };
-        let mut network = network_config(&config.network, license);
+        let mut network = network_config(&config, license, true);
         network.known_peers = peers_file::load(&dir);
         let shell = Shell { on_listening, keep_revocations: keep, keep_peers };
         dunlin_bootstrap::run(network, identity, trust, stop, shell).await
@@ -170,10 +175,20 @@ fn override_network(config: &mut NetworkConfig, args: NetworkArgs) {
 }
 
 fn network_config(
-    config: &NetworkConfig,
+    config: &Config,
     license: Option<Endorsements>,
+    is_bootstrap: bool,
 ) -> dunlin_protocols::Config {
+    let helping = config.relay.of_node(is_bootstrap);
+    let config = &config.network;
     dunlin_protocols::Config {
+        is_air_gapped: config.mode == Mode::AirGapped,
+        island: (config.mode == Mode::Island).then_some(config.island),
+        helping,
+        room: if is_bootstrap { Room::of_bootstrap() } else { Room::of_node() },
+        // In a network whose machines reach each other, a router has nothing to forward.
+        upnp: config.upnp && config.reach == Reach::Public && !config.one_machine,
+        bandwidth: config.bandwidth,
         license,
         listen: config.listen.clone(),
         external: config.external.clone(),

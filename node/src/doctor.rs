@@ -14,7 +14,7 @@ use dunlin_client::Client;
 use serde::Serialize;
 
 use self::folder::Folder;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 /// How something was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,6 +93,12 @@ pub(crate) fn examine(path: &Path) -> Vec<Finding> {
             findings.extend(addresses::free(&config));
         }
     }
+    if config.network.mode == Mode::AirGapped {
+        let found = "air-gapped: it meets nobody, and opens no socket but that of its API";
+        findings.retain(|finding| !["peers", "reach"].contains(&finding.check));
+        findings.push(Finding::fine("mode", found));
+        return findings;
+    }
     let connected = node.as_ref().map_or(0, |(status, _)| status.peers);
     findings.extend(addresses::bootstrap(&config.network, connected));
     if config.network.mdns {
@@ -138,16 +144,40 @@ fn running(status: &dunlin_client::NodeStatus, peers: &dunlin_client::Peers) -> 
              that all of them have the same `network.name`",
         )
     });
-    let inbound = |peer: &&dunlin_client::Peer| peer.direction.as_deref() == Some("inbound");
-    if let Some(peer) = peers.peers.iter().filter(|peer| peer.connected).find(inbound) {
-        findings.push(Finding::fine("reach", format!("peers reach it: {} did", peer.peer)));
-    } else if status.peers > 0 {
-        findings.push(Finding::doubtful(
-            "reach",
-            "no connected peer has dialed this node",
-            "it may be behind a NAT or a firewall, or nobody has tried: open the ports of `network.listen`, \
-             and name the address that others see in `network.external`",
-        ));
-    }
+    findings.extend(reach(status, peers));
     findings
+}
+
+/// Whether strangers reach it: as peers found that tried, or else as the connections say.
+fn reach(status: &dunlin_client::NodeStatus, peers: &dunlin_client::Peers) -> Option<Finding> {
+    let open = "open the ports of `network.listen`, and name the address that others see in `network.external`";
+    let connected = || peers.peers.iter().filter(|peer| peer.connected);
+    let dialed_us = connected().find(|peer| peer.direction.as_deref() == Some("inbound"));
+    Some(match (status.reachability.as_str(), dialed_us) {
+        ("public", _) => Finding::fine(
+            "reach",
+            format!("public: strangers reach it at {}", status.external.join(", ")),
+        ),
+        ("private", _) if !status.relays.is_empty() => Finding::fine(
+            "reach",
+            format!(
+                "private: behind a NAT or a firewall, reachable through {} relays",
+                status.relays.len()
+            ),
+        ),
+        ("private", _) => Finding::doubtful(
+            "reach",
+            "private: peers dialed this node back and did not come through, and no relay has a place for it",
+            format!("{open}; or name a bootstrap node that relays in `network.bootstrap`"),
+        ),
+        (_, Some(peer)) => {
+            Finding::fine("reach", format!("unknown: peers reach it, {} did", peer.peer))
+        }
+        _ if status.peers > 0 => Finding::doubtful(
+            "reach",
+            "unknown: no connected peer has dialed this node, and none was there to try",
+            format!("it may be behind a NAT or a firewall, or nobody has tried: {open}"),
+        ),
+        _ => return None,
+    })
 }

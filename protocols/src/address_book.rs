@@ -12,7 +12,9 @@ use std::{
 };
 
 use dunlin_trust::UnixMillis;
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol};
+use rand::RngExt;
+use rand_chacha::ChaCha12Rng;
 
 use crate::{
     config::{ADDRESS_BYTES_MAX, Reach},
@@ -38,10 +40,15 @@ const BACKOFF_MIN: Duration = Duration::from_secs(5);
 /// Longest pause before a peer is dialled again.
 const BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// A pause is longer or shorter than it says by up to this part of it. Those who lost the same peer at the same moment do
+/// not all come back at the same moment.
+const JITTER: f64 = 0.25;
+
 /// The book.
 #[derive(Debug)]
 pub(crate) struct AddressBook {
     reach: Reach,
+    rng: ChaCha12Rng,
     known: BTreeMap<PeerId, Entry>,
     is_changed: bool,
 }
@@ -67,14 +74,15 @@ pub(crate) struct Meeting {
 }
 
 impl AddressBook {
-    /// Returns the book with what was kept; what can be no more is left out.
+    /// Returns the book with what was kept; what can be no more is left out. The generator spreads its dials.
     pub(crate) fn new(
         reach: Reach,
         kept: Vec<KnownPeer>,
         unix_now: UnixMillis,
         now: Instant,
+        rng: ChaCha12Rng,
     ) -> Self {
-        let mut book = Self { reach, known: BTreeMap::new(), is_changed: false };
+        let mut book = Self { reach, rng, known: BTreeMap::new(), is_changed: false };
         for mut known in kept {
             known.addresses.retain(|known| is_dialable(&known.address, reach));
             known.addresses.truncate(KNOWN_ADDRESSES_MAX);
@@ -132,11 +140,24 @@ impl AddressBook {
 
     /// A peer's last connection is gone.
     pub(crate) fn lost(&mut self, unix_now: UnixMillis, now: Instant, peer: &PeerId) {
+        let pause = self.spread(BACKOFF_MIN);
         if let Some(entry) = self.known.get_mut(peer) {
             entry.known.seen = entry.known.seen.max(unix_now);
-            entry.next_dial = now + BACKOFF_MIN;
+            entry.next_dial = now + pause;
             self.is_changed = true;
         }
+    }
+
+    /// This node is elsewhere now, and what failed before says nothing any more: everybody may be dialled at once.
+    pub(crate) fn moved(&mut self, now: Instant) {
+        for entry in self.known.values_mut() {
+            entry.failures = 0;
+            entry.next_dial = entry.next_dial.min(now);
+        }
+    }
+
+    fn spread(&mut self, pause: Duration) -> Duration {
+        pause.mul_f64(self.rng.random_range(1.0 - JITTER..=1.0 + JITTER))
     }
 
     /// These peers are connected.
@@ -193,10 +214,12 @@ impl AddressBook {
         let due: Vec<_> =
             due.into_iter().take(count).map(|known| (known.peer, known.by_success())).collect();
         for (peer, _) in &due {
+            let failures = self.known.get(peer).map_or(0, |entry| entry.failures);
+            let pause = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+            let next_dial = now + self.spread(pause);
             if let Some(entry) = self.known.get_mut(peer) {
-                let pause = BACKOFF_MIN.saturating_mul(1 << entry.failures.min(16));
-                entry.failures = entry.failures.saturating_add(1);
-                entry.next_dial = now + pause.min(BACKOFF_MAX);
+                entry.failures = failures.saturating_add(1);
+                entry.next_dial = next_dial;
             }
         }
         due
@@ -221,8 +244,10 @@ impl AddressBook {
 
     /// Returns whether as many others are known at one of a peer's hosts as may be.
     fn is_host_crowded(&self, peer: &PeerId) -> bool {
+        // A relay's host is that of everybody whom it carries, and says nothing about them.
         let hosts_of = |known: &KnownPeer| -> Vec<IpAddr> {
-            let hosts = known.addresses.iter().filter_map(|known| host_of(&known.address));
+            let direct = known.addresses.iter().filter(|known| !is_relayed(&known.address));
+            let hosts = direct.filter_map(|known| host_of(&known.address));
             hosts.filter(|host| !host.is_loopback()).collect()
         };
         let hosts = hosts_of(&self.known[peer].known);
@@ -283,6 +308,50 @@ pub(crate) fn is_dialable(address: &Multiaddr, reach: Reach) -> bool {
     }
 }
 
+/// Returns whether an address is where this machine is in a network: one that comes and goes with that.
+pub(crate) fn is_placed(address: &Multiaddr) -> bool {
+    !is_relayed(address) && host_of(address).is_some_and(|host| !host.is_loopback())
+}
+
+/// Returns whether a connection goes with an address of this machine that is gone. Of those that this node dialled only
+/// the family of addresses is known.
+pub(crate) fn is_stranded(point: &ConnectedPoint, left: &Multiaddr) -> bool {
+    let left = host_of(left);
+    match point {
+        ConnectedPoint::Listener { local_addr, .. } if !is_relayed(local_addr) => {
+            host_of(local_addr) == left
+        }
+        // What a relay carries ends with the connection to the relay.
+        ConnectedPoint::Listener { .. } => false,
+        ConnectedPoint::Dialer { address, .. } => match (host_of(address), left) {
+            (Some(there), Some(left)) => !there.is_loopback() && there.is_ipv4() == left.is_ipv4(),
+            (None, _) => true,
+            (_, None) => false,
+        },
+    }
+}
+
+/// Returns whether a relay carries what is dialled there.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Returns who relays what is dialled at an address.
+pub(crate) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let parts: Vec<_> = address.iter().collect();
+    let relayed = parts.windows(2).find(|parts| parts[1] == Protocol::P2pCircuit)?;
+    if let Protocol::P2p(relay) = relayed[0] { Some(relay) } else { None }
+}
+
+/// Returns where a connection comes from, or leads to: of a relayed one, the way through the relay.
+pub(crate) fn place_of(point: &ConnectedPoint) -> &Multiaddr {
+    match point {
+        ConnectedPoint::Listener { local_addr, .. } if is_relayed(local_addr) => local_addr,
+        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+        ConnectedPoint::Dialer { address, .. } => address,
+    }
+}
+
 fn host_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -301,6 +370,8 @@ pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]
@@ -337,9 +408,13 @@ mod tests {
         format!("/ip4/198.51.{high}.{low}/tcp/4601").parse().unwrap()
     }
 
+    fn kept_book(kept: Vec<KnownPeer>, unix_now: UnixMillis, now: Instant) -> AddressBook {
+        AddressBook::new(Reach::Local, kept, unix_now, now, ChaCha12Rng::seed_from_u64(1))
+    }
+
     fn book() -> (AddressBook, Instant) {
         let now = Instant::now();
-        (AddressBook::new(Reach::Local, Vec::new(), NOW, now), now)
+        (kept_book(Vec::new(), NOW, now), now)
     }
 
     /// A peer that this node dialled at its address.
@@ -436,13 +511,61 @@ mod tests {
             let due = book.due(now, 1, |_| true);
             dials.extend(due.into_iter().map(|(peer, _)| (peer, now - start)));
         }
-        assert_eq!(dials[0], (peer(1), BACKOFF_MIN), "who is known for the longest is first");
-        assert_eq!(dials[1].0, peer(2));
+        let first = dials.iter().find(|(dialled, _)| *dialled == peer(1)).unwrap().1;
+        let [least, most] = [1.0 - JITTER, 1.0 + JITTER].map(|part| BACKOFF_MIN.mul_f64(part));
+        assert!((least..=most + Duration::from_secs(2)).contains(&first), "{first:?}");
         assert!((60..90).contains(&dials.len()), "{} dials in a day", dials.len());
         book.met(days(10), now, peer(1), dialed(1));
         book.lost(days(10), now, &peer(1));
-        let soon = now + BACKOFF_MIN;
+        let soon = now + BACKOFF_MIN.mul_f64(1.0 + JITTER);
         assert_eq!(book.due(soon, 9, |other| *other == peer(1)), [(peer(1), vec![address(1)])]);
+    }
+
+    #[test]
+    fn who_lost_the_same_peer_at_the_same_moment_comes_back_at_another() {
+        let now = Instant::now();
+        let mut books: Vec<_> = (0..50)
+            .map(|seed| {
+                let rng = ChaCha12Rng::seed_from_u64(seed);
+                let mut book = AddressBook::new(Reach::Local, Vec::new(), NOW, now, rng);
+                book.met(NOW, now, peer(1), dialed(1));
+                book.lost(NOW, now, &peer(1));
+                book
+            })
+            .collect();
+        // 50 nodes; in no tenth of a second do more than a quarter of them dial.
+        let mut at_once = 0;
+        let mut all = 0;
+        for tenths in 0..100 {
+            let now = now + Duration::from_millis(100 * tenths);
+            let dials = books.iter_mut().map(|book| book.due(now, 1, |_| true).len());
+            let dials: usize = dials.sum();
+            if all < 50 {
+                at_once = at_once.max(dials);
+                all += dials;
+            }
+        }
+        assert!(all >= 50 && at_once <= 12, "{at_once} of {all}");
+        // The same seed is the same course.
+        let next = |seed| {
+            let rng = ChaCha12Rng::seed_from_u64(seed);
+            AddressBook::new(Reach::Local, Vec::new(), NOW, now, rng).spread(BACKOFF_MAX)
+        };
+        assert_eq!(next(7), next(7));
+        assert_ne!(next(7), next(8));
+    }
+
+    #[test]
+    fn a_node_that_moves_dials_everybody_at_once() {
+        let (mut book, now) = book();
+        for number in 1..=3 {
+            book.met(NOW, now, peer(number), dialed(number));
+            book.lost(NOW, now, &peer(number));
+        }
+        assert_eq!(book.due(now, 9, |_| true).len(), 0);
+        book.moved(now);
+        assert_eq!(book.due(now, 9, |_| true).len(), 3);
+        assert_eq!(book.due(now, 9, |_| true).len(), 0, "once");
     }
 
     #[test]
@@ -469,10 +592,10 @@ mod tests {
         let bytes = crate::encode_known_peers(&kept);
         assert!(bytes.len() < 512 << 10, "{} bytes", bytes.len());
         let read = crate::decode_known_peers(&bytes).unwrap();
-        let mut again = AddressBook::new(Reach::Local, read, NOW, now);
+        let mut again = kept_book(read, NOW, now);
         assert_eq!(again.changes(), None, "there is nothing new in it");
         assert!(again.iter().eq(kept.iter()));
         // What may not be kept any more is left out.
-        assert_eq!(AddressBook::new(Reach::Local, kept, days(40), now).iter().count(), 0);
+        assert_eq!(kept_book(kept, days(40), now).iter().count(), 0);
     }
 }

@@ -1,7 +1,8 @@
 //! Limits for one address: how many connections it may hold, and how fast it may open them.
 //!
 //! libp2p limits connections by peer, but peer ids cost nothing. Addresses cost something, so inbound
-//! connections are counted by IPv4 address, and by /64 for IPv6, of which one customer usually has all.
+//! connections are counted by IPv4 address, and by /64 for IPv6, of which one customer usually has all. Of those
+//! that a relay brings only the relay is known, so they are counted by that.
 
 use std::{
     collections::HashMap,
@@ -21,10 +22,16 @@ use libp2p::{
     },
 };
 
-use crate::rate::{Bucket, Rate};
+use crate::{
+    address_book::relay_of,
+    rate::{Bucket, Rate},
+};
 
 /// Inbound connections of one address, half open ones included.
 const CONNECTIONS_MAX: usize = 8;
+
+/// Inbound connections that one relay may bring.
+const RELAYED_MAX: usize = 32;
 
 /// How fast one address may open connections.
 const OPENING: Rate = Rate { burst: 16, every: Duration::from_millis(500) };
@@ -38,6 +45,7 @@ const RATES_MAX: usize = 4096;
 enum Group {
     V4([u8; 4]),
     V6Net([u8; 8]),
+    Relay(PeerId),
 }
 
 /// Refuses inbound connections beyond the limits for one address.
@@ -70,12 +78,20 @@ impl Behaviour {
     fn admit(
         &mut self,
         connection: ConnectionId,
+        local: &Multiaddr,
         remote: &Multiaddr,
         now: Instant,
     ) -> Result<(), Refused> {
-        let Some(group) = self.group_of(remote) else { return Ok(()) };
+        let Some(group) = relay_of(local).map(Group::Relay).or_else(|| self.group_of(remote))
+        else {
+            return Ok(());
+        };
         let count = self.counts.get(&group).copied().unwrap_or(0);
-        if count >= CONNECTIONS_MAX {
+        let count_max = match group {
+            Group::Relay(_) => RELAYED_MAX,
+            _ => CONNECTIONS_MAX,
+        };
+        if count >= count_max {
             self.refused += 1;
             return Err(Refused::TooMany);
         }
@@ -133,7 +149,7 @@ impl Behaviour {
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
-    #[error("the address holds {CONNECTIONS_MAX} connections already")]
+    #[error("the address holds as many connections as it may")]
     TooMany,
     #[error("the address opens connections too fast")]
     TooFast,
@@ -146,10 +162,10 @@ impl NetworkBehaviour for Behaviour {
     fn handle_pending_inbound_connection(
         &mut self,
         connection: ConnectionId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.admit(connection, remote, Instant::now()).map_err(ConnectionDenied::new)
+        self.admit(connection, local, remote, Instant::now()).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(
@@ -213,13 +229,36 @@ mod tests {
         let (one, other) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip4/192.0.2.2/tcp/1"));
         let now = Instant::now();
         for number in 0..CONNECTIONS_MAX {
-            assert_eq!(limits.admit(id(number), &one, now), Ok(()));
+            assert_eq!(limits.admit(id(number), &here(), &one, now), Ok(()));
         }
-        assert_eq!(limits.admit(id(8), &one, now), Err(Refused::TooMany));
-        assert_eq!(limits.admit(id(9), &other, now), Ok(()));
+        assert_eq!(limits.admit(id(8), &here(), &one, now), Err(Refused::TooMany));
+        assert_eq!(limits.admit(id(9), &here(), &other, now), Ok(()));
         limits.forget(id(3));
-        assert_eq!(limits.admit(id(10), &one, now), Ok(()));
+        assert_eq!(limits.admit(id(10), &here(), &one, now), Ok(()));
         assert_eq!(limits.refused(), 1);
+    }
+
+    /// Where this node listens.
+    fn here() -> Multiaddr {
+        address("/ip4/198.51.100.1/tcp/4601")
+    }
+
+    #[test]
+    fn what_a_relay_brings_counts_for_the_relay() {
+        let mut limits = Behaviour::new(false);
+        let relay = PeerId::random();
+        let through = address(&format!("/ip4/203.0.113.1/tcp/1/p2p/{relay}/p2p-circuit"));
+        // They come one after the other, as fast as one address may open connections.
+        let mut now = Instant::now();
+        let mut admit = |limits: &mut Behaviour, number| {
+            now += Duration::from_secs(1);
+            let remote = address(&format!("/p2p/{}", PeerId::random()));
+            limits.admit(id(number), &through, &remote, now)
+        };
+        assert!((0..RELAYED_MAX).all(|number| admit(&mut limits, number).is_ok()));
+        assert_eq!(admit(&mut limits, 100), Err(Refused::TooMany));
+        limits.forget(id(0));
+        assert_eq!(admit(&mut limits, 101), Ok(()));
     }
 
     #[test]
@@ -229,7 +268,7 @@ mod tests {
         let start = Instant::now();
         let admitted = |limits: &mut Behaviour, at| {
             let mut count = 0;
-            while limits.admit(id(count), &remote, at).is_ok() {
+            while limits.admit(id(count), &here(), &remote, at).is_ok() {
                 limits.forget(id(count));
                 count += 1;
             }
@@ -245,14 +284,16 @@ mod tests {
         let now = Instant::now();
         for number in 0..CONNECTIONS_MAX {
             let remote = address(&format!("/ip6/2001:db8::{number}/udp/1/quic-v1"));
-            assert_eq!(limits.admit(id(number), &remote, now), Ok(()));
+            assert_eq!(limits.admit(id(number), &here(), &remote, now), Ok(()));
         }
         let ninth = address("/ip6/2001:db8::ffff/udp/1/quic-v1");
-        assert_eq!(limits.admit(id(8), &ninth, now), Err(Refused::TooMany));
+        assert_eq!(limits.admit(id(8), &here(), &ninth, now), Err(Refused::TooMany));
         let local = address("/ip4/127.0.0.1/tcp/1");
-        assert!((100..120).all(|number| limits.admit(id(number), &local, now).is_ok()));
+        assert!((100..120).all(|number| limits.admit(id(number), &here(), &local, now).is_ok()));
         assert!(
-            !(100..120).all(|number| Behaviour::new(false).admit(id(number), &local, now).is_err())
+            !(100..120).all(|number| Behaviour::new(false)
+                .admit(id(number), &here(), &local, now)
+                .is_err())
         );
     }
 
@@ -262,7 +303,7 @@ mod tests {
         let now = Instant::now();
         for number in 0..RATES_MAX + 100 {
             let remote = address(&format!("/ip4/10.0.{}.{}/tcp/1", number / 256, number % 256));
-            limits.admit(id(number), &remote, now).unwrap();
+            limits.admit(id(number), &here(), &remote, now).unwrap();
             limits.forget(id(number));
         }
         assert_eq!(limits.rates.len(), RATES_MAX);

@@ -2,28 +2,35 @@
 
 use std::{
     collections::HashSet,
+    num::NonZeroU32,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{
-    Swarm, SwarmBuilder,
+    Swarm,
+    autonat::v2 as autonat,
+    dcutr,
     gossipsub::{self, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
     identify,
     identity::Keypair,
-    kad, mdns, memory_connection_limits, noise, ping,
+    kad, mdns, memory_connection_limits, ping, relay,
     request_response::{self, ProtocolSupport},
-    swarm::{NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle},
-    tcp,
+    swarm::{self, NetworkBehaviour, StreamProtocol, behaviour::toggle::Toggle},
+    upnp,
 };
 
 use crate::{
-    address_limits, bitswap,
+    address_limits,
+    bandwidth::Meters,
+    bitswap,
     codec::Codec,
     config::{
-        Config, IDLE_TIMEOUT, MEMORY_BYTES_MAX, NEGOTIATING_MAX, QUIC_CONNECTION_BYTES_MAX,
-        QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX, REQUEST_STREAMS_MAX, REQUEST_TIMEOUT, Reach,
+        Config, IDLE_TIMEOUT, MEMORY_BYTES_MAX, NEGOTIATING_MAX, REQUEST_STREAMS_MAX,
+        REQUEST_TIMEOUT, Reach, RelayLimits,
     },
     connection_limits,
+    guarded::Guarded,
     members_only::MembersOnly,
     messages::{
         CATALOG_PROTOCOL, CatalogsRequest, CatalogsResponse, MEMBERSHIP_PROTOCOL,
@@ -31,9 +38,9 @@ use crate::{
         ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL,
         TESTIMONY_BYTES_MAX, TemplatesRequest, TemplatesResponse,
     },
-    multiplexer,
     network::StartError,
     provider_store::ProviderStore,
+    transport,
 };
 
 /// What identify tells about this program.
@@ -48,6 +55,22 @@ const GOSSIP_FRAMING_BYTES_MAX: usize = 512;
 /// Largest frame of gossip, in bytes: gossip's own talk about which messages there are needs more room
 /// than the messages.
 const GOSSIP_BYTES_MAX: usize = 64 * 1024;
+
+/// Places at this relay that one peer may hold, less one: the crate refuses the one behind the next.
+const RESERVATIONS_PER_PEER: usize = 1;
+/// Connections with one peer that this relay carries at once, less one.
+const CIRCUITS_PER_PEER: usize = 4;
+/// How often an address may ask this relay for a place or a connection, and one peer: so many at once, and one more each
+/// minute. Many peers may be behind one address.
+const RELAY_ASKS_PER_ADDRESS: u32 = 64;
+/// See [`RELAY_ASKS_PER_ADDRESS`].
+const RELAY_ASKS_PER_PEER: u32 = 16;
+/// How long a place at a relay is kept. Its holder renews it in time.
+const RESERVATION_DURATION: Duration = Duration::from_secs(60 * 60);
+/// How soon after it was seen somewhere a node asks to be dialled there. Newcomers find out in seconds.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Addresses that are tried at a time.
+const PROBES_AT_ONCE: usize = 4;
 
 pub(crate) type SegmentsExchange =
     request_response::Behaviour<Codec<SegmentsRequest, SegmentsResponse>>;
@@ -83,12 +106,29 @@ pub(crate) struct Behaviour {
     pub(crate) catalogs: CatalogsExchange,
     pub(crate) replicas: ReplicasExchange,
     pub(crate) membership: MembershipExchange,
+    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) relay: Toggle<MembersOnly<relay::Behaviour>>,
+    pub(crate) autonat_client: MembersOnly<Guarded<autonat::client::Behaviour>>,
+    pub(crate) autonat_server: Toggle<MembersOnly<Guarded<autonat::server::Behaviour>>>,
+    pub(crate) dcutr: MembersOnly<Guarded<dcutr::Behaviour>>,
+    pub(crate) upnp: Toggle<upnp::tokio::Behaviour>,
 }
 
 impl Behaviour {
-    fn new(keypair: &Keypair, config: &Config, is_closed: bool) -> Result<Self, StartError> {
+    fn new(
+        keypair: &Keypair,
+        config: &Config,
+        is_closed: bool,
+        relay_client: relay::client::Behaviour,
+    ) -> Result<Self, StartError> {
+        let me = keypair.public().to_peer_id();
+        let guarded_server = || {
+            let server = Guarded::new(autonat::server::Behaviour::default(), config.reach);
+            MembersOnly::new(server, is_closed)
+        };
+        let dcutr = Guarded::new(dcutr::Behaviour::new(me), config.reach);
         Ok(Self {
-            connection_limits: connection_limits::Behaviour::default(),
+            connection_limits: connection_limits::Behaviour::new(config.room.inbound),
             memory_limits: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
             address_limits: address_limits::Behaviour::new(config.one_machine),
             identify: identify(keypair, config),
@@ -102,6 +142,18 @@ impl Behaviour {
             catalogs: exchange(CATALOG_PROTOCOL),
             replicas: exchange(REPLICAS_PROTOCOL),
             membership: exchange(MEMBERSHIP_PROTOCOL),
+            relay_client,
+            relay: config
+                .helping
+                .map(|limits| MembersOnly::new(relay(me, limits), is_closed))
+                .into(),
+            autonat_client: MembersOnly::new(
+                Guarded::new(autonat_client(), config.reach),
+                is_closed,
+            ),
+            autonat_server: config.helping.map(|_| guarded_server()).into(),
+            dcutr: MembersOnly::new(dcutr, is_closed),
+            upnp: config.upnp.then(upnp::tokio::Behaviour::default).into(),
         })
     }
 }
@@ -138,12 +190,45 @@ fn kad(keypair: &Keypair, config: &Config) -> kad::Behaviour<ProviderStore> {
         .set_provider_publication_interval(None)
         .set_query_timeout(Duration::from_secs(20))
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
-    let store = ProviderStore::new(me, Instant::now());
+    let store = ProviderStore::new(me, config.room.records, Instant::now());
     let mut kad = kad::Behaviour::with_config(me, store, settings);
-    // On the open internet a node serves the DHT once it has an address there; a local network has none
-    // to wait for.
-    kad.set_mode((config.reach == Reach::Local).then_some(kad::Mode::Server));
+    // On the open internet a node serves the DHT once it has an address there (`network/reaching.rs`), for which the
+    // crate would take one at a relay as well; a local network has none to wait for.
+    let is_local = config.reach == Reach::Local;
+    kad.set_mode(Some(if is_local { kad::Mode::Server } else { kad::Mode::Client }));
     kad
+}
+
+/// Returns what finds out whether strangers reach this node.
+pub(crate) fn autonat_client() -> autonat::client::Behaviour {
+    let settings = autonat::client::Config::default()
+        .with_probe_interval(PROBE_INTERVAL)
+        .with_max_candidates(PROBES_AT_ONCE);
+    autonat::client::Behaviour::new(rand::make_rng(), settings)
+}
+
+fn relay(me: libp2p::PeerId, limits: RelayLimits) -> relay::Behaviour {
+    let [per_address, per_peer] = [RELAY_ASKS_PER_ADDRESS, RELAY_ASKS_PER_PEER]
+        .map(|asks| NonZeroU32::new(asks).unwrap_or(NonZeroU32::MIN));
+    let minute = Duration::from_secs(60);
+    let settings = relay::Config {
+        max_reservations: limits.reservations,
+        max_reservations_per_peer: RESERVATIONS_PER_PEER,
+        reservation_duration: RESERVATION_DURATION,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: limits.circuits,
+        max_circuits_per_peer: CIRCUITS_PER_PEER,
+        max_circuit_duration: limits.circuit_duration,
+        max_circuit_bytes: limits.circuit_bytes,
+        circuit_src_rate_limiters: Vec::new(),
+    };
+    // Addresses first: keys cost nothing, and each that is let through is remembered for a while.
+    let settings = settings
+        .reservation_rate_per_ip(per_address, minute)
+        .reservation_rate_per_peer(per_peer, minute)
+        .circuit_src_per_ip(per_address, minute)
+        .circuit_src_per_peer(per_peer, minute);
+    relay::Behaviour::new(me, settings)
 }
 
 fn gossip(keypair: &Keypair, config: &Config) -> Result<Gossip, StartError> {
@@ -216,38 +301,23 @@ where
 }
 
 /// Returns the swarm, which listens nowhere yet. In a closed network it serves none but members.
-pub(crate) async fn swarm(
-    keypair: Keypair,
+pub(crate) fn swarm(
+    keypair: &Keypair,
     config: &Config,
     is_closed: bool,
+    meters: &Arc<Meters>,
 ) -> Result<Swarm<Behaviour>, StartError> {
-    let transport =
-        |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
-    let multiplexer = || multiplexer::Upgrade;
-    let behaviour = Behaviour::new(&keypair, config, is_closed)?;
-    let swarm = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)
-        .map_err(|cause| transport(&cause))?
-        .with_quic_config(|mut settings| {
-            settings.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
-            settings.max_stream_data = QUIC_STREAM_BYTES_MAX;
-            settings.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
-            settings
-        })
-        .with_dns()
-        .map_err(|cause| transport(&cause))?
-        .with_websocket(noise::Config::new, multiplexer)
-        .await
-        .map_err(|cause| transport(&cause))?
-        .with_behaviour(|_| behaviour)
-        .expect("the closure cannot fail")
-        .with_swarm_config(|settings| {
-            settings
-                .with_idle_connection_timeout(IDLE_TIMEOUT)
-                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
-                .with_smart_dial()
-        })
-        .build();
-    Ok(swarm)
+    let me = keypair.public().to_peer_id();
+    let (relayed, relay_client) = relay::client::new(me);
+    let transport = if config.is_air_gapped {
+        transport::none(keypair, relayed, meters)?
+    } else {
+        transport::all(keypair, relayed, meters)?
+    };
+    let behaviour = Behaviour::new(keypair, config, is_closed, relay_client)?;
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
+        .with_smart_dial();
+    Ok(Swarm::new(transport, behaviour, me, settings))
 }

@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use crate::known_peers::KnownPeer;
+use crate::{bandwidth::Bandwidth, island::Island, known_peers::KnownPeer};
 use dunlin_trust::Endorsements;
 use dunlin_wire::{
     Cid,
@@ -12,14 +12,15 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, gossipsub::IdentTopic, multiaddr
 
 /// Connections that may be half open, inbound and outbound each. Above, new ones are refused.
 pub(crate) const PENDING_MAX: usize = 64;
-/// Established inbound connections. Above, new ones are refused.
-pub(crate) const INBOUND_MAX: usize = 256;
+/// Established inbound connections of a node. Above, new ones are refused.
+const INBOUND_MAX: usize = 256;
+/// Records of others that a node keeps for the DHT, at most about 2 KiB each. When there are as many, new ones are refused.
+const RECORDS_MAX: usize = 8_192;
 /// Established outbound connections. Above, dials fail.
 pub(crate) const OUTBOUND_MAX: usize = 128;
-/// Established connections in all.
-pub(crate) const ESTABLISHED_MAX: usize = 384;
-/// Connections with one peer: one each way, as simultaneous dials leave.
-pub(crate) const PER_PEER_MAX: usize = 2;
+/// Connections with one peer: one each way, as simultaneous dials leave, one through a relay, and one that is dialled
+/// back to see whether it is reachable.
+pub(crate) const PER_PEER_MAX: usize = 4;
 /// Resident memory above which new connections are refused, in bytes.
 pub(crate) const MEMORY_BYTES_MAX: usize = 1 << 30;
 /// Idle connections are closed after this. Requests alone do not keep one open, so that a node does not
@@ -71,6 +72,20 @@ pub struct Config {
     /// Whether several nodes share this machine: connections from loopback are then exempt from the
     /// limit for one address. Default false.
     pub one_machine: bool,
+    /// Whether to help peers that strangers may not reach: to carry their connections, within these limits, and to
+    /// dial them back, which tells them. Default `None`.
+    pub helping: Option<RelayLimits>,
+    /// Whether to ask the router of this network to forward ports, by UPnP. Default false.
+    pub upnp: bool,
+    /// For how many peers there is room. Default [`Room::of_node`].
+    pub room: Room,
+    /// Ceilings on what goes over the wire. Default none.
+    pub bandwidth: Bandwidth,
+    /// When the node meets others, and whom, if not everybody at any time. Default `None`.
+    pub island: Option<Island>,
+    /// Whether the node opens no socket at all: it listens nowhere, dials nobody and looks for nobody, whatever the rest
+    /// says. Default false.
+    pub is_air_gapped: bool,
     /// What to present to peers of a closed network. Default none: an open network asks for nothing, and a
     /// closed one lets nobody in without.
     pub license: Option<Endorsements>,
@@ -90,7 +105,27 @@ impl Config {
             reach: Reach::Local,
             dht: None,
             one_machine: false,
+            helping: None,
+            upnp: false,
+            room: Room::of_node(),
+            bandwidth: Bandwidth::default(),
+            island: None,
+            is_air_gapped: false,
             license: None,
+        }
+    }
+
+    /// Returns the configuration as it can be acted on: of a node that opens no socket, nothing that would need one.
+    pub(crate) fn in_effect(self) -> Self {
+        if !self.is_air_gapped {
+            return self;
+        }
+        Self {
+            is_air_gapped: true,
+            mdns: false,
+            dht: self.dht,
+            license: self.license,
+            ..Self::new(self.network)
         }
     }
 
@@ -110,6 +145,54 @@ impl Config {
             _ => Err(ConfigError::BootstrapWithoutPeer { address: address.clone() }),
         };
         self.bootstrap.iter().map(split).collect()
+    }
+}
+
+/// For how many peers a node has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Inbound connections at once. Above, new ones are refused.
+    pub inbound: usize,
+    /// Records of others that are kept for the DHT, at most about 2 KiB each. Above, new ones are refused.
+    pub records: usize,
+}
+
+impl Room {
+    /// Returns what suits a node.
+    #[must_use]
+    pub fn of_node() -> Self {
+        Self { inbound: INBOUND_MAX, records: RECORDS_MAX }
+    }
+
+    /// Returns what suits a bootstrap node: it is there for newcomers, who come in numbers.
+    #[must_use]
+    pub fn of_bootstrap() -> Self {
+        Self { inbound: 8 * INBOUND_MAX, records: 4 * RECORDS_MAX }
+    }
+}
+
+/// What a relay carries for others. Everything beyond is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// Peers that may be reached through this node at once.
+    pub reservations: usize,
+    /// Connections that it carries at once.
+    pub circuits: usize,
+    /// Bytes that one of them may carry each way before it is cut.
+    pub circuit_bytes: u64,
+    /// How long one of them may last before it is cut.
+    pub circuit_duration: Duration,
+}
+
+impl Default for RelayLimits {
+    /// Room for a few hundred peers, and enough for each connection to agree on a direct one, or to exchange templates.
+    fn default() -> Self {
+        Self {
+            reservations: 256,
+            circuits: 64,
+            circuit_bytes: 4 << 20,
+            circuit_duration: Duration::from_secs(600),
+        }
     }
 }
 

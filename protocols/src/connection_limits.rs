@@ -1,4 +1,4 @@
-//! How many connections there may be: half open, inbound, outbound, in all, and with one peer.
+//! How many connections there may be: half open, inbound, outbound, and with one peer.
 //!
 //! It does what `libp2p-connection-limits` 0.7 does, which keeps an entry for every peer that ever
 //! connected and so grows for as long as strangers with fresh keys come and go. This one forgets.
@@ -18,11 +18,12 @@ use libp2p::{
     },
 };
 
-use crate::config::{ESTABLISHED_MAX, INBOUND_MAX, OUTBOUND_MAX, PENDING_MAX, PER_PEER_MAX};
+use crate::config::{OUTBOUND_MAX, PENDING_MAX, PER_PEER_MAX};
 
 /// Refuses connections beyond the limits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Behaviour {
+    inbound_max: usize,
     pending_inbound: HashSet<ConnectionId>,
     pending_outbound: HashSet<ConnectionId>,
     inbound: HashMap<ConnectionId, PeerId>,
@@ -40,6 +41,19 @@ struct Refused {
 }
 
 impl Behaviour {
+    /// Returns the limits, with that on inbound connections.
+    pub(crate) fn new(inbound_max: usize) -> Self {
+        Self {
+            inbound_max,
+            pending_inbound: HashSet::new(),
+            pending_outbound: HashSet::new(),
+            inbound: HashMap::new(),
+            outbound: HashMap::new(),
+            of_peers: HashMap::new(),
+            refused: 0,
+        }
+    }
+
     /// Returns how many connections were refused.
     pub(crate) fn refused(&self) -> u64 {
         self.refused
@@ -66,16 +80,11 @@ impl Behaviour {
     ) -> Result<(), Refused> {
         self.give_up(id);
         let (of_kind, kind_max, what) = match endpoint {
-            Endpoint::Listener => (self.inbound.len(), INBOUND_MAX, "inbound"),
+            Endpoint::Listener => (self.inbound.len(), self.inbound_max, "inbound"),
             Endpoint::Dialer => (self.outbound.len(), OUTBOUND_MAX, "outbound"),
         };
-        let all = self.inbound.len() + self.outbound.len();
         let of_peer = self.of_peers.get(peer).copied().unwrap_or(0);
-        let limits = [
-            (of_kind, kind_max, what),
-            (all, ESTABLISHED_MAX, "established"),
-            (of_peer, PER_PEER_MAX, "of this peer's"),
-        ];
+        let limits = [(of_kind, kind_max, what), (of_peer, PER_PEER_MAX, "of this peer's")];
         for (count, max, what) in limits {
             if count >= max {
                 self.refused += 1;
@@ -187,6 +196,8 @@ impl NetworkBehaviour for Behaviour {
 mod tests {
     use super::*;
 
+    const INBOUND_MAX: usize = 256;
+
     fn id(number: usize) -> ConnectionId {
         ConnectionId::new_unchecked(number)
     }
@@ -207,7 +218,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_limit_and_a_closed_connection_makes_room() {
-        let mut limits = Behaviour::default();
+        let mut limits = Behaviour::new(INBOUND_MAX);
         for number in 0..INBOUND_MAX {
             connect(&mut limits, number, PeerId::random(), Endpoint::Listener).unwrap();
         }
@@ -223,8 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_has_two_connections_and_leaves_nothing_behind() {
-        let mut limits = Behaviour::default();
+    fn one_peer_has_a_few_connections_and_leaves_nothing_behind() {
+        let mut limits = Behaviour::new(INBOUND_MAX);
         let peer = PeerId::random();
         for number in 0..PER_PEER_MAX {
             connect(&mut limits, number, peer, Endpoint::Listener).unwrap();
@@ -239,7 +250,7 @@ mod tests {
 
     #[test]
     fn half_open_connections_are_bounded_until_they_fail() {
-        let mut limits = Behaviour::default();
+        let mut limits = Behaviour::new(INBOUND_MAX);
         for number in 0..PENDING_MAX {
             limits.begin(id(number), Endpoint::Listener).unwrap();
         }

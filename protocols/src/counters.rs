@@ -60,6 +60,24 @@ pub struct Counters {
     pub connections_refused_by_address: u64,
     /// Connections closed because the peer is revoked, or of another network.
     pub connections_closed: u64,
+    /// Bytes of streams that went to peers.
+    pub bytes_sent: u64,
+    /// Bytes of streams that came from peers.
+    pub bytes_received: u64,
+    /// Peers that this node dialled back, as they asked.
+    pub probes_served: u64,
+    /// Places at this relay that were given or renewed.
+    pub relay_reservations: u64,
+    /// Connections that this relay began to carry.
+    pub relay_circuits: u64,
+    /// Places and connections that this relay refused.
+    pub relay_refused: u64,
+    /// Relayed connections that direct ones took the place of.
+    pub upgrades: u64,
+    /// Tries to do so that failed.
+    pub upgrades_failed: u64,
+    /// Dials that were refused because a peer named an address that it has no business to name, or too many.
+    pub told_dials_refused: u64,
     /// Records of others that were taken into the DHT store.
     pub records_stored: u64,
     /// Records that peers wanted to put into the DHT store and that were not taken.

@@ -59,13 +59,17 @@ impl Discovery {
         self.next = self.next.min(now + self.pause);
     }
 
-    /// A peer was met: while few are known, others may be found through it, so look again soon.
-    pub(crate) fn on_new_contact(&mut self, now: Instant, connected: usize) {
-        if connected > PEERS_ENOUGH || !self.hurries.take(HURRYING, now) {
-            return;
-        }
+    /// This node is elsewhere now: tell the others soon.
+    pub(crate) fn on_moved(&mut self, now: Instant) {
         self.pause = self.pause.min(4 * PAUSE_MIN);
         self.next = self.next.min(now + PAUSE_MIN);
+    }
+
+    /// A peer was met: while few are known, others may be found through it, so look again soon.
+    pub(crate) fn on_new_contact(&mut self, now: Instant, connected: usize) {
+        if connected <= PEERS_ENOUGH && self.hurries.take(HURRYING, now) {
+            self.on_moved(now);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Counters, Fetch, PeerView,
+    Counters, Fetch, PeerView, Reachability,
     fetch::Started,
     messages::{
         CIDS_PER_REQUEST_MAX, Catalogs, CatalogsRequest, CatalogsResponse, ClaimedBlock,
@@ -69,6 +69,7 @@ pub(crate) enum Command {
     PeersAfter { after: Option<PeerId>, count: usize, reply: oneshot::Sender<Vec<PeerView>> },
     Peers { reply: oneshot::Sender<Vec<PeerView>> },
     Listening { reply: oneshot::Sender<Vec<Multiaddr>> },
+    Reaching { reply: oneshot::Sender<Reaching> },
     Counters { reply: oneshot::Sender<Counters> },
     Received { bytes: u64 },
 }
@@ -94,6 +95,19 @@ pub struct Records {
     pub providers: Vec<(Vec<u8>, PeerId)>,
     /// Names of which a record is here.
     pub names: Vec<Name>,
+}
+
+/// How strangers reach a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaching {
+    /// Whether they do, as far as peers have tried.
+    pub reachability: Reachability,
+    /// Addresses at which they do, those at relays included, as peers are told.
+    pub external: Vec<Multiaddr>,
+    /// Relays at which this node has a place.
+    pub relays: Vec<PeerId>,
+    /// Whether this node serves the DHT.
+    pub is_dht_server: bool,
 }
 
 /// What a node knows of revocations, in short.
@@ -443,6 +457,13 @@ impl Handle {
     pub async fn listening(&self) -> Vec<Multiaddr> {
         let (reply, answer) = oneshot::channel();
         self.tell(Command::Listening { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Returns whether strangers reach this node, and how.
+    pub async fn reaching(&self) -> Reaching {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Reaching { reply }).await;
         answer.await.unwrap_or_default()
     }
 

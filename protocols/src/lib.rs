@@ -17,6 +17,7 @@
 
 mod address_book;
 mod address_limits;
+mod bandwidth;
 mod behaviour;
 mod bitswap;
 mod codec;
@@ -26,8 +27,10 @@ mod counters;
 mod discovery;
 mod event;
 mod fetch;
+mod guarded;
 mod handle;
 mod hearing;
+mod island;
 mod known_peers;
 mod members_only;
 pub mod messages;
@@ -37,9 +40,13 @@ mod network;
 mod peers;
 mod provider_store;
 mod rate;
+mod reachability;
+mod relays;
 mod requests;
+mod transport;
 
-pub use config::{Config, ConfigError, NetworkName, Reach};
+pub use bandwidth::{Bandwidth, Traffic};
+pub use config::{Config, ConfigError, NetworkName, Reach, RelayLimits, Room};
 pub use counters::Counters;
 pub use dunlin_archive::bitswap::{Found, Query, Search};
 pub use event::{
@@ -47,12 +54,16 @@ pub use event::{
     TemplatesReply,
 };
 pub use fetch::Fetch;
-pub use handle::{BlocksAnswer, Handle, NetworkError, Records, RevocationsView, SegmentsPage};
+pub use handle::{
+    BlocksAnswer, Handle, NetworkError, Reaching, Records, RevocationsView, SegmentsPage,
+};
 pub use hearing::{Heard, Verdict};
+pub use island::Island;
 pub use known_peers::{
     KNOWN_ADDRESSES_MAX, KNOWN_PEERS_MAX, KnownAddress, KnownPeer, KnownPeersError, Source,
     decode_known_peers, encode_known_peers,
 };
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
 pub use network::{Network, StartError};
-pub use peers::{Direction, PeerView, Transport};
+pub use peers::{Direction, Link, PeerView, Transport};
+pub use reachability::Reachability;

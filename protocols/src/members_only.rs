@@ -1,10 +1,13 @@
-//! A behaviour that does not serve a connection before it is told to.
+//! A behaviour that does not serve a connection before it is told to, nor after it is told not to.
 //!
 //! The DHT and gossip know nothing of licenses: they answer and tell whoever is connected. In a closed network
 //! a stranger shall not learn from them who the members are and what they announce, so their side of a
 //! connection stands still until the peer has presented its license: streams that it opens wait unread, and
 //! nothing is sent. To refuse those streams instead would tell an honest peer that the protocols are not
 //! spoken here, which it remembers for the whole connection.
+//!
+//! Relays, AutoNAT and hole punching answer by themselves as well, in open networks too: their doors are shut to a peer
+//! that is not heard any more.
 
 use std::{
     collections::VecDeque,
@@ -31,21 +34,26 @@ const STREAMS_WAITING_MAX: usize = 8;
 pub(crate) struct MembersOnly<B> {
     inner: B,
     is_closed_network: bool,
-    /// Connections to open, next.
-    opening: VecDeque<(PeerId, ConnectionId)>,
+    /// Doors to open or shut, next. At most a few for each connection, whose number is limited.
+    doors: VecDeque<(PeerId, ConnectionId, bool)>,
 }
 
 impl<B> MembersOnly<B> {
     /// Returns the behaviour, with doors shut at first in a closed network.
     pub(crate) fn new(inner: B, is_closed_network: bool) -> Self {
-        Self { inner, is_closed_network, opening: VecDeque::new() }
+        Self { inner, is_closed_network, doors: VecDeque::new() }
     }
 
     /// Serves these connections of a peer from now on.
     pub(crate) fn open(&mut self, peer: PeerId, connections: impl Iterator<Item = ConnectionId>) {
         if self.is_closed_network {
-            self.opening.extend(connections.map(|connection| (peer, connection)));
+            self.doors.extend(connections.map(|connection| (peer, connection, true)));
         }
+    }
+
+    /// Serves these connections of a peer no longer. What goes on over them stands still.
+    pub(crate) fn shut(&mut self, peer: PeerId, connections: impl Iterator<Item = ConnectionId>) {
+        self.doors.extend(connections.map(|connection| (peer, connection, false)));
     }
 }
 
@@ -127,9 +135,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some((peer_id, connection)) = self.opening.pop_front() {
+        if let Some((peer_id, connection, is_open)) = self.doors.pop_front() {
             let handler = NotifyHandler::One(connection);
-            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event: Order::Open });
+            let event = if is_open { Order::Open } else { Order::Shut };
+            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
         }
         self.inner.poll(cx).map(|action| action.map_in(Order::Inner))
     }
@@ -140,6 +149,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for MembersOnly<B> {
 pub(crate) enum Order<E> {
     /// Serve it.
     Open,
+    /// Serve it no longer.
+    Shut,
     /// What the behaviour behind the door says.
     Inner(E),
 }
@@ -197,6 +208,9 @@ impl<H: ConnectionHandler> ConnectionHandler for Door<H> {
     fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
         match event {
             Order::Inner(event) => self.inner.on_behaviour_event(event),
+            Order::Shut => {
+                self.waiting.get_or_insert_default();
+            }
             Order::Open => {
                 for stream in self.waiting.take().into_iter().flatten() {
                     self.inner.on_connection_event(ConnectionEvent::FullyNegotiatedInbound(stream));

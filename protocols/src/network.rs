@@ -4,6 +4,7 @@ mod announcements;
 mod blocks;
 mod membership;
 mod proofs;
+mod reaching;
 mod reconnecting;
 mod records;
 mod revoking;
@@ -12,9 +13,10 @@ mod swarm_events;
 mod testimony;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
     net::{IpAddr, TcpListener},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -51,14 +53,18 @@ use self::{
 };
 use crate::{
     Config, ConfigError, Counters, Event, Handle, NetworkError,
-    address_book::AddressBook,
+    address_book::{AddressBook, is_relayed},
+    bandwidth::Meters,
     behaviour::{self, Behaviour, BehaviourEvent},
     codec::Received,
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
     hearing::Heard,
+    island::Contact,
     messages::{CatalogsResponse, ReplicasResponse, SegmentsResponse, TemplatesResponse},
     peers::{PeerView, Peers},
+    reachability::Probes,
+    relays::Relays,
     requests::{Admission, Asked},
 };
 
@@ -98,13 +104,15 @@ impl Network {
     ///
     /// Fails when an address cannot be listened on, or a setting cannot be used. Nothing runs then.
     pub async fn start(
-        mut config: Config,
+        config: Config,
         keypair: Keypair,
         trust: Trust,
     ) -> Result<(Handle, mpsc::Receiver<Event>, Self), StartError> {
+        let mut config = config.in_effect();
         let bootstrap = config.bootstrap_peers()?;
         let is_closed = trust.revocations().authorities().is_some();
-        let mut swarm = behaviour::swarm(keypair.clone(), &config, is_closed).await?;
+        let meters = Arc::new(Meters::new(config.bandwidth));
+        let mut swarm = behaviour::swarm(&keypair, &config, is_closed, &meters)?;
         for address in &config.external {
             swarm.add_external_address(address.clone());
         }
@@ -118,12 +126,13 @@ impl Network {
         let me = *swarm.local_peer_id();
         let now = Instant::now();
         let known_peers = std::mem::take(&mut config.known_peers);
-        let book = AddressBook::new(config.reach, known_peers, unix_now(), now);
+        let book = AddressBook::new(config.reach, known_peers, unix_now(), now, rand::make_rng());
         let mut actor = Actor {
             swarm,
             trust,
             keypair,
             bootstrap,
+            by_hand: VecDeque::new(),
             commands: command_queue,
             events,
             peers: Peers::default(),
@@ -149,8 +158,13 @@ impl Network {
             revoking: Revoking::default(),
             testifying: Testifying::default(),
             counters: Counters::default(),
+            meters,
+            probes: Probes::new(config.reach),
+            relays: Relays::default(),
+            contact: Contact::new(config.island, now),
             config,
         };
+        actor.follow_reach();
         actor.fill_routing_table();
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
@@ -213,6 +227,8 @@ struct Actor {
     trust: Trust,
     keypair: Keypair,
     bootstrap: Vec<(PeerId, Multiaddr)>,
+    /// Addresses that the operator had dialled, the newest last.
+    by_hand: VecDeque<Multiaddr>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     peers: Peers,
@@ -239,6 +255,10 @@ struct Actor {
     revoking: Revoking,
     testifying: Testifying,
     counters: Counters,
+    meters: Arc<Meters>,
+    probes: Probes,
+    relays: Relays,
+    contact: Contact,
 }
 
 /// The questions to the DHT by which the node looks for peers, while they are under way. A slow DHT gets
@@ -341,7 +361,10 @@ impl Actor {
             }
             self.look_through_book();
         }
+        self.keep_island(now);
         self.reconnect(now);
+        self.seek_relays(now);
+        self.drop_relayed(now);
         self.hand_out_book();
         if self.ticks.is_multiple_of(TICKS_PER_REDIAL) {
             self.redial_own_peers();
@@ -356,8 +379,7 @@ impl Actor {
 
     fn look_for_peers(&mut self) {
         for (peer, address) in self.bootstrap.clone() {
-            let may_connect = self.trust.may(unix_now(), &peer, Operation::Connect).is_ok();
-            if may_connect && !self.swarm.is_connected(&peer) {
+            if self.may_meet(&peer) && !self.swarm.is_connected(&peer) {
                 self.dial(DialOpts::peer_id(peer).addresses(vec![address]));
             }
         }
@@ -393,7 +415,7 @@ impl Actor {
 
     /// Dials a peer wherever the behaviours know it to be.
     fn dial_by_id(&mut self, peer: PeerId) {
-        if self.trust.may(unix_now(), &peer, Operation::Connect).is_err() {
+        if !self.may_meet(&peer) {
             return;
         }
         let everywhere = DialOpts::peer_id(peer).addresses(Vec::new());
@@ -478,6 +500,7 @@ impl Actor {
                 self.announce(self.config.network.templates_topic(), announcement);
             }
             Command::Dial { address, reply } => {
+                self.dialled_by_hand(address.clone());
                 let dialled = self.swarm.dial(address);
                 let dialled =
                     dialled.map_err(|cause| NetworkError::Impossible { cause: cause.to_string() });
@@ -502,7 +525,7 @@ impl Actor {
             }
             Command::Explain { peer, reply } => {
                 let trust = self.trust.explain(unix_now(), &peer);
-                reply.send(self.peers.view(trust, Instant::now())).ok();
+                reply.send(self.view(trust)).ok();
             }
             Command::Revocations { reply } => drop(reply.send(self.revocations())),
             Command::May { peer, operation, reply } => {
@@ -529,14 +552,20 @@ impl Actor {
                 let addresses = self.swarm.listeners().map(|address| with_peer(address, me));
                 reply.send(addresses.collect()).ok();
             }
+            Command::Reaching { reply } => drop(reply.send(self.reaching())),
             Command::Counters { reply } => {
                 let limits = self.swarm.behaviour();
                 let (wants, passed_over) = limits.bitswap.totals();
+                let dialing_back = limits.autonat_server.as_ref().map_or(0, |at| at.refused());
+                let traffic = self.meters.traffic();
                 let counters = Counters {
                     wants_refused: wants.wants_refused + passed_over,
                     wants_standing: wants.wants as u64,
                     connections_refused: limits.connection_limits.refused(),
                     connections_refused_by_address: limits.address_limits.refused(),
+                    told_dials_refused: limits.dcutr.refused() + dialing_back,
+                    bytes_sent: traffic.up,
+                    bytes_received: traffic.down,
                     ..self.counters
                 };
                 reply.send(counters).ok();
@@ -547,8 +576,13 @@ impl Actor {
 
     fn views(&self, peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerView> {
         let now = unix_now();
-        let view = |peer| self.peers.view(self.trust.explain(now, &peer), Instant::now());
+        let view = |peer| self.view(self.trust.explain(now, &peer));
         peers.into_iter().map(view).collect()
+    }
+
+    fn view(&self, trust: Explanation) -> PeerView {
+        let traffic = self.meters.traffic_of(&trust.peer);
+        self.peers.view(trust, traffic, Instant::now())
     }
 
     /// Asks the gate about an own request; answers the asker when it refuses.
@@ -608,6 +642,7 @@ impl Actor {
         behaviour.kad.remove_peer(&peer);
         behaviour.kad.store_mut().forget(&peer);
         behaviour.bitswap.mute(peer);
+        self.stop_helping(peer);
     }
 
     /// Takes evidence about a peer; one that may no longer be connected is not.
@@ -656,6 +691,10 @@ fn changed(trust: &mut Trust) -> Option<Event> {
 /// Checks that nobody listens on a TCP address. libp2p shares its ports, so without this a second node on
 /// the port of another would start, and each would be met by half of their peers.
 fn check_free(address: &Multiaddr) -> io::Result<()> {
+    // At a relay it is the relay that listens.
+    if is_relayed(address) {
+        return Ok(());
+    }
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next() {
         Some(Protocol::Ip4(ip)) => ip.into(),

@@ -6,7 +6,15 @@ use std::{
 };
 
 use dunlin_trust::Explanation;
-use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, multiaddr::Protocol,
+    swarm::ConnectionId,
+};
+
+use crate::{
+    address_book::{is_relayed, is_stranded, place_of, relay_of},
+    bandwidth::Traffic,
+};
 
 /// A connected peer, or one of whom a record is kept.
 #[derive(Clone, Debug)]
@@ -23,6 +31,8 @@ pub struct PeerView {
     pub is_foreign: bool,
     /// What it says that it runs.
     pub agent: Option<String>,
+    /// Protocols that it says to speak, at most 48.
+    pub protocols: Vec<StreamProtocol>,
     /// Why it stands where it stands.
     pub trust: Explanation,
 }
@@ -37,6 +47,12 @@ pub struct Link {
     pub direction: Direction,
     /// Over what it runs.
     pub transport: Transport,
+    /// The relay that carries it, when it is no direct one: the transport is that of the connection with the relay.
+    pub relay: Option<PeerId>,
+    /// How many connections with the peer there are; this is the best of them.
+    pub connections: usize,
+    /// What went over them.
+    pub traffic: Traffic,
     /// How long it has been open.
     pub age: Duration,
     /// Round-trip time of the last ping.
@@ -52,13 +68,13 @@ pub enum Direction {
     Outbound,
 }
 
-/// Over what a connection runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Over what a connection runs, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
-    /// TCP with Noise and Yamux.
-    Tcp,
     /// QUIC.
     Quic,
+    /// TCP with Noise and Yamux.
+    Tcp,
     /// WebSocket with Noise and Yamux.
     WebSocket,
 }
@@ -73,6 +89,14 @@ impl Transport {
         } else {
             Self::Tcp
         }
+    }
+}
+
+fn transport_of(point: &ConnectedPoint) -> Transport {
+    match point {
+        ConnectedPoint::Dialer { address, .. } => Transport::of(address),
+        // The address where the other side is says nothing of how it came, as this node's own does.
+        ConnectedPoint::Listener { local_addr, .. } => Transport::of(local_addr),
     }
 }
 
@@ -108,7 +132,9 @@ pub(crate) struct Identity {
     pub(crate) kinship: Kinship,
     pub(crate) agent: String,
     pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) protocols: Vec<StreamProtocol>,
     pub(crate) is_dht_server: bool,
+    pub(crate) is_relay: bool,
 }
 
 impl Identity {
@@ -119,6 +145,23 @@ impl Identity {
 }
 
 impl Connected {
+    /// Returns the best connection: a direct one before one through a relay, and the best transport before others.
+    fn link(&self, traffic: Traffic, now: Instant) -> Option<Link> {
+        let rank = |point: &ConnectedPoint| (is_relayed(place_of(point)), transport_of(point));
+        let (point, since) = self.connections.values().min_by_key(|(point, _)| rank(point))?;
+        let is_dialer = point.is_dialer();
+        Some(Link {
+            address: place_of(point).clone(),
+            direction: if is_dialer { Direction::Outbound } else { Direction::Inbound },
+            transport: transport_of(point),
+            relay: relay_of(place_of(point)),
+            connections: self.connections.len(),
+            traffic,
+            age: now.saturating_duration_since(*since),
+            rtt: self.rtt,
+        })
+    }
+
     fn is_ours(&self) -> bool {
         self.identity.as_ref().is_some_and(|identity| identity.kinship == Kinship::Ours)
     }
@@ -171,12 +214,53 @@ impl Peers {
         })
     }
 
-    /// Returns where a peer is, and whether this node dialled it there.
+    /// Returns where a peer is, and whether this node dialled it there. What a relay carries says the least of that.
     pub(crate) fn remote(&self, peer: &PeerId) -> Option<(Multiaddr, bool)> {
         let connections = &self.connected.get(peer)?.connections;
-        let points = || connections.values().map(|(point, _)| point);
-        let point = points().find(|point| point.is_dialer()).or_else(|| points().next())?;
-        Some((point.get_remote_address().clone(), point.is_dialer()))
+        let points = connections.values().map(|(point, _)| point);
+        let point = points.min_by_key(|point| (is_relayed(place_of(point)), !point.is_dialer()))?;
+        Some((place_of(point).clone(), point.is_dialer()))
+    }
+
+    /// Returns one of the connections with a peer.
+    pub(crate) fn connection(&self, peer: &PeerId, id: ConnectionId) -> Option<&ConnectedPoint> {
+        self.connected.get(peer)?.connections.get(&id).map(|(point, _)| point)
+    }
+
+    /// Returns the peers that relay for others and are connected directly, with where they are, those first that are
+    /// with us for the longest.
+    pub(crate) fn relays(&self) -> Vec<(PeerId, Multiaddr)> {
+        let is_relay = |peer: &Connected| peer.identity.as_ref().is_some_and(|of| of.is_relay);
+        let relays = self.connected.iter().filter(|(_, connected)| is_relay(connected));
+        let mut relays: Vec<_> = relays.map(|(peer, connected)| (connected.since, *peer)).collect();
+        relays.sort_unstable();
+        let located = relays.into_iter().filter_map(|(_, peer)| {
+            let (remote, is_dialed) = self.remote(&peer)?;
+            let told = || self.addresses(&peer).0.into_iter().find(|told| !is_relayed(told));
+            let address = if is_dialed { Some(remote) } else { told() };
+            Some((peer, address.filter(|address| !is_relayed(address))?))
+        });
+        located.collect()
+    }
+
+    /// Returns the connections that go with an address of this machine which is gone.
+    pub(crate) fn stranded(&self, left: &Multiaddr) -> Vec<ConnectionId> {
+        let all = self.connected.values().flat_map(|connected| &connected.connections);
+        all.filter(|(_, (point, _))| is_stranded(point, left)).map(|(id, _)| *id).collect()
+    }
+
+    /// Returns the relayed connections with peers that are connected directly for so long.
+    pub(crate) fn superseded(&self, now: Instant, time: Duration) -> Vec<ConnectionId> {
+        let of_peer = |connected: &Connected| {
+            let (relayed, direct): (Vec<_>, Vec<_>) = connected
+                .connections
+                .iter()
+                .partition(|(_, (point, _))| is_relayed(place_of(point)));
+            let is_upgraded =
+                direct.iter().any(|(_, (_, since))| now.saturating_duration_since(*since) >= time);
+            relayed.into_iter().map(|(id, _)| *id).filter(|_| is_upgraded).collect::<Vec<_>>()
+        };
+        self.connected.values().flat_map(of_peer).collect()
     }
 
     /// Returns the connections with a peer.
@@ -229,30 +313,17 @@ impl Peers {
     }
 
     /// Returns what is known of a peer, with the explanation of its standing.
-    pub(crate) fn view(&self, trust: Explanation, now: Instant) -> PeerView {
+    pub(crate) fn view(&self, trust: Explanation, traffic: Traffic, now: Instant) -> PeerView {
         let connected = self.connected.get(&trust.peer);
         let identity = connected.and_then(|connected| connected.identity.as_ref());
-        let link = connected.and_then(|connected| {
-            let (point, since) = connected.connections.values().next()?;
-            let (address, direction) = match point {
-                ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound),
-                ConnectedPoint::Listener { send_back_addr, .. } => {
-                    (send_back_addr, Direction::Inbound)
-                }
-            };
-            let transport = match point {
-                ConnectedPoint::Dialer { address, .. } => Transport::of(address),
-                ConnectedPoint::Listener { local_addr, .. } => Transport::of(local_addr),
-            };
-            let age = now.saturating_duration_since(*since);
-            Some(Link { address: address.clone(), direction, transport, age, rtt: connected.rtt })
-        });
+        let link = connected.and_then(|connected| connected.link(traffic, now));
         PeerView {
             peer: trust.peer,
             link,
             is_foreign: identity.is_some_and(|identity| identity.kinship == Kinship::Foreign),
             addresses: identity.map(|identity| identity.addresses.clone()).unwrap_or_default(),
             agent: identity.map(|identity| identity.agent.clone()),
+            protocols: identity.map(|identity| identity.protocols.clone()).unwrap_or_default(),
             trust,
         }
     }

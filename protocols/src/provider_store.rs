@@ -26,9 +26,6 @@ use crate::name_store::NameStore;
 /// `dunlin_archive::providing` has lower limits.
 const OWN_MAX: usize = 20_000;
 
-/// Records of others, at most about 2 KiB each. When the store is full, new ones are refused.
-const OTHERS_MAX: usize = 8192;
-
 /// Records of one provider, so that one identity cannot fill the store.
 const PER_PROVIDER_MAX: usize = 256;
 
@@ -44,6 +41,8 @@ pub(crate) struct ProviderStore {
     /// The records of names.
     pub(crate) names: NameStore,
     me: PeerId,
+    /// Records of others. When there are as many, new ones are refused.
+    others_max: usize,
     own: HashMap<RecordKey, ProviderRecord>,
     others: HashMap<RecordKey, Vec<ProviderRecord>>,
     counts: HashMap<PeerId, usize>,
@@ -52,11 +51,12 @@ pub(crate) struct ProviderStore {
 }
 
 impl ProviderStore {
-    /// Returns the empty store of `me`.
-    pub(crate) fn new(me: PeerId, now: Instant) -> Self {
+    /// Returns the empty store of `me`, with room for so many records of others.
+    pub(crate) fn new(me: PeerId, others_max: usize, now: Instant) -> Self {
         Self {
             names: NameStore::new(me, now),
             me,
+            others_max,
             own: HashMap::new(),
             others: HashMap::new(),
             counts: HashMap::new(),
@@ -99,12 +99,13 @@ impl ProviderStore {
             *renewed = record;
             return Ok(());
         }
-        if self.count >= OTHERS_MAX {
+        if self.count >= self.others_max {
             self.sweep(now);
         }
         let of_provider = self.counts.get(&record.provider).copied().unwrap_or(0);
         let of_key = self.others.get(&record.key).map_or(0, Vec::len);
-        if self.count >= OTHERS_MAX || of_provider >= PER_PROVIDER_MAX || of_key >= PER_KEY_MAX {
+        if self.count >= self.others_max || of_provider >= PER_PROVIDER_MAX || of_key >= PER_KEY_MAX
+        {
             return Err(Error::MaxRecords);
         }
         self.count += 1;
@@ -203,13 +204,15 @@ impl RecordStore for ProviderStore {
 mod tests {
     use super::*;
 
+    const OTHERS_MAX: usize = 8192;
+
     fn record(key: usize, provider: PeerId, expires: Option<Instant>) -> ProviderRecord {
         let key = RecordKey::new(&key.to_be_bytes());
         ProviderRecord { key, provider, expires, addresses: Vec::new() }
     }
 
     fn store() -> ProviderStore {
-        ProviderStore::new(PeerId::random(), Instant::now())
+        ProviderStore::new(PeerId::random(), OTHERS_MAX, Instant::now())
     }
 
     #[test]

@@ -37,11 +37,17 @@ pub enum Operation {
     ReplicatePublic,
     /// Take in a bundle that it signed.
     ImportBundle,
+    /// Dial it back where it asks to be dialled, and ask the same of it: who is reachable by strangers.
+    ProbeReach,
+    /// Carry its connections with others, and have it carry ours.
+    Relay,
+    /// Replace a relayed connection with it by a direct one, dialing where it says that it is.
+    UpgradeConnection,
 }
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServePublicBlocks,
@@ -56,6 +62,9 @@ impl Operation {
         Self::ReplicatePrivate,
         Self::ReplicatePublic,
         Self::ImportBundle,
+        Self::ProbeReach,
+        Self::Relay,
+        Self::UpgradeConnection,
     ];
 
     /// Returns whether a peer of this standing passes. An operation that
@@ -77,7 +86,10 @@ impl Operation {
             | Self::ExchangeRevocations
             | Self::Reconcile
             | Self::ReplicatePrivate
-            | Self::ImportBundle => Standing::Probation,
+            | Self::ImportBundle
+            | Self::ProbeReach
+            | Self::Relay
+            | Self::UpgradeConnection => Standing::Probation,
             Self::AcceptEvidence | Self::ReplicatePublic => Standing::Trusted,
         };
         standing >= least
@@ -114,6 +126,9 @@ impl Operation {
             Self::ReplicatePrivate => "replicate_private",
             Self::ReplicatePublic => "replicate_public",
             Self::ImportBundle => "import_bundle",
+            Self::ProbeReach => "probe_reach",
+            Self::Relay => "relay",
+            Self::UpgradeConnection => "upgrade_connection",
         }
     }
 }

@@ -34,6 +34,18 @@ pub struct Peer {
     pub addresses: Vec<String>,
     /// `tcp`, `quic` or `websocket`; absent when not connected.
     pub transport: Option<String>,
+    /// The relay that carries the connection; absent when it is a direct one.
+    #[serde(default)]
+    pub relay: Option<String>,
+    /// Bytes of streams that went to the peer while it has been connected.
+    #[serde(default)]
+    pub bytes_up: Option<u64>,
+    /// Bytes of streams that came from the peer while it has been connected.
+    #[serde(default)]
+    pub bytes_down: Option<u64>,
+    /// Protocols that it says to speak, at most 48.
+    #[serde(default)]
+    pub protocols: Vec<String>,
     /// `inbound` or `outbound`; absent when not connected.
     pub direction: Option<String>,
     /// How long the connection has been open.

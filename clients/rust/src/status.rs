@@ -34,6 +34,15 @@ pub struct NodeStatus {
     /// Where archived blocks are kept, and whether that is reachable.
     #[serde(default)]
     pub backend: String,
+    /// Whether strangers reach it, as far as peers have tried: `public`, `private` or `unknown`.
+    #[serde(default)]
+    pub reachability: String,
+    /// Addresses at which they do, those at relays included.
+    #[serde(default)]
+    pub external: Vec<String>,
+    /// Relays at which it has a place.
+    #[serde(default)]
+    pub relays: Vec<String>,
     /// Connected peers.
     pub peers: u64,
     /// Template sets adopted.

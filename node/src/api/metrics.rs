@@ -111,7 +111,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 19] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 29] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 38] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -138,6 +138,33 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 29] = [
     ("protocols_wants_refused", "Bitswap wants of peers that found no room", |network| {
         network.wants_refused
     }),
+    ("protocols_sent_bytes", "Bytes of streams that went to peers", |network| network.bytes_sent),
+    ("protocols_received_bytes", "Bytes of streams that came from peers", |network| {
+        network.bytes_received
+    }),
+    ("protocols_probes_served", "Peers that were dialed back, as they asked", |network| {
+        network.probes_served
+    }),
+    ("protocols_relay_reservations", "Places at this relay, given or renewed", |network| {
+        network.relay_reservations
+    }),
+    ("protocols_relay_circuits", "Connections that this relay began to carry", |network| {
+        network.relay_circuits
+    }),
+    ("protocols_relay_refused", "Places and connections that this relay refused", |network| {
+        network.relay_refused
+    }),
+    ("protocols_upgrades", "Relayed connections that direct ones replaced", |network| {
+        network.upgrades
+    }),
+    ("protocols_upgrades_failed", "Tries to replace a relayed connection that failed", |network| {
+        network.upgrades_failed
+    }),
+    (
+        "protocols_told_dials_refused",
+        "Dials refused because of the addresses that a peer named, or how many",
+        |network| network.told_dials_refused,
+    ),
     ("protocols_block_received_bytes", "Bytes of blocks received and verified", |network| {
         network.block_bytes_received
     }),

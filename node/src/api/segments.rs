@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{Body, Path, convert, error::ApiError, publishing::progress_json, review, shares};
 use crate::{
-    config::BackendKind,
+    config::{BackendKind, Mode},
     daemon::{FetchWish, Fetched, FromSealed, GatewayUrl, Shared, Unopened},
 };
 
@@ -130,6 +130,10 @@ pub(super) async fn fetch(
     if request.gateways.len() > GATEWAYS_MAX {
         let problem = format!("{} gateways; at most {GATEWAYS_MAX}", request.gateways.len());
         return Err(bad(problem));
+    }
+    if shared.config.network.mode == Mode::AirGapped && !request.gateways.is_empty() {
+        let problem = "this node is air-gapped: it asks nobody; import a bundle";
+        return Err(ApiError::conflict("air_gapped", problem));
     }
     let gateways = request.gateways.iter().map(|url| url.parse::<GatewayUrl>().map_err(bad));
     let gateways = gateways.collect::<Result<_, _>>()?;

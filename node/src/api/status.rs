@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use dunlin_client as json;
-use dunlin_protocols::{Direction, PeerView, Transport};
+use dunlin_protocols::{Direction, PeerView, Reachability, Transport};
 
 use super::{error::ApiError, segments::archive_if_readable, trust};
 use crate::daemon::{Observed, Shared};
@@ -49,6 +49,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
     let totals = shared.blocking(Totals::of).await?;
     let archive = archive_if_readable(&shared).await;
     let peers = shared.network.connected().await;
+    let reaching = shared.network.reaching().await;
     Ok(Json(json::NodeStatus {
         peer: shared.network.local_peer().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,6 +65,9 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
         segments: totals.segments,
         archived: archive.archived,
         backend: backend_line(&archive.backend),
+        reachability: reachability_name(reaching.reachability).to_owned(),
+        external: reaching.external.iter().map(ToString::to_string).collect(),
+        relays: reaching.relays.iter().map(ToString::to_string).collect(),
         peers: peers.len() as u64,
         templates_adopted: shared.adopted_count().await as u64,
         resident_bytes: resident_bytes(),
@@ -99,6 +103,10 @@ fn peer_json(view: &PeerView) -> json::Peer {
         connected: link.is_some(),
         addresses: connected.iter().chain(others).map(ToString::to_string).collect(),
         transport: link.map(|link| transport_name(link.transport).to_owned()),
+        relay: link.and_then(|link| link.relay).map(|relay| relay.to_string()),
+        bytes_up: link.map(|link| link.traffic.up),
+        bytes_down: link.map(|link| link.traffic.down),
+        protocols: view.protocols.iter().map(ToString::to_string).collect(),
         direction: link.map(|link| match link.direction {
             Direction::Inbound => "inbound".to_owned(),
             Direction::Outbound => "outbound".to_owned(),
@@ -115,6 +123,14 @@ fn peer_json(view: &PeerView) -> json::Peer {
             .map(|line| format!("{}: {}", line.part, line.evidence))
             .collect(),
         own: view.trust.is_own,
+    }
+}
+
+fn reachability_name(reachability: Reachability) -> &'static str {
+    match reachability {
+        Reachability::Unknown => "unknown",
+        Reachability::Public => "public",
+        Reachability::Private => "private",
     }
 }
 

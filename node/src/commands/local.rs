@@ -5,8 +5,8 @@ use std::{path::Path, time::Duration};
 use anyhow::Context;
 use dunlin_client::{
     Client, CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, ErrorBound,
-    NodeStatus, NoisedTerms, Peers, Quality, RemoveResponse, Share, ShareRequest, ShareResponse,
-    Units,
+    NodeStatus, NoisedTerms, Peer, Peers, Quality, RemoveResponse, Share, ShareRequest,
+    ShareResponse, Units,
 };
 use serde::Serialize;
 
@@ -93,6 +93,7 @@ fn status_text(status: &NodeStatus) -> String {
     line("segments", format!("{} ({} archived)", status.segments, status.archived));
     line("archive", status.backend.clone());
     line("peers", status.peers.to_string());
+    line("reachable", reachable_text(status));
     line("adopted", format!("{} template sets", status.templates_adopted));
     if let Some(resident) = status.resident_bytes {
         line("memory", size(resident));
@@ -103,25 +104,51 @@ fn status_text(status: &NodeStatus) -> String {
     text
 }
 
+fn reachable_text(status: &NodeStatus) -> String {
+    let mut text = match status.reachability.as_str() {
+        "public" => "by strangers",
+        "private" => "not by strangers",
+        _ => "nobody has tried yet",
+    }
+    .to_owned();
+    if !status.relays.is_empty() {
+        text.push_str(&format!(", through {} relays", status.relays.len()));
+    }
+    for address in &status.external {
+        text.push_str(&format!("\n              {address}"));
+    }
+    text
+}
+
 pub(super) fn peers(client: &Client, out: Output) -> anyhow::Result<()> {
     out.show(&client.peers()?, |Peers { peers }| {
-        let mut table = Table::new(["peer", "standing", "score", "link", "rtt ms", "address"]);
+        let columns =
+            ["peer", "standing", "score", "link", "rtt ms", "up", "down", "protocols", "address"];
+        let mut table = Table::new(columns);
         for peer in peers {
             table.row([
                 peer.peer.clone(),
                 format!("{:?}{}", peer.standing, if peer.own { ", own" } else { "" })
                     .to_lowercase(),
                 format!("{:.2}", peer.score),
-                match (&peer.transport, &peer.direction) {
-                    (Some(transport), Some(direction)) => format!("{transport} {direction}"),
-                    _ => "-".to_owned(),
-                },
+                link_text(peer),
                 peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1}")),
+                peer.bytes_up.map_or_else(|| "-".to_owned(), size),
+                peer.bytes_down.map_or_else(|| "-".to_owned(), size),
+                if peer.connected { peer.protocols.len().to_string() } else { "-".to_owned() },
                 peer.addresses.first().cloned().unwrap_or_default(),
             ]);
         }
         table.to_string()
     })
+}
+
+fn link_text(peer: &Peer) -> String {
+    let (Some(transport), Some(direction)) = (&peer.transport, &peer.direction) else {
+        return "-".to_owned();
+    };
+    let path = if peer.relay.is_some() { "relayed" } else { "direct" };
+    format!("{transport} {direction} {path}")
 }
 
 pub(super) fn collections(

@@ -125,6 +125,11 @@ impl Reader {
         value
     }
 
+    /// Remembers that a value is not accepted together with those of other sections.
+    pub(super) fn object(&mut self, key: &str, problem: &str) {
+        self.mistakes.push(Mistake { key: key.to_owned(), problem: problem.to_owned() });
+    }
+
     /// Reports everything that was wrong, and every section that nobody asked for.
     pub(super) fn finish(mut self) -> Result<(), ConfigError> {
         for name in self.table.keys() {

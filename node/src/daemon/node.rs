@@ -82,7 +82,7 @@ impl Node {
         let (mut trust, license) = membership::join(&dir, &config.network, &config.trust, records)?;
         let revocations = RevocationFile::open(&dir, &mut trust)?;
         let holds = Holds::load(&dir, &mut trust)?;
-        let mut network = network_config(&config.network, license.clone());
+        let mut network = network_config(&config, license.clone(), false);
         network.known_peers = peers_file::load(&dir);
         let (network, events, running) = Network::start(network, identity.clone(), trust).await?;
         let foreign_revocations = revocations.foreign();

@@ -9,7 +9,7 @@ use std::{
 use dunlin_protocols::Multiaddr;
 
 use super::Finding;
-use crate::config::{Config, NetworkConfig};
+use crate::config::{Config, Mode, NetworkConfig};
 
 /// Longest wait for a bootstrap node to take a connection.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -65,7 +65,8 @@ impl Endpoint {
 
 /// Tries every address that the node is going to listen on.
 pub(super) fn free(config: &Config) -> Vec<Finding> {
-    let listen = config.network.listen.iter();
+    let is_air_gapped = config.network.mode == Mode::AirGapped;
+    let listen = config.network.listen.iter().filter(|_| !is_air_gapped);
     let mut taken = Vec::new();
     for address in listen {
         if let Some(Err(cause)) = Endpoint::of(address).map(|endpoint| endpoint.bind()) {

@@ -134,7 +134,7 @@ impl Actor {
         self.compare_proofs();
     }
 
-    /// Serves gossip and the DHT over a new connection, when the peer is a member by now.
+    /// Serves what answers by itself over a new connection, when the peer is a member by now.
     pub(super) fn open_if_licensed(&mut self, peer: PeerId, connection: ConnectionId) {
         if self.trust.is_licensed(unix_now(), &peer) {
             self.open_doors(peer, vec![connection]);
@@ -144,7 +144,15 @@ impl Actor {
     fn open_doors(&mut self, peer: PeerId, connections: Vec<ConnectionId>) {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.open(peer, connections.iter().copied());
-        behaviour.gossip.open(peer, connections.into_iter());
+        behaviour.gossip.open(peer, connections.iter().copied());
+        behaviour.autonat_client.open(peer, connections.iter().copied());
+        behaviour.dcutr.open(peer, connections.iter().copied());
+        if let Some(server) = behaviour.autonat_server.as_mut() {
+            server.open(peer, connections.iter().copied());
+        }
+        if let Some(relay) = behaviour.relay.as_mut() {
+            relay.open(peer, connections.into_iter());
+        }
     }
 
     /// The last connection with a peer is gone.

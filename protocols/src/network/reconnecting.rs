@@ -9,12 +9,16 @@ use super::{Actor, unix_now};
 use crate::{
     Event,
     address_book::{Meeting, without_peer},
+    behaviour,
     discovery::PEERS_ENOUGH,
     known_peers::Source,
 };
 
 /// Known peers that are dialled in one tick.
 const DIALS_PER_TICK_MAX: usize = 4;
+
+/// Addresses dialled by the operator's word of which it is known that they were. Older ones are forgotten.
+const BY_HAND_MAX: usize = 64;
 
 /// Ticks between two times that the shell is given the book to keep.
 const KEEPING_TICKS: u64 = 30;
@@ -48,18 +52,42 @@ impl Actor {
     /// Dials peers that were known, while few are connected.
     pub(super) fn reconnect(&mut self, now: Instant) {
         let wanted = PEERS_ENOUGH.saturating_sub(self.members.count()).min(DIALS_PER_TICK_MAX);
-        if wanted == 0 {
+        if wanted == 0 || !self.contact.is_open() {
             return;
         }
         let swarm = &self.swarm;
         let due = self.book.due(now, wanted, |peer| !swarm.is_connected(peer));
         for (peer, addresses) in due {
-            if self.is_heard(&peer) {
-                self.dial(DialOpts::peer_id(peer).addresses(addresses));
-            } else {
+            if !self.is_heard(&peer) {
                 self.book.forget(&peer);
+            } else if self.may_meet(&peer) {
+                self.dial(DialOpts::peer_id(peer).addresses(addresses));
             }
         }
+    }
+
+    /// The operator has an address dialled.
+    pub(super) fn dialled_by_hand(&mut self, address: Multiaddr) {
+        if self.by_hand.len() == BY_HAND_MAX {
+            self.by_hand.pop_front();
+        }
+        self.by_hand.push_back(address);
+    }
+
+    /// This node has another address, as a laptop has that is carried elsewhere. What was agreed upon from the old one is
+    /// not worth to wait for: a connection may look alive for half a minute after that.
+    pub(super) fn on_moved(&mut self, left: Option<&Multiaddr>) {
+        let now = Instant::now();
+        if let Some(left) = left {
+            for connection in self.peers.stranded(left) {
+                self.swarm.close_connection(connection);
+            }
+            self.probes.forget();
+            self.swarm.behaviour_mut().autonat_client.renew(behaviour::autonat_client());
+        }
+        self.relays.moved();
+        self.book.moved(now);
+        self.discovery.on_moved(now);
     }
 
     /// Dials own peers that are not connected, wherever they were last, so that a network that was split is one again
@@ -70,7 +98,7 @@ impl Actor {
         for peer in away {
             let known = self.bootstrap.iter().filter(|(of, _)| *of == peer);
             let known: Vec<_> = known.map(|(_, address)| address.clone()).collect();
-            if self.trust.may(unix_now(), &peer, Operation::Connect).is_ok() {
+            if self.may_meet(&peer) {
                 let opts = DialOpts::peer_id(peer).addresses(known);
                 self.dial(opts.extend_addresses_through_behaviour());
             }
@@ -96,11 +124,38 @@ impl Actor {
         }
     }
 
+    /// Begins or ends the contact of an island with others.
+    pub(super) fn keep_island(&mut self, now: Instant) {
+        match self.contact.tick(now) {
+            Some(true) => {
+                tracing::info!("in contact");
+                self.on_moved(None);
+            }
+            Some(false) => {
+                tracing::info!("in contact no longer");
+                for peer in self.peers.ids().copied().collect::<Vec<_>>() {
+                    self.close(peer);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Returns whether this node has anything to do with a peer now: the gate lets it, and so does the operator.
+    pub(super) fn may_meet(&self, peer: &PeerId) -> bool {
+        let is_met = !self.contact.is_private()
+            || self.trust.is_own(peer)
+            || self.bootstrap.iter().any(|(of, _)| of == peer);
+        is_met
+            && self.contact.is_open()
+            && self.trust.may(unix_now(), peer, Operation::Connect).is_ok()
+    }
+
     fn source_of(&self, peer: &PeerId, address: &Multiaddr, told: &[Multiaddr]) -> Source {
         let address = without_peer(address.clone());
         let is_here = |known: &Multiaddr| without_peer(known.clone()) == address;
         let configured = self.bootstrap.iter().filter(|(known, _)| known == peer);
-        if configured.map(|(_, address)| address).any(is_here) {
+        if configured.map(|(_, address)| address).chain(&self.by_hand).any(is_here) {
             return Source::Config;
         }
         if let Some(source) = self.book.source_of(peer, &address) {

@@ -6,20 +6,23 @@ use dunlin_trust::Operation;
 use libp2p::{
     Multiaddr, PeerId, identify,
     kad::{self, GetProvidersOk, InboundRequest, QueryResult},
-    mdns, ping,
+    mdns, ping, relay,
     swarm::{DialError, SwarmEvent},
 };
 
 use super::{Actor, Asker, BehaviourEvent, unix_now, with_peer};
 use crate::{
-    Event, Reach,
-    address_book::{is_dialable, may_be_kept},
+    Event,
+    address_book::{is_placed, may_be_kept},
     bitswap,
     config::ADDRESSES_PER_PEER_MAX,
     discovery::DIALS_PER_ROUND_MAX,
     peers::{Identity, Kinship},
     provider_store::ProviderStore,
 };
+
+/// Protocols of a peer that are remembered, to be shown.
+const PROTOCOLS_SHOWN_MAX: usize = 48;
 
 impl Actor {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -28,16 +31,25 @@ impl Actor {
             SwarmEvent::NewListenAddr { address, .. } => {
                 let me = *self.swarm.local_peer_id();
                 self.tell(Event::Listening(with_peer(&address, me)));
-                if self.config.reach == Reach::Public && is_dialable(&address, Reach::Public) {
-                    self.swarm.add_external_address(address);
-                }
+                self.on_listening(address);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } if is_placed(&address) => {
+                tracing::info!(%address, "an address of this machine is gone");
+                self.swarm.remove_external_address(&address);
+                self.on_moved(Some(&address));
+                self.follow_reach();
+            }
+            SwarmEvent::ListenerClosed { listener_id, .. } if self.on_relay_lost(listener_id) => {}
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
+                self.follow_reach();
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                if self.trust.may(unix_now(), &peer_id, Operation::Connect).is_err() {
+                if !self.may_meet(&peer_id) {
                     return self.close(peer_id);
                 }
                 self.peers.connect(peer_id, connection_id, endpoint, Instant::now());
                 self.open_if_licensed(peer_id, connection_id);
+                self.help_if_heard(peer_id, connection_id);
                 // One without a license may present it yet; until then, nothing that it wants is here.
                 if !Operation::FetchSegments.admits(self.trust.standing(unix_now(), &peer_id)) {
                     self.swarm.behaviour_mut().bitswap.mute(peer_id);
@@ -73,7 +85,12 @@ impl Actor {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+            BehaviourEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            }) => {
+                self.on_seen(peer_id, connection_id, &info.observed_addr);
                 self.on_identified(peer_id, &info);
             }
             BehaviourEvent::Ping(ping) => match ping.result {
@@ -96,6 +113,12 @@ impl Actor {
             BehaviourEvent::Catalogs(event) => self.on_catalogs_event(event),
             BehaviourEvent::Replicas(event) => self.on_replicas_event(event),
             BehaviourEvent::Membership(event) => self.on_membership_event(event),
+            BehaviourEvent::RelayClient(event) => self.on_relay_client_event(event),
+            BehaviourEvent::Relay(event) => self.on_relay_event(&event),
+            BehaviourEvent::AutonatClient(event) => self.on_probed(event),
+            BehaviourEvent::AutonatServer(event) => self.on_probe_served(&event),
+            BehaviourEvent::Dcutr(event) => self.on_upgraded(event),
+            BehaviourEvent::Upnp(event) => self.on_upnp_event(event),
             _ => {}
         }
     }
@@ -118,7 +141,9 @@ impl Actor {
             kinship: if is_ours { Kinship::Ours } else { Kinship::Foreign },
             agent: Identity::agent(&info.agent_version),
             addresses: addresses.take(ADDRESSES_PER_PEER_MAX).cloned().collect(),
+            protocols: info.protocols.iter().take(PROTOCOLS_SHOWN_MAX).cloned().collect(),
             is_dht_server: info.protocols.contains(&self.config.kad_protocol()),
+            is_relay: info.protocols.contains(&relay::HOP_PROTOCOL_NAME),
         };
         let is_new = self.peers.identify(&peer, identity);
         self.keep_addresses(peer);

@@ -1,6 +1,10 @@
 //! TCP, QUIC and WebSocket, each from the dial to a verified block; and addresses that cannot be had.
 
-use dunlin_protocols::{Direction, Network, StartError, Transport, messages::SegmentsResponse};
+use std::time::Instant;
+
+use dunlin_protocols::{
+    Bandwidth, Direction, Network, StartError, Transport, messages::SegmentsResponse,
+};
 use dunlin_trust::Trust;
 use dunlin_wire::block::{Block, Codec};
 
@@ -41,6 +45,39 @@ async fn quic_connects() {
 #[tokio::test]
 async fn websocket_connects() {
     meets_over("/ip4/127.0.0.1/tcp/0/ws", Transport::WebSocket).await;
+}
+
+/// Measures how fast a block of a million bytes comes from a peer whose ceiling is 400,000 bytes a second.
+async fn comes_slowly_over(listen: &str) {
+    let block = Block::new(Codec::Raw, vec![7; 1_000_000]);
+    let found = block.clone();
+    let shelf = Segments(move |_| SegmentsResponse::fitting(vec![found.clone()], Vec::new()));
+    let mut config = local();
+    config.listen = vec![listen.parse().unwrap()];
+    config.bandwidth = Bandwidth { up: Some(400_000), ..Bandwidth::default() };
+    let mut alice = Node::start(1, local(), &[], Mute).await;
+    let mut bob = Node::start(2, config, &[1], shelf).await;
+    alice.meet(&mut bob).await;
+
+    let started = Instant::now();
+    let answer = alice.handle.blocks(bob.peer(), vec![*block.cid()]).await.unwrap();
+    let took = started.elapsed();
+
+    assert_eq!(answer.blocks, [block]);
+    let rate = 1_000_000.0 / took.as_secs_f64();
+    eprintln!("{rate:.0} B/s over {listen}");
+    // A busy machine is slower than the ceiling, and none is faster.
+    assert!(rate <= 440_000.0, "{rate} B/s");
+}
+
+#[tokio::test]
+async fn a_ceiling_slows_tcp_down() {
+    comes_slowly_over("/ip4/127.0.0.1/tcp/0").await;
+}
+
+#[tokio::test]
+async fn a_ceiling_slows_quic_down() {
+    comes_slowly_over("/ip4/127.0.0.1/udp/0/quic-v1").await;
 }
 
 #[tokio::test]

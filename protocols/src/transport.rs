@@ -1,0 +1,101 @@
+//! The transports: TCP, QUIC, WebSocket, and connections that a relay carries.
+
+use std::{sync::Arc, time::Duration};
+
+use libp2p::{
+    PeerId, Transport as _,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::Version,
+    },
+    dns,
+    identity::Keypair,
+    noise, quic, relay, tcp, websocket,
+};
+
+use crate::{
+    bandwidth::{Metered, Meters},
+    config::{QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX},
+    multiplexer,
+    network::StartError,
+};
+
+/// A connection that is not agreed upon after this is given up, dialled or accepted: whoever sends half a handshake
+/// holds its place no longer. AutoNAT gives a peer its answer within 10 s or never, and a firewall that drops what it does
+/// not let in makes every dial last this long: less leaves time for that answer.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Returns what reaches nobody: connections that a relay carries, without any to reach a relay by.
+pub(crate) fn none(
+    keypair: &Keypair,
+    relayed: relay::client::Transport,
+    meters: &Arc<Meters>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+    let fail = |cause: noise::Error| StartError::Transport { cause: cause.to_string() };
+    let security = noise::Config::new(keypair).map_err(fail)?;
+    Ok(carried(relayed, security, meters))
+}
+
+fn carried(
+    relayed: relay::client::Transport,
+    security: noise::Config,
+    meters: &Arc<Meters>,
+) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let counting = Arc::clone(meters);
+    let relayed = relayed.upgrade(Version::V1Lazy).authenticate(security);
+    let relayed = relayed.multiplex(multiplexer::Upgrade).map(move |(peer, muxer), _| {
+        (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, true))))
+    });
+    relayed.boxed()
+}
+
+/// Returns all transports as one; which of a peer's addresses are tried first is the swarm's business.
+pub(crate) fn all(
+    keypair: &Keypair,
+    relayed: relay::client::Transport,
+    meters: &Arc<Meters>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+    let fail = |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
+    let security = noise::Config::new(keypair).map_err(|cause| fail(&cause))?;
+    let plain_tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+
+    let counting = Arc::clone(meters);
+    let tcp = plain_tcp()
+        .upgrade(Version::V1Lazy)
+        .authenticate(security.clone())
+        .multiplex(multiplexer::Upgrade)
+        .map(move |(peer, muxer), _| {
+            (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
+        });
+
+    let counting = Arc::clone(meters);
+    let mut settings = quic::Config::new(keypair);
+    settings.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
+    settings.max_stream_data = QUIC_STREAM_BYTES_MAX;
+    settings.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
+    let quic = quic::tokio::Transport::new(settings).map(move |(peer, muxer), _| {
+        (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
+    });
+
+    let direct = tcp.or_transport(quic).map(|either, _| either.into_inner());
+    let direct = dns::tokio::Transport::system(direct).map_err(|cause| fail(&cause))?;
+
+    let counting = Arc::clone(meters);
+    let below = dns::tokio::Transport::system(plain_tcp()).map_err(|cause| fail(&cause))?;
+    let websocket = websocket::Config::new(below)
+        .upgrade(Version::V1Lazy)
+        .authenticate(security.clone())
+        .multiplex(multiplexer::Upgrade)
+        .map(move |(peer, muxer), _| {
+            (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
+        });
+
+    // Relayed and WebSocket addresses are longer ones of the others, so these must see them first.
+    let all = carried(relayed, security, meters)
+        .or_transport(websocket)
+        .map(|either, _| either.into_inner())
+        .or_transport(direct)
+        .map(|either, _| either.into_inner());
+    Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
+}
