@@ -4,6 +4,7 @@ mod archive;
 mod behaviours;
 mod bench;
 mod bundle;
+mod identity;
 mod keys;
 mod network;
 mod review;
@@ -24,11 +25,12 @@ pub(crate) use self::{
     archive::{ArchiveCommand, PinsCommand},
     bench::{BenchArgs, BenchCommand, BenchData},
     bundle::{BundleCommand, ExportArgs, Since},
+    identity::IdentityCommand,
     keys::KeysCommand,
     network::{NetworkCommand, SigningArgs},
     review::ReviewCommand,
     sim::SimArgs,
-    testnet::{DemoArgs, TestnetCommand},
+    testnet::{DemoArgs, LinkProfile, TestnetCommand, TestnetDir, TestnetNodes},
     trust::TrustCommand,
 };
 use crate::{
@@ -89,6 +91,9 @@ pub(crate) enum Command {
     /// Bring blocks of other IPFS nodes into the archive.
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// Protect the node's own key with a passphrase, or have another one follow it.
+    #[command(subcommand, visible_alias = "key")]
+    Identity(IdentityCommand),
     /// List, export, import or rotate the keys of sealed segments.
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -4,6 +4,7 @@ mod archive;
 mod behaviours;
 mod bundle;
 mod doctor;
+mod identity;
 mod ingest;
 mod keys;
 mod local;
@@ -50,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Collections(command) => local::collections(&client()?, command, out)?,
         Command::Segments(command) => return segments::segments(&client()?, command, out),
         Command::Archive(command) => archive::archive(&dir, client, &command, out)?,
+        Command::Identity(command) => identity::identity(&dir, &command, out)?,
         Command::Keys(command) => keys::keys(&dir, &command, out)?,
         Command::Bundle(command) => return bundle::bundle(client, &command, out),
         Command::Network(command) => network::network(&dir, client, &command, out)?,

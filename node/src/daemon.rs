@@ -40,7 +40,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use anyhow::Context;
 use dunlin_bootstrap::Shell;
 use dunlin_protocols::{KnownPeer, Multiaddr, Reach, Room};
-use dunlin_trust::Endorsements;
+use dunlin_trust::{Acquaintance, Endorsements, Pending};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
@@ -152,6 +152,28 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
     runtime.shutdown_timeout(WORK_DEADLINE);
     dir.unpublish();
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Writes down that a key of this node retired itself, as if a peer had said so.
+///
+/// # Errors
+///
+/// Fails when it is no withdrawal, or the disk does.
+///
+/// # Durability
+///
+/// It is on disk when this returns.
+pub(crate) fn keep_withdrawal(
+    dir: &DataDir,
+    config: &Config,
+    withdrawal: &[u8],
+) -> anyhow::Result<()> {
+    let (mut trust, _) = membership::join(dir, &config.network, &config.trust, Vec::new())?;
+    let mut revocations = RevocationFile::open(dir, &mut trust)?;
+    let checked = trust.revocations().check_withdrawal(withdrawal, Acquaintance::Known)?;
+    // Nothing comes of it when the key is withdrawn already.
+    let records: Vec<_> = checked.iter().map(Pending::record).collect();
+    if records.is_empty() { Ok(()) } else { revocations.keep(dir, records, false) }
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -3,7 +3,8 @@
 //! | name | what | mode |
 //! | --- | --- | --- |
 //! | `config.toml` | settings | 0644 |
-//! | `identity.key` | Ed25519 key of the peer, protobuf-encoded as libp2p does | 0600 |
+//! | `identity.key` | Ed25519 key of the peer, protobuf-encoded as libp2p does, or sealed with a passphrase | 0600 |
+//! | `lineage.cbor` | the keys before it, as both of each two said | 0644 |
 //! | `api.token` | bearer token of the local API | 0600 |
 //! | `api.address` | where the API of the running node listens | 0644 |
 //! | `network.address` | where the running node listens for peers | 0644 |
@@ -23,12 +24,16 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use dunlin_client::{ADDRESS_FILE, TOKEN_FILE};
 use libp2p_identity::Keypair;
 
-use crate::config::DEFAULT_TOML;
+use crate::{
+    config::DEFAULT_TOML,
+    identity_file::{Identity, PassphraseError},
+};
 
 /// File that lists where the running node listens for peers, one address a line.
 pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
@@ -57,6 +62,8 @@ const TOKEN_BYTES: usize = 32;
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// The key, once it was read: a passphrase is asked for once, and stretching it takes its time.
+    identity: OnceLock<Keypair>,
 }
 
 impl DataDir {
@@ -110,7 +117,7 @@ impl DataDir {
                 return Err(DataDirError::Foreign { path });
             }
         }
-        Ok(Self { path })
+        Ok(Self { path, identity: OnceLock::new() })
     }
 
     /// Makes the files that are missing. The caller holds the lock.
@@ -146,9 +153,23 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// Fails when others than the owner may read the file: a key that others may have read is no key.
+    /// Fails when others than the owner may read the file: a key that others may have read is no key; and when a
+    /// passphrase seals it, which is not to be had.
     pub(crate) fn identity(&self) -> Result<Keypair, DataDirError> {
-        read_key(&self.path.join(IDENTITY_FILE))
+        if let Some(known) = self.identity.get() {
+            return Ok(known.clone());
+        }
+        let keypair = self.read_identity()?.keypair;
+        Ok(self.identity.get_or_init(|| keypair).clone())
+    }
+
+    /// Reads the node's key anew, with what seals it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::identity`].
+    pub(crate) fn read_identity(&self) -> Result<Identity, DataDirError> {
+        Identity::read(&self.path.join(IDENTITY_FILE))
     }
 
     /// Returns the API's bearer token.
@@ -339,6 +360,15 @@ fn new_token() -> Vec<u8> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DataDirError {
+    /// A passphrase seals a key, and it is not to be had or not the right one.
+    #[error("cannot open the key in {path}", path = path.display())]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: PassphraseError,
+    },
     /// The system refuses to read or write.
     #[error("cannot use {path}", path = path.display())]
     Access {

@@ -13,6 +13,7 @@ mod daemon;
 mod data_dir;
 mod doctor;
 mod gateway;
+mod identity_file;
 mod input;
 mod interrupt;
 mod key_ring;

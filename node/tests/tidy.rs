@@ -9,9 +9,10 @@ use std::{
 };
 
 /// Rooms from the top down: each may depend on those behind it, and on no other.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
     "node",
     "testnet",
+    "testnet/hostile",
     "bootstrap",
     "clients/rust",
     "protocols",

@@ -1,41 +1,53 @@
-//! `dunlin testnet`: a network of peers on this machine that lives until it is stopped.
+//! `dunlin testnet up`, `down` and what lies between: a network of peers on this machine that lives until it is stopped.
 //!
-//! `up` starts the processes and leaves them alone. What it started stands in a state file, written
-//! before and after every start, so that `down` finds all of them whenever `up` was interrupted. A
-//! process is known by its id *and* the moment it started: an id alone may be another process's by now.
+//! `up` starts one process, the supervisor ([`supervise`]), which starts the nodes and stays. Every other command is a
+//! process of its own, finds the supervisor's socket in the network's folder, says one [`Wish`] and reads one answer.
+//! Whatever becomes of these processes, nothing is left: the kernel kills the nodes when the supervisor is gone, and
+//! namespaces go with the processes in them.
+
+mod control;
+mod supervise;
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command},
-    sync::Arc,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use dunlin_client::{ADDRESS_FILE, Client, TOKEN_FILE};
+use dunlin_client::{ADDRESS_FILE, TOKEN_FILE};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::control::Wish;
+pub use self::supervise::supervise;
 use crate::{
-    interrupt::{self, Belongings, Interrupt},
-    peer::{Home, Identity, Program},
-    process::{GRACE, POLL, Supervisor, in_words, spawn_free, tail_of},
+    hostile::{self, Assault, AssaultReport},
+    interrupt::{Interrupt, listen_alone},
+    links::Profile,
+    network::{PEERS_MAX, View},
+    peer::Home,
+    process::{GRACE, POLL, spawn_free, tail_of},
 };
 
 /// File in the folder of a test network that says what runs.
 const STATE_FILE: &str = "testnet.json";
 
-/// Version of that file.
-const STATE_VERSION: u8 = 1;
+/// Its socket.
+const SOCKET_FILE: &str = "testnet.sock";
 
-/// Peers of one test network; they share this machine.
-const PEERS_MAX: u32 = 50;
+/// What the supervisor says.
+const LOG_FILE: &str = "testnet.log";
 
-/// How long a process may take from its start to its first answer.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Version of the state.
+const STATE_VERSION: u8 = 2;
+
+/// Most lines that `logs` shows of one node.
+const LOG_LINES_MAX: usize = 10_000;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -44,19 +56,65 @@ pub struct UpOptions {
     pub program: PathBuf,
     /// How many peers: 1 to 50.
     pub peers: u32,
+    /// Give each node a network namespace of its own, whose links can be broken.
+    pub netns: bool,
+    /// What the links are like, in namespaces.
+    pub profile: Profile,
     /// Where their data folders and logs go. Peers that are there already come back with their data.
     pub dir: PathBuf,
     /// Print JSON instead of text.
     pub json: bool,
 }
 
-/// What to look at.
+/// What to do with the network in a folder.
 #[derive(Clone, Debug)]
-pub struct StatusOptions {
+pub struct FleetOptions {
     /// The folder that was given to `up`.
     pub dir: PathBuf,
     /// Print JSON instead of text.
     pub json: bool,
+}
+
+/// What to do to a running network.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    /// Show each process.
+    Status,
+    /// Cut groups off each other, as `1-3|4-6`.
+    Partition(String),
+    /// Let nothing of the first reach the second, while the way back stays.
+    Cut {
+        /// From whom.
+        from: String,
+        /// To whom.
+        to: String,
+    },
+    /// Take all cuts away, and let paused nodes go on.
+    Heal,
+    /// Stop nodes where they are.
+    Pause(String),
+    /// Let them go on.
+    Resume(String),
+    /// Kill nodes as a crash would.
+    Kill(String),
+    /// Start nodes that do not run.
+    Start(String),
+    /// Kill one peer after another and start it again.
+    Churn {
+        /// How often.
+        every: Duration,
+        /// For how long.
+        during: Duration,
+    },
+    /// Attack a node.
+    Attack(Assault),
+    /// Print the newest lines of logs.
+    Logs {
+        /// Whose.
+        nodes: String,
+        /// How many lines of each.
+        lines: usize,
+    },
 }
 
 /// What to stop.
@@ -68,6 +126,18 @@ pub struct DownOptions {
     pub purge: bool,
     /// Print JSON instead of text.
     pub json: bool,
+}
+
+/// Returns where a test network is when nobody says: in the user's cache folder.
+#[must_use]
+pub fn default_dir() -> PathBuf {
+    let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+    let cache = match (home("XDG_CACHE_HOME"), home("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => PathBuf::from(home).join(".cache"),
+        (None, None) => std::env::temp_dir(),
+    };
+    cache.join("dunlin/testnet")
 }
 
 /// Starts a bootstrap node and peers, says how to talk to them, and leaves them running.
@@ -86,35 +156,147 @@ pub fn up(options: &UpOptions) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make {}", options.dir.display()))?;
     // Peers are started with these paths, whatever folder they run in.
     let dir = fs::canonicalize(&options.dir)?;
-    let mut state = State::load(&dir)?.unwrap_or_else(|| State::new(&dir));
-    if let Some(node) = state.nodes.iter().find(|node| node.is_alive()) {
-        bail!(
+    let network = match State::load(&dir)? {
+        Some(state) if state.is_running() => bail!(
             "a test network runs in {} already (process {}); stop it with `dunlin testnet down`",
             dir.display(),
-            node.pid
-        );
-    }
-    let launched = launch(options, &dir, &mut state);
-    if launched.is_err() {
-        stop(&state.nodes);
-        state.forget_running(&dir)?;
-    }
-    launched?;
-    show(&views(&dir, &state), options.json)?;
+            state.pid
+        ),
+        Some(state) => state.network,
+        None => name_of(&dir),
+    };
+    let interrupt = Interrupt::default();
+    listen_alone(&interrupt)?;
+    let mut state = State {
+        version: STATE_VERSION,
+        network,
+        peers: options.peers,
+        netns: options.netns,
+        profile: options.profile,
+        pid: 0,
+        stamp: String::new(),
+    };
+    // What is about to be made is written down first, for `down --purge`.
+    state.save(&dir)?;
+    let log = dir.join(LOG_FILE);
+    let command = supervisor(&options.program, &dir, options.netns);
+    let mut child = spawn_free(command, &log).context("cannot start the supervisor")?;
+    let mut lease = child.stdin.take();
+    state.pid = child.id();
+    state.stamp = stamp(state.pid).unwrap_or_default();
+    state.save(&dir)?;
+    let ready = || control::ask(&dir, &Wish::Status).ok();
+    let views = loop {
+        if interrupt.is_raised() {
+            // Without the lease it ends, and its nodes with it.
+            drop(lease.take());
+            child.wait()?;
+            interrupt.check()?;
+            break Vec::new();
+        }
+        if let Some(views) = ready() {
+            break serde_json::from_value::<Vec<View>>(views)?;
+        }
+        if child.try_wait()?.is_some() {
+            state.forget_running(&dir)?;
+            bail!("the test network did not start:\n{}", tail_of(&log).unwrap_or_default());
+        }
+        thread::sleep(POLL);
+    };
+    // It stays when this process ends.
+    lease.context("the supervisor has no input")?.write_all(STAY)?;
+    show(&views, options.json)?;
     if !options.json {
         println!("\nstop it with: dunlin testnet down --dir {}", options.dir.display());
     }
     Ok(())
 }
 
-/// Shows each process of a test network.
+/// What `up` tells the supervisor when all is well. One that reads its end first has nobody left to serve.
+const STAY: &[u8] = b"stay\n";
+
+fn supervisor(program: &Path, dir: &Path, netns: bool) -> Command {
+    // Whoever is not root may make namespaces inside a user namespace of their own, where the kernel lets them.
+    let needs_root = netns && !rustix::process::geteuid().is_root();
+    let mut command = if needs_root {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.args(["testnet", "supervise", "--dir"]).arg(dir);
+    command
+}
+
+/// Does something to a running network, and says what came of it.
 ///
 /// # Errors
 ///
-/// Fails when there is no test network in that folder.
-pub fn status(options: &StatusOptions) -> anyhow::Result<()> {
+/// Fails when no network runs in that folder, or the supervisor refuses.
+pub fn tell(options: &FleetOptions, deed: &Deed) -> anyhow::Result<()> {
     let (dir, state) = existing(&options.dir)?;
-    show(&views(&dir, &state), options.json)
+    match deed {
+        Deed::Logs { nodes, lines } => return logs(&dir, &state, nodes, *lines, options.json),
+        Deed::Status if !state.is_running() => return show(&stopped(&dir, &state), options.json),
+        _ => {}
+    }
+    let ask = |wish: &Wish| {
+        ensure!(
+            state.is_running(),
+            "the test network in {} does not run; start it with `dunlin testnet up`",
+            dir.display()
+        );
+        control::ask(&dir, wish)
+    };
+    let answer = match deed {
+        Deed::Status | Deed::Logs { .. } => {
+            return show(&views(ask(&Wish::Status)?)?, options.json);
+        }
+        Deed::Partition(groups) => ask(&Wish::Partition { groups: groups.clone() })?,
+        Deed::Cut { from, to } => ask(&Wish::Cut { from: from.clone(), to: to.clone() })?,
+        Deed::Heal => ask(&Wish::Heal)?,
+        Deed::Pause(nodes) => ask(&Wish::Pause { nodes: nodes.clone(), pause: true })?,
+        Deed::Resume(nodes) => ask(&Wish::Pause { nodes: nodes.clone(), pause: false })?,
+        Deed::Kill(nodes) => ask(&Wish::Kill { nodes: nodes.clone() })?,
+        Deed::Start(nodes) => ask(&Wish::Start { nodes: nodes.clone() })?,
+        Deed::Churn { every, during } => churn(state.peers, *every, *during, ask)?,
+        Deed::Attack(assault) => {
+            let report = ask(&Wish::Attack(assault.clone()))?;
+            if !options.json {
+                let report: AssaultReport = serde_json::from_value(report)?;
+                println!("{report}");
+                return Ok(());
+            }
+            report
+        }
+    };
+    if options.json {
+        println!("{answer}");
+    } else {
+        println!("done");
+    }
+    Ok(())
+}
+
+/// Kills the peers in turn, each for half of the time until the next one.
+fn churn(
+    peers: u32,
+    every: Duration,
+    during: Duration,
+    ask: impl Fn(&Wish) -> anyhow::Result<serde_json::Value>,
+) -> anyhow::Result<serde_json::Value> {
+    let end = Instant::now() + during;
+    let mut killed = 0;
+    while Instant::now() < end {
+        let nodes = (killed % peers + 1).to_string();
+        ask(&Wish::Kill { nodes: nodes.clone() })?;
+        thread::sleep(every / 2);
+        ask(&Wish::Start { nodes })?;
+        killed += 1;
+        thread::sleep(every / 2);
+    }
+    Ok(serde_json::json!({ "killed": killed }))
 }
 
 /// Stops all processes of a test network.
@@ -125,117 +307,83 @@ pub fn status(options: &StatusOptions) -> anyhow::Result<()> {
 /// be removed.
 pub fn down(options: &DownOptions) -> anyhow::Result<()> {
     let (dir, mut state) = existing(&options.dir)?;
-    let running = state.nodes.iter().filter(|node| node.is_alive()).count();
-    let survivors = stop(&state.nodes);
-    ensure!(survivors.is_empty(), "these processes did not end: {survivors:?}");
+    let mut stopped = 0;
+    if state.is_running() {
+        let answer = control::ask(&dir, &Wish::Down);
+        stopped = answer.ok().and_then(|answer| answer.as_u64()).unwrap_or(0);
+        // One that does not answer is killed, and the kernel kills its nodes.
+        state.end();
+        ensure!(!state.is_running(), "the supervisor, process {}, does not end", state.pid);
+    }
     if options.purge {
         // Only what a test network makes is removed: the folder may hold other things.
-        for home in state.nodes.iter().map(|node| Home::new(&dir, &node.name)) {
+        for name in state.names() {
+            let home = Home::new(&dir, &name);
             removed(&home.log, fs::remove_file(&home.log))?;
             removed(&home.data_dir, fs::remove_dir_all(&home.data_dir))?;
         }
-        let state_file = dir.join(STATE_FILE);
-        removed(&state_file, fs::remove_file(&state_file))?;
+        for file in [hostile::LOG_FILE, SOCKET_FILE, LOG_FILE, STATE_FILE] {
+            let file = dir.join(file);
+            removed(&file, fs::remove_file(&file))?;
+        }
         // Stays when something else is in it.
         fs::remove_dir(&dir).ok();
     } else {
         state.forget_running(&dir)?;
     }
     if options.json {
-        println!("{}", serde_json::json!({ "stopped": running, "purged": options.purge }));
+        println!("{}", serde_json::json!({ "stopped": stopped, "purged": options.purge }));
     } else {
-        println!("{running} processes stopped");
+        println!("{stopped} processes stopped");
     }
     Ok(())
 }
 
-/// Starts everything; `state` says what has been started, whether this succeeds or not.
-fn launch(options: &UpOptions, dir: &Path, state: &mut State) -> anyhow::Result<()> {
-    let interrupt = Interrupt::default();
-    let supervisor = Supervisor::start()?;
-    let belongings = Belongings { processes: supervisor.processes(), folder: Arc::default() };
-    interrupt::listen(&interrupt, belongings)?;
-    let program = Program { path: options.program.clone(), network: state.network.clone() };
-    let names: Vec<_> = (1..=options.peers).map(|n| format!("peer-{n}")).collect();
-    // What is about to be made is written down first, for `down --purge`.
-    names
-        .iter()
-        .map(String::as_str)
-        .chain(["bootstrap"])
-        .for_each(|name| state.set(name, 0, String::new()));
-    state.save(dir)?;
-    let mut ids = Vec::new();
-    for name in &names {
-        let command = program.init(&Home::new(dir, name));
-        let printed = supervisor.run("dunlin init", command, START_TIMEOUT, &interrupt)?;
-        let identity: Identity = serde_json::from_str(&printed)
-            .with_context(|| format!("dunlin init printed {printed:?}"))?;
-        ids.push(identity.peer);
+fn logs(dir: &Path, state: &State, nodes: &str, lines: usize, json: bool) -> anyhow::Result<()> {
+    let names = state.names();
+    let mut wanted = Vec::new();
+    for part in nodes.split(',').map(str::trim) {
+        let is_meant = |name: &&String| {
+            part == "all" || *name == part || name.strip_prefix("peer-") == Some(part)
+        };
+        let meant: Vec<_> = names.iter().filter(is_meant).collect();
+        ensure!(!meant.is_empty(), "{part:?} is no node of this network: {}", names.join(", "));
+        wanted.extend(meant);
     }
-    let home = Home::new(dir, "bootstrap");
-    // The address of an earlier run would be taken for the new one.
-    let stale = home.network_address_file();
-    removed(&stale, fs::remove_file(&stale))?;
-    let mut child = state.start(dir, "bootstrap", program.bootstrap(&home))?;
-    let address = wait(&mut child, &home, &interrupt, || home.network_address())?;
-    for name in &names {
-        let home = Home::new(dir, name);
-        let command = program.run(&home, &address, ids.iter().map(String::as_str));
-        let mut child = state.start(dir, name, command)?;
-        let pid = child.id();
-        wait(&mut child, &home, &interrupt, || home.client(pid))?;
+    for name in wanted {
+        let path = Home::new(dir, name).log;
+        let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+        let all: Vec<_> = text.lines().collect();
+        let newest = &all[all.len().saturating_sub(lines.min(LOG_LINES_MAX))..];
+        if json {
+            println!("{}", serde_json::json!({ "name": name, "lines": newest }));
+        } else {
+            newest.iter().for_each(|line| println!("{name:10} {line}"));
+        }
     }
     Ok(())
 }
 
-/// Waits until a child that will be left alone answers.
-fn wait<T>(
-    child: &mut Child,
-    home: &Home,
-    interrupt: &Interrupt,
-    probe: impl Fn() -> Option<T>,
-) -> anyhow::Result<T> {
-    let deadline = Instant::now() + START_TIMEOUT;
-    let last_words = || tail_of(&home.log).unwrap_or_else(|cause| format!("(no log: {cause})"));
-    loop {
-        interrupt.check()?;
-        if let Some(ready) = probe() {
-            return Ok(ready);
-        }
-        if let Some(status) = child.try_wait()? {
-            bail!(
-                "{} ended {}; its last words:\n{}",
-                home.data_dir.display(),
-                in_words(status),
-                last_words()
-            );
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{} did not answer within {} s; its last words:\n{}",
-            home.data_dir.display(),
-            START_TIMEOUT.as_secs(),
-            last_words()
-        );
-        thread::sleep(POLL);
-    }
+fn views(answer: serde_json::Value) -> anyhow::Result<Vec<View>> {
+    Ok(serde_json::from_value(answer)?)
 }
 
-/// Stops processes, first politely. Returns the ids of those that are still there.
-fn stop(nodes: &[Node]) -> Vec<u32> {
-    for (signal, patience) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
-        for node in nodes.iter().filter(|node| node.is_alive()) {
-            if let Some(pid) = node.pid() {
-                // The only failure left is that it ended a moment ago.
-                rustix::process::kill_process(pid, signal).ok();
-            }
-        }
-        let deadline = Instant::now() + patience;
-        while nodes.iter().any(Node::is_alive) && Instant::now() < deadline {
-            thread::sleep(POLL);
-        }
-    }
-    nodes.iter().filter(|node| node.is_alive()).map(|node| node.pid).collect()
+/// Returns the nodes of a network that does not run.
+fn stopped(dir: &Path, state: &State) -> Vec<View> {
+    let view = |name: String| View {
+        alive: false,
+        paused: false,
+        pid: 0,
+        data_dir: Home::new(dir, &name).data_dir,
+        name,
+        api: None,
+        peer: None,
+        peers: None,
+        segments: None,
+        resident_bytes: None,
+        descriptors: None,
+    };
+    state.names().into_iter().map(view).collect()
 }
 
 /// Fails unless a file was removed or was not there.
@@ -256,44 +404,43 @@ fn existing(dir: &Path) -> anyhow::Result<(PathBuf, State)> {
     Ok((dir, state))
 }
 
-/// What runs in a folder.
+/// Returns a name that keeps a network apart from every other one on this machine.
+pub(crate) fn name_of(dir: &Path) -> String {
+    format!("testnet-{}-{:016x}", std::process::id(), hash_of(dir.as_os_str().as_encoded_bytes()))
+}
+
+/// Hashes bytes (FNV-1a, 64 bits): for names, not for secrets.
+pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// What is in a folder, and who runs it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
     version: u8,
     network: String,
-    nodes: Vec<Node>,
-}
-
-/// One process.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Node {
-    name: String,
+    peers: u32,
+    netns: bool,
+    profile: Profile,
+    /// The supervisor.
     pid: u32,
-    /// When it started, as the system says; empty when it was stopped.
+    /// When it started, as the system says; empty when it was stopped. An id alone may be another process's by now.
     stamp: String,
 }
 
 impl State {
-    fn new(dir: &Path) -> Self {
-        // Its own name keeps it apart from every other network on this machine and LAN.
-        let hash =
-            dir.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-                (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-            });
-        let network = format!("testnet-{}-{hash:016x}", std::process::id());
-        Self { version: STATE_VERSION, network, nodes: Vec::new() }
-    }
-
     fn load(dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = dir.join(STATE_FILE);
         let bytes = match fs::read(&path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let state: Self = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is not the state of a test network", path.display()))?;
+        let state: Self = serde_json::from_slice(&bytes).with_context(|| {
+            format!("{} is not the state of a test network of this version", path.display())
+        })?;
         ensure!(
             state.version == STATE_VERSION,
             "{} has version {}, this program reads {STATE_VERSION}",
@@ -311,42 +458,38 @@ impl State {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Starts a process and writes down that it runs.
-    fn start(&mut self, dir: &Path, name: &str, command: Command) -> anyhow::Result<Child> {
-        let home = Home::new(dir, name);
-        let child =
-            spawn_free(command, &home.log).with_context(|| format!("cannot start {name}"))?;
-        let pid = child.id();
-        // A process that ended at once has no stamp, and needs none.
-        let stamp = stamp(pid).unwrap_or_default();
-        self.set(name, pid, stamp);
-        self.save(dir)?;
-        Ok(child)
-    }
-
-    fn set(&mut self, name: &str, pid: u32, stamp: String) {
-        let node = Node { name: name.to_owned(), pid, stamp };
-        match self.nodes.iter_mut().find(|node| node.name == name) {
-            Some(old) => *old = node,
-            None => self.nodes.push(node),
-        }
-    }
-
     /// Writes down that nothing runs any more.
     fn forget_running(&mut self, dir: &Path) -> anyhow::Result<()> {
-        self.nodes.iter_mut().for_each(|node| node.stamp.clear());
+        self.stamp.clear();
         self.save(dir)
     }
-}
 
-impl Node {
+    /// Returns the names of all nodes.
+    fn names(&self) -> Vec<String> {
+        let peers = (1..=self.peers).map(|number| format!("peer-{number}"));
+        [crate::network::BOOTSTRAP.to_owned()].into_iter().chain(peers).collect()
+    }
+
     /// Returns whether this very process runs.
-    fn is_alive(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stamp.is_empty() && stamp(self.pid).as_ref() == Some(&self.stamp)
     }
 
-    fn pid(&self) -> Option<Pid> {
-        i32::try_from(self.pid).ok().and_then(Pid::from_raw)
+    /// Waits until the supervisor has ended, and hastens it in the end.
+    fn end(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        for (patience, next) in
+            [(2 * GRACE, Some(Signal::TERM)), (GRACE, Some(Signal::KILL)), (GRACE, None)]
+        {
+            let deadline = Instant::now() + patience;
+            while self.is_running() && Instant::now() < deadline {
+                thread::sleep(POLL);
+            }
+            if let (true, Some(pid), Some(signal)) = (self.is_running(), pid, next) {
+                // The only failure left is that it ended a moment ago.
+                rustix::process::kill_process(pid, signal).ok();
+            }
+        }
     }
 }
 
@@ -372,44 +515,6 @@ fn stamp(pid: u32) -> Option<String> {
     (!state.starts_with('Z')).then(|| started.trim().to_owned())
 }
 
-/// A process as `status` shows it.
-#[derive(Debug, Serialize)]
-struct View {
-    name: String,
-    alive: bool,
-    pid: u32,
-    data_dir: PathBuf,
-    /// Where its API listens; the bootstrap node has none.
-    api: Option<String>,
-    peer: Option<String>,
-    peers: Option<u64>,
-    segments: Option<u64>,
-}
-
-fn views(dir: &Path, state: &State) -> Vec<View> {
-    let view = |node: &Node| {
-        let home = Home::new(dir, &node.name);
-        let alive = node.is_alive();
-        let client = alive.then(|| Client::for_data_dir(&home.data_dir).ok()).flatten();
-        let status = client.and_then(|client| client.status().ok()).filter(|s| s.pid == node.pid);
-        let address = home.network_address().filter(|_| alive);
-        View {
-            name: node.name.clone(),
-            alive,
-            pid: node.pid,
-            api: status.as_ref().map(|status| status.api.clone()),
-            peer: status
-                .as_ref()
-                .map(|status| status.peer.clone())
-                .or_else(|| address.as_deref().and_then(crate::peer::peer_of).map(str::to_owned)),
-            peers: status.as_ref().map(|status| status.peers),
-            segments: status.as_ref().map(|status| status.segments),
-            data_dir: home.data_dir,
-        }
-    };
-    state.nodes.iter().map(view).collect()
-}
-
 fn show(views: &[View], json: bool) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(views)?);
@@ -424,16 +529,21 @@ fn text(views: &[View]) -> Result<String, std::fmt::Error> {
     let number = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
     writeln!(
         text,
-        "{:10} {:8} {:>8} {:>6} {:>9}  peer id",
-        "name", "state", "process", "peers", "segments"
+        "{:10} {:8} {:>8} {:>6} {:>9} {:>7}  peer id",
+        "name", "state", "process", "peers", "segments", "MiB"
     )?;
     for view in views {
-        let state = if view.alive { "running" } else { "stopped" };
+        let state = match (view.alive, view.paused) {
+            (true, false) => "running",
+            (true, true) => "paused",
+            (false, _) => "stopped",
+        };
         let (peers, segments) = (number(view.peers), number(view.segments));
+        let mib = number(view.resident_bytes.map(|bytes| bytes >> 20));
         let peer = view.peer.as_deref().unwrap_or("-");
         writeln!(
             text,
-            "{:10} {state:8} {:>8} {peers:>6} {segments:>9}  {peer}",
+            "{:10} {state:8} {:>8} {peers:>6} {segments:>9} {mib:>7}  {peer}",
             view.name, view.pid
         )?;
     }
@@ -453,66 +563,36 @@ fn text(views: &[View]) -> Result<String, std::fmt::Error> {
 mod tests {
     use super::*;
 
-    fn sleeper(dir: &Path, state: &mut State, name: &str, script: &str) -> Child {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]);
-        state.start(dir, name, command).unwrap()
-    }
-
-    #[test]
-    fn another_process_finds_and_stops_what_was_started() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = fs::canonicalize(folder.path()).unwrap();
-        let mut state = State::new(&dir);
-        let mut polite = sleeper(&dir, &mut state, "polite", "exec sleep 1000");
-        let mut stubborn = sleeper(
-            &dir,
-            &mut state,
-            "stubborn",
-            "trap '' TERM; echo up; while :; do sleep 1; done",
-        );
-        let log = Home::new(&dir, "stubborn").log;
-        let deadline = Instant::now() + START_TIMEOUT;
-        while !fs::read_to_string(&log).unwrap().contains("up") {
-            assert!(Instant::now() < deadline, "the child does not speak");
-            thread::sleep(POLL);
+    fn state(pid: u32, stamp: String) -> State {
+        State {
+            version: STATE_VERSION,
+            network: "test".to_owned(),
+            peers: 1,
+            netns: false,
+            profile: Profile::Lan,
+            pid,
+            stamp,
         }
-        // What another process would read.
-        let state = State::load(&dir).unwrap().unwrap();
-        assert!(state.nodes.iter().all(Node::is_alive));
-        assert_eq!(stop(&state.nodes), Vec::<u32>::new());
-        assert!(state.nodes.iter().all(|node| !node.is_alive()));
-        use std::os::unix::process::ExitStatusExt as _;
-        assert_eq!(polite.wait().unwrap().signal(), Some(15));
-        assert_eq!(stubborn.wait().unwrap().signal(), Some(9));
     }
 
     #[test]
     fn a_process_that_got_the_id_of_an_old_one_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut state = State::new(folder.path());
-        let mut child = sleeper(folder.path(), &mut state, "child", "exec sleep 1000");
-        state.nodes[0].stamp.push('0');
-        assert!(!state.nodes[0].is_alive());
-        assert_eq!(stop(&state.nodes), Vec::<u32>::new());
-        assert!(child.try_wait().unwrap().is_none(), "it was not signalled");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let own = std::process::id();
+        let now = stamp(own).unwrap();
+        assert!(state(own, now.clone()).is_running());
+        assert!(!state(own, now + "0").is_running());
+        assert!(!state(own, String::new()).is_running(), "it was stopped");
     }
 
     #[test]
     fn down_with_purge_leaves_nothing_of_its_own_and_everything_else() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("net");
-        fs::create_dir(&dir).unwrap();
-        let dir = fs::canonicalize(&dir).unwrap();
-        let mut state = State::new(&dir);
-        let mut child = sleeper(&dir, &mut state, "peer-1", "exec sleep 1000");
-        fs::create_dir(dir.join("peer-1")).unwrap();
+        fs::create_dir_all(dir.join("peer-1")).unwrap();
+        state(0, String::new()).save(&dir).unwrap();
         fs::write(dir.join("notes.txt"), "mine").unwrap();
         let options = DownOptions { dir: dir.clone(), purge: true, json: true };
         down(&options).unwrap();
-        child.wait().unwrap();
         let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["notes.txt"]);
         let error = down(&options).unwrap_err().to_string();

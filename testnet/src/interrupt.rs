@@ -60,6 +60,11 @@ pub(crate) struct Belongings {
     pub(crate) folder: Arc<OnceLock<PathBuf>>,
 }
 
+/// Listens for Ctrl-C and SIGTERM in a process that has no children of its own: one raises the flag.
+pub(crate) fn listen_alone(interrupt: &Interrupt) -> io::Result<()> {
+    listen(interrupt, Belongings { processes: Processes::default(), folder: Arc::default() })
+}
+
 /// Listens for Ctrl-C and SIGTERM until the process ends.
 ///
 /// The first one raises the flag and asks the children to end, so that calls to them break off at once;

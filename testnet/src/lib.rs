@@ -3,7 +3,8 @@
 //! - [`demo`]: a network of six peers replays real telemetry, archives it, trades templates, survives a
 //!   SIGKILL and a liar, and writes a report. Everything is done and asked through the peers' own
 //!   commands and HTTP API.
-//! - [`up`], [`status`], [`down`]: a network to play with, which lives until it is stopped.
+//! - [`up`], [`tell`], [`down`]: a network to play with, which lives until it is stopped, and what may be done to it.
+//! - [`play`]: scenarios, which do it by a script, check, and report.
 //! - [`split`]: real nodes in network namespaces, cut in two and healed.
 //! - [`liar`]: a peer that serves one block with a flipped byte.
 //! - [`mod@bench`]: benchmarks on real telemetry, beside what others reach in the same run.
@@ -18,16 +19,36 @@
 mod average_precision;
 pub mod bench;
 pub mod demo;
+mod exchange;
 mod fleet;
+mod hostile;
 mod interrupt;
 pub mod liar;
+mod links;
+mod network;
 mod peer;
 mod process;
 mod report;
+mod scenario;
 pub mod sim;
+mod skew;
+#[cfg(target_os = "linux")]
+mod space;
+#[cfg(not(target_os = "linux"))]
+#[path = "space/elsewhere.rs"]
+mod space;
 mod split;
 pub mod vts1;
 
-pub use fleet::{DownOptions, StatusOptions, UpOptions, down, status, up};
+pub use dunlin_hostile::{
+    Attack, HostileError, Options as HostileOptions, Report as HostileReport, run as attack,
+};
+pub use exchange::Measured;
+pub use fleet::{
+    Deed, DownOptions, FleetOptions, UpOptions, default_dir, down, supervise, tell, up,
+};
+pub use hostile::{Assault, AssaultReport};
 pub use interrupt::is_interrupt;
+pub use links::{Counts, Line, Profile};
+pub use scenario::{ScenarioOptions, ScenarioReport, Slope, SoakReport, StepReport, play};
 pub use split::{SplitOptions, SplitReport, split};

@@ -12,8 +12,8 @@ use serde::Deserialize;
 /// File in the data folder with one full multiaddr per line, there once the process listens.
 pub(crate) const NETWORK_ADDRESS_FILE: &str = "network.address";
 
-/// All listen on loopback, on whatever port is free.
-const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
+/// Those of the demo listen on loopback, on whatever port is free.
+pub(crate) const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 
 /// The `dunlin` binary, and the network that its processes join.
 #[derive(Clone, Debug)]
@@ -32,23 +32,29 @@ impl Program {
         command
     }
 
-    /// Runs a bootstrap node.
-    pub(crate) fn bootstrap(&self, home: &Home) -> Command {
+    /// Runs a bootstrap node that listens at these addresses.
+    pub(crate) fn bootstrap(&self, home: &Home, listen: &[String]) -> Command {
         let mut command = self.command(&["bootstrap"], home);
-        command.args(["--listen", LISTEN, "--one-machine"]);
+        listen.iter().for_each(|address| {
+            command.args(["--listen", address]);
+        });
         command
     }
 
-    /// Runs a peer whose segments are for `own_peers` alone.
+    /// Runs a peer, with its API at `api`, whose segments are for `own_peers` alone.
     pub(crate) fn run<'a>(
         &self,
         home: &Home,
+        listen: &[String],
+        api: &str,
         bootstrap: &str,
         own_peers: impl IntoIterator<Item = &'a str>,
     ) -> Command {
         let mut command = self.command(&["run"], home);
-        command.args(["--listen", LISTEN, "--one-machine", "--api", "127.0.0.1:0"]);
-        command.args(["--bootstrap", bootstrap]);
+        listen.iter().for_each(|address| {
+            command.args(["--listen", address]);
+        });
+        command.args(["--api", api, "--bootstrap", bootstrap]);
         for peer in own_peers {
             command.args(["--own-peer", peer]);
         }
@@ -116,6 +122,20 @@ impl Home {
             return Err(io::Error::other(format!("{} has no {from}", path.display())));
         }
         fs::write(path, text.replace(from, to))
+    }
+
+    /// Does as [`Self::set`], unless there is no such line.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read or written.
+    pub(crate) fn set_if_any(&self, from: &str, to: &str) -> io::Result<()> {
+        let path = self.data_dir.join("config.toml");
+        let text = fs::read_to_string(&path)?;
+        if text.contains(from) {
+            fs::write(path, text.replace(from, to))?;
+        }
+        Ok(())
     }
 
     /// Returns where the process listens, once it does.

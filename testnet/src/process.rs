@@ -39,35 +39,32 @@ const TAIL_BYTES: u64 = 8 * 1024;
 /// Starts children, and stops all of them.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    requests: Option<mpsc::SyncSender<Request>>,
-    spawner: Option<thread::JoinHandle<()>>,
+    // Ends before the spawner does, which takes its children with it.
     processes: Processes,
+    spawner: Spawner,
 }
 
 impl Supervisor {
     /// Starts the thread that starts children.
     pub(crate) fn start() -> io::Result<Self> {
-        // One request at a time: whoever asks waits for its answer.
-        let (requests, inbox) = mpsc::sync_channel::<Request>(1);
-        let spawner = thread::Builder::new().name("spawner".to_owned()).spawn(move || {
-            for Request { mut command, reply } in inbox {
-                // Whoever asked may have given up; its child dies with the dropped answer.
-                if let Err(mpsc::SendError(Ok(mut orphan))) = reply.send(spawn_bound(&mut command))
-                {
-                    orphan.kill().and_then(|()| orphan.wait()).ok();
-                }
-            }
-        })?;
-        Ok(Self {
-            requests: Some(requests),
-            spawner: Some(spawner),
-            processes: Processes::default(),
-        })
+        Ok(Self { spawner: Spawner::start(|| Ok(()))?, processes: Processes::default() })
     }
 
     /// Starts a child whose output goes to the end of the file `log`.
     pub(crate) fn spawn(
         &self,
+        name: &str,
+        command: Command,
+        log: &Path,
+    ) -> Result<Arc<Process>, ProcessError> {
+        self.spawn_by(&self.spawner, name, command, log)
+    }
+
+    /// Does as [`Self::spawn`], on a spawner of the caller's: the child lives at most as long as that, and where
+    /// that is.
+    pub(crate) fn spawn_by(
+        &self,
+        spawner: &Spawner,
         name: &str,
         mut command: Command,
         log: &Path,
@@ -81,7 +78,7 @@ impl Supervisor {
         if all.len() >= PROCESSES_MAX {
             return Err(ProcessError::TooMany { limit: PROCESSES_MAX });
         }
-        let child = self.ask(command).map_err(start_error)?;
+        let child = spawner.ask(command).map_err(start_error)?;
         let process = Arc::new(Process {
             name: name.to_owned(),
             pid: child.id(),
@@ -102,7 +99,7 @@ impl Supervisor {
     ) -> Result<String, ProcessError> {
         let start_error = |cause| ProcessError::Start { name: name.to_owned(), cause };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = self.ask(command).map_err(start_error)?;
+        let child = self.spawner.ask(command).map_err(start_error)?;
         let mut child = KillOnDrop(child);
         let deadline = Instant::now() + timeout;
         let status = loop {
@@ -155,24 +152,74 @@ impl Supervisor {
         process.kill()
     }
 
-    fn ask(&self, command: Command) -> io::Result<Child> {
-        let (reply, answer) = mpsc::sync_channel(1);
-        let gone = || io::Error::other("the thread that starts children has ended");
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
-        requests.send(Request { command, reply }).map_err(|_| gone())?;
-        answer.recv().map_err(|_| gone())?
+    /// Asks one child to end, kills it when it does not, and forgets it.
+    pub(crate) fn end(&self, process: &Arc<Process>) -> Option<ExitStatus> {
+        process.terminate();
+        let status = process.wait_until(Instant::now() + GRACE).or_else(|| process.kill());
+        self.processes.lock().retain(|other| !Arc::ptr_eq(other, process));
+        status
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.processes.kill_all();
+    }
+}
+
+/// The one thread that starts children.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    requests: Option<mpsc::SyncSender<Request>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Spawner {
+    /// Starts the thread, which first calls `enter`: children are where that brings it.
+    pub(crate) fn start(
+        enter: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        // One request at a time: whoever asks waits for its answer.
+        let (requests, inbox) = mpsc::sync_channel::<Request>(1);
+        let (tell, told) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+            let entered = enter();
+            let is_there = entered.is_ok();
+            if tell.send(entered).is_err() || !is_there {
+                return;
+            }
+            for Request { mut command, reply } in inbox {
+                // Whoever asked may have given up; its child dies with the dropped answer.
+                if let Err(mpsc::SendError(Ok(mut orphan))) = reply.send(spawn_bound(&mut command))
+                {
+                    orphan.kill().and_then(|()| orphan.wait()).ok();
+                }
+            }
+        })?;
+        told.recv().map_err(|_| gone())??;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    fn ask(&self, command: Command) -> io::Result<Child> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        requests.send(Request { command, reply }).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
         drop(self.requests.take());
-        if let Some(spawner) = self.spawner.take() {
+        if let Some(thread) = self.thread.take() {
             // A panic there was printed; there is nobody left to stop.
-            spawner.join().ok();
+            thread.join().ok();
         }
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that starts children has ended")
 }
 
 /// The children of a supervisor.
@@ -183,7 +230,7 @@ impl Processes {
     /// Asks all of them to end; does not wait.
     pub(crate) fn terminate_all(&self) {
         for process in self.lock().iter() {
-            process.signal(Signal::TERM);
+            process.terminate();
         }
     }
 
@@ -254,12 +301,18 @@ impl Process {
     }
 
     /// Signals the child and whatever it started, unless it was reaped: its id may be another's then.
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let mut child = self.lock();
         if let (Ok(None), Some(pid)) = (child.try_wait(), pid_of(&child)) {
             // The only failure left is that it ended a moment ago.
             rustix::process::kill_process_group(pid, signal).ok();
         }
+    }
+
+    /// Asks it to end. One that was stopped goes on to hear that.
+    fn terminate(&self) {
+        self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
     }
 
     fn kill(&self) -> Option<ExitStatus> {
@@ -306,11 +359,12 @@ impl Ending {
     }
 }
 
-/// Starts a child that outlives this process, in a group of its own, with its output in the file `log`.
+/// Starts a child that outlives this process, in a group of its own, with its output in the file `log`. Its input is
+/// a pipe that closes when this process ends.
 pub(crate) fn spawn_free(mut command: Command, log: &Path) -> io::Result<Child> {
     let file = fs::OpenOptions::new().create(true).append(true).open(log)?;
     let errors = file.try_clone()?;
-    command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0).spawn()
+    command.stdin(Stdio::piped()).stdout(file).stderr(errors).process_group(0).spawn()
 }
 
 /// Returns the last lines of a log.
@@ -358,6 +412,7 @@ pub(crate) enum ProcessError {
     Interrupted(#[from] Interrupted),
 }
 
+#[derive(Debug)]
 struct Request {
     command: Command,
     reply: mpsc::SyncSender<io::Result<Child>>,

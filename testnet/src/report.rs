@@ -2,7 +2,7 @@
 
 mod graph;
 mod html;
-mod markup;
+pub(crate) mod markup;
 mod scatter;
 mod table;
 mod timeline;

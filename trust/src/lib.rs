@@ -45,6 +45,7 @@ pub mod recovery;
 mod report;
 mod revocation;
 mod revocations;
+mod rotation;
 mod score;
 mod standing;
 mod table;
@@ -79,6 +80,7 @@ pub use revocations::{
     Acquaintance, Draft, Pending, RevocationError, Revocations, UNKNOWN_WITHDRAWALS_MAX,
     WITHDRAWALS_MAX,
 };
+pub use rotation::{LINEAGE_MAX, ROTATION_VERSION, Rotation, RotationError};
 pub use standing::{Standing, StandingChange};
 pub use time::UnixMillis;
 pub use trust::{HELD_MAX, HeldError, Trust};

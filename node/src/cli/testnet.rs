@@ -1,8 +1,10 @@
 //! `dunlin demo` and `dunlin testnet`: what they may be told.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use dunlin_protocols::Multiaddr;
+use dunlin_testnet::Attack;
 use libp2p_identity::PeerId;
 
 use super::{NetworkArgs, SimArgs};
@@ -22,29 +24,111 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TestnetCommand {
-    /// Start a bootstrap node and peers on loopback.
+    /// Start a bootstrap node and peers, on loopback or in network namespaces.
     Up {
         /// How many peers.
         #[arg(short, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
         n: u32,
-        /// Where their data folders go.
-        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
-        dir: PathBuf,
+        /// Give each node a network namespace, whose links can be broken. Linux; as root, or where users may make
+        /// namespaces.
+        #[arg(long)]
+        netns: bool,
+        /// What the links are like: lan, wan or edge.
+        #[arg(long, value_enum, default_value = "lan", requires = "netns")]
+        profile: LinkProfile,
+        #[command(flatten)]
+        place: TestnetDir,
     },
     /// Show the peers of the testnet.
-    Status {
-        /// Where their data folders are.
-        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
-        dir: PathBuf,
+    Status(TestnetDir),
+    /// Cut groups of nodes off each other: `1-3|4-6`. The bootstrap node is `bootstrap`; who is in no group is reached
+    /// by all.
+    Partition {
+        /// The groups.
+        groups: String,
+        #[command(flatten)]
+        place: TestnetDir,
+    },
+    /// Let nothing that some nodes send reach others; the way back stays open.
+    Cut {
+        /// Whose packets are lost.
+        from: String,
+        /// On their way to whom.
+        to: String,
+        #[command(flatten)]
+        place: TestnetDir,
+    },
+    /// Take all cuts away, and let paused nodes go on.
+    Heal(TestnetDir),
+    /// Stop nodes where they are, as a closed lid does: `2`, `1-3`, `all`.
+    Pause(TestnetNodes),
+    /// Let paused nodes go on.
+    Resume(TestnetNodes),
+    /// Kill nodes as a crash would.
+    Kill(TestnetNodes),
+    /// Start nodes that do not run, with the data that they had.
+    Start(TestnetNodes),
+    /// Kill one peer after another, and start it again.
+    Churn {
+        /// How often.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "20s")]
+        every: Duration,
+        /// For how long.
+        #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2m")]
+        during: Duration,
+        #[command(flatten)]
+        place: TestnetDir,
+    },
+    /// Attack a peer, and say what honest ones notice: connections-one, connections-many, slow-handshakes, streams,
+    /// oversize, half, gossip, kad-records, kad-eclipse, identify, yamux or nesting.
+    Attack {
+        /// What to try.
+        attack: Attack,
+        /// On whom.
+        #[arg(long, default_value = "1", value_name = "PEER")]
+        victim: String,
+        /// For how long; before, peers are watched for as long, to compare.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: u32,
+        #[command(flatten)]
+        place: TestnetDir,
+    },
+    /// Print the newest lines of nodes' logs.
+    Logs {
+        /// Whose.
+        #[arg(default_value = "all")]
+        nodes: String,
+        /// How many lines of each.
+        #[arg(short, default_value_t = 20)]
+        n: usize,
+        #[command(flatten)]
+        place: TestnetDir,
     },
     /// Stop the testnet.
     Down {
-        /// Where their data folders are.
-        #[arg(long, value_name = "DIR", default_value = "dunlin-testnet")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: TestnetDir,
         /// Remove the data folders too.
         #[arg(long)]
         purge: bool,
+    },
+    /// Play a scenario on a network of its own, check what it says, and report. The exit code is 1 when something did
+    /// not hold.
+    Run {
+        /// The scenario; docs/testnet.md tells how to write one.
+        scenario: PathBuf,
+        /// Another build of this program, for scenarios that change builds.
+        #[arg(long, value_name = "PROGRAM")]
+        other: Option<PathBuf>,
+        /// How many peers, instead of what the scenario says.
+        #[arg(short, value_parser = clap::value_parser!(u32).range(1..=50))]
+        n: Option<u32>,
+        /// How many minutes a soak takes, instead of what the scenario says.
+        #[arg(long)]
+        minutes: Option<f64>,
+        /// Where the report and its plots go as files.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
     },
     /// Simulate a network under faults: the nodes' decisions in virtual time, no processes.
     Sim(SimArgs),
@@ -81,4 +165,57 @@ pub(crate) enum TestnetCommand {
         #[arg(long)]
         cid: String,
     },
+    /// The process that keeps a testnet, which `up` starts.
+    #[command(hide = true)]
+    Supervise(TestnetDir),
+    /// Attack one node, for `attack` and scenarios.
+    #[command(hide = true)]
+    Hostile {
+        /// What to try.
+        #[arg(long)]
+        attack: Attack,
+        /// The victim, with its peer id.
+        #[arg(long)]
+        target: Multiaddr,
+        /// Its network.
+        #[arg(long)]
+        network: String,
+        /// The first address to come from.
+        #[arg(long)]
+        from: Ipv4Addr,
+        /// How many addresses follow each other from there.
+        #[arg(long, default_value_t = 1)]
+        addresses: u8,
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
+}
+
+/// Where a testnet is.
+#[derive(Debug, Args)]
+pub(crate) struct TestnetDir {
+    /// Where its data folders are.
+    #[arg(long, value_name = "DIR", default_value_os_t = dunlin_testnet::default_dir())]
+    pub(crate) dir: PathBuf,
+}
+
+/// Nodes of a testnet.
+#[derive(Debug, Args)]
+pub(crate) struct TestnetNodes {
+    /// Numbers, names and ranges with commas between them, `all`, or `bootstrap`.
+    pub(crate) nodes: String,
+    #[command(flatten)]
+    pub(crate) place: TestnetDir,
+}
+
+/// What links are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LinkProfile {
+    /// Machines in one room.
+    Lan,
+    /// Servers in different places.
+    Wan,
+    /// Devices by radio.
+    Edge,
 }

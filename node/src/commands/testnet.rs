@@ -1,16 +1,20 @@
 //! `demo` and `testnet`: many peers on this machine. `bench`: what this machine can do.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use dunlin_protocols::NetworkName;
 use dunlin_testnet::{
-    DownOptions, SplitOptions, StatusOptions, UpOptions, bench, demo, down, is_interrupt, liar,
-    sim, split, status, up,
+    Assault, Deed, DownOptions, FleetOptions, HostileOptions, Profile, ScenarioOptions,
+    SplitOptions, UpOptions, attack, bench, demo, down, is_interrupt, liar, play, sim, split,
+    supervise, tell, up,
 };
 
 use crate::{
-    cli::{BenchArgs, BenchCommand, BenchData, DemoArgs, SimArgs, TestnetCommand},
+    cli::{
+        BenchArgs, BenchCommand, BenchData, DemoArgs, LinkProfile, SimArgs, TestnetCommand,
+        TestnetDir, TestnetNodes,
+    },
     interrupt,
 };
 
@@ -32,11 +36,60 @@ pub(super) fn testnet(dir: &Path, command: TestnetCommand, json: bool) -> anyhow
 
 fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<ExitCode> {
     match command {
-        TestnetCommand::Up { n, dir } => {
-            up(&UpOptions { program: program()?, peers: n, dir, json })?;
+        TestnetCommand::Up { n, netns, profile, place: TestnetDir { dir } } => {
+            let profile = match profile {
+                LinkProfile::Lan => Profile::Lan,
+                LinkProfile::Wan => Profile::Wan,
+                LinkProfile::Edge => Profile::Edge,
+            };
+            up(&UpOptions { program: program()?, peers: n, netns, profile, dir, json })?;
         }
-        TestnetCommand::Status { dir } => status(&StatusOptions { dir, json })?,
-        TestnetCommand::Down { dir, purge } => down(&DownOptions { dir, purge, json })?,
+        TestnetCommand::Status(place) => tell(&at(place, json), &Deed::Status)?,
+        TestnetCommand::Partition { groups, place } => {
+            tell(&at(place, json), &Deed::Partition(groups))?;
+        }
+        TestnetCommand::Cut { from, to, place } => {
+            tell(&at(place, json), &Deed::Cut { from, to })?;
+        }
+        TestnetCommand::Heal(place) => tell(&at(place, json), &Deed::Heal)?,
+        TestnetCommand::Pause(TestnetNodes { nodes, place }) => {
+            tell(&at(place, json), &Deed::Pause(nodes))?;
+        }
+        TestnetCommand::Resume(TestnetNodes { nodes, place }) => {
+            tell(&at(place, json), &Deed::Resume(nodes))?;
+        }
+        TestnetCommand::Kill(TestnetNodes { nodes, place }) => {
+            tell(&at(place, json), &Deed::Kill(nodes))?;
+        }
+        TestnetCommand::Start(TestnetNodes { nodes, place }) => {
+            tell(&at(place, json), &Deed::Start(nodes))?;
+        }
+        TestnetCommand::Churn { every, during, place } => {
+            tell(&at(place, json), &Deed::Churn { every, during })?;
+        }
+        TestnetCommand::Attack { attack, victim, seconds, place } => {
+            tell(&at(place, json), &Deed::Attack(Assault { attack, victim, seconds }))?;
+        }
+        TestnetCommand::Logs { nodes, n, place } => {
+            tell(&at(place, json), &Deed::Logs { nodes, lines: n })?;
+        }
+        TestnetCommand::Down { place: TestnetDir { dir }, purge } => {
+            down(&DownOptions { dir, purge, json })?;
+        }
+        TestnetCommand::Run { scenario, other, n, minutes, out } => {
+            let program = program()?;
+            let options =
+                ScenarioOptions { program, other, file: scenario, peers: n, minutes, out, json };
+            let holds = play(&options)?;
+            return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        TestnetCommand::Supervise(TestnetDir { dir }) => supervise(program()?, &dir)?,
+        TestnetCommand::Hostile { attack: kind, target, network, from, addresses, seconds } => {
+            let during = Duration::from_secs(seconds.into());
+            let report =
+                attack(&HostileOptions { attack: kind, target, network, from, addresses, during })?;
+            println!("{}", serde_json::to_string(&report)?);
+        }
         TestnetCommand::Split { common, segments, seconds, dir } => {
             let options =
                 SplitOptions { program: program()?, common, segments, seconds, dir, json };
@@ -56,6 +109,10 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
         })?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn at(TestnetDir { dir }: TestnetDir, json: bool) -> FleetOptions {
+    FleetOptions { dir, json }
 }
 
 fn simulate(args: SimArgs, json: bool) -> anyhow::Result<ExitCode> {

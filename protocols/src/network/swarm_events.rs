@@ -96,10 +96,11 @@ impl Actor {
             BehaviourEvent::Ping(ping) => match ping.result {
                 Ok(rtt) => self.peers.pinged(&ping.peer, rtt),
                 // A line that is cut looks like a silent one for a quarter of an hour, and longer once it is mended.
-                Err(ping::Failure::Timeout) => {
+                // Where the ping's stream was given up before, what fails is to open another one.
+                Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
                     self.swarm.close_connection(ping.connection);
                 }
-                Err(_) => {}
+                Err(ping::Failure::Unsupported) => {}
             },
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 tracing::trace!(count = found.len(), "found on the local network");

@@ -14,7 +14,7 @@ use dunlin_client::{Client, CollectionSpec, Fidelity, Metric, Units};
 use super::{COLLECTION, Options, PEERS, progress::Progress};
 use crate::{
     interrupt::Interrupt,
-    peer::{Home, Identity, Program, peer_of},
+    peer::{Home, Identity, LISTEN, Program, peer_of},
     process::{Ending, POLL, Process, Supervisor},
     report::{Connection, NodeReport, Report, Role},
     vts1::Series,
@@ -119,7 +119,9 @@ impl<'a> Stage<'a> {
         ids: &[String],
     ) -> anyhow::Result<Arc<Process>> {
         let own = ids.iter().map(String::as_str);
-        let command = self.program.run(home, &self.bootstrap, own);
+        let listen = [LISTEN.to_owned()];
+        let mut command = self.program.run(home, &listen, "127.0.0.1:0", &self.bootstrap, own);
+        command.arg("--one-machine");
         Ok(self.supervisor.spawn(name, command, &home.log)?)
     }
 
@@ -195,7 +197,8 @@ impl<'a> Stage<'a> {
 
     fn start_bootstrap(&mut self) -> anyhow::Result<String> {
         let home = Home::new(&self.folder, "bootstrap");
-        let command = self.program.bootstrap(&home);
+        let mut command = self.program.bootstrap(&home, &[LISTEN.to_owned()]);
+        command.arg("--one-machine");
         let process = self.supervisor.spawn("the bootstrap node", command, &home.log)?;
         self.bootstrap = self.await_address(&home, &process)?;
         let id = peer_of(&self.bootstrap).context("the bootstrap node's address has no peer id")?;

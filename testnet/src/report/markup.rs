@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Escapes text for an element or a quoted attribute.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -51,17 +51,17 @@ pub(super) fn bytes(size: u64) -> String {
 
 /// Markup that grows by parts.
 #[derive(Debug, Default)]
-pub(super) struct Markup(String);
+pub(crate) struct Markup(String);
 
 impl Markup {
     /// Adds formatted markup; its text has been escaped by the caller.
-    pub(super) fn add(&mut self, parts: std::fmt::Arguments<'_>) -> &mut Self {
+    pub(crate) fn add(&mut self, parts: std::fmt::Arguments<'_>) -> &mut Self {
         self.0.write_fmt(parts).expect("a string takes whatever is written to it");
         self.0.push('\n');
         self
     }
 
-    pub(super) fn into_string(self) -> String {
+    pub(crate) fn into_string(self) -> String {
         self.0
     }
 }
