@@ -19,22 +19,22 @@ use crate::distance::LANES;
 /// A cache line. Codes and neighbor lists are made of these, so that a row never shares one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u8; LINE_BYTES]);
+pub(crate) struct Line(pub(crate) [u8; LINE_BYTES]);
 
 /// Bytes of a cache line.
-pub(super) const LINE_BYTES: usize = 64;
+pub(crate) const LINE_BYTES: usize = 64;
 
 /// Bytes of a huge page.
 #[cfg(target_os = "linux")]
 const HUGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Values that [`combine`] sums at a time; they fit the registers.
-pub(super) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Which instructions to use. It is made by [`Level::detect`] alone, so having one proves that the CPU
 /// has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Level(Set);
+pub(crate) struct Level(Set);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
@@ -49,12 +49,12 @@ enum Set {
 
 impl Level {
     /// Returns the best level of this CPU.
-    pub(super) fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         Self::available().first().copied().unwrap_or(Self(Set::Plain))
     }
 
     /// Returns all levels of this CPU, the best first; the last one runs anywhere.
-    pub(super) fn available() -> Vec<Self> {
+    pub(crate) fn available() -> Vec<Self> {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
@@ -80,7 +80,7 @@ impl Level {
 }
 
 /// A number that a row may consist of.
-pub(super) trait Element: Copy {
+pub(crate) trait Element: Copy {
     /// Returns the number.
     fn wide(self) -> f64;
 }
@@ -107,7 +107,7 @@ macro_rules! widened {
         $body:block
     ) => {
         $(#[$doc])*
-        pub(super) fn $name $(<$generic: $bound>)? (level: Level, $($arg: $type),*) $(-> $out)? {
+        pub(crate) fn $name $(<$generic: $bound>)? (level: Level, $($arg: $type),*) $(-> $out)? {
             #[inline(always)]
             fn plain $(<$generic: $bound>)? ($($arg: $type),*) $(-> $out)? $body
             #[cfg(target_arch = "x86_64")]
@@ -206,7 +206,7 @@ widened! {
 
 /// Returns an empty vector with room for `capacity` values, on huge pages where the system has them: walks
 /// jump around in memory, and each jump on small pages costs a look-up of its page.
-pub(super) fn roomy<T>(capacity: usize) -> Vec<T> {
+pub(crate) fn roomy<T>(capacity: usize) -> Vec<T> {
     let room: Vec<T> = Vec::with_capacity(capacity);
     #[cfg(target_os = "linux")]
     {
@@ -225,7 +225,7 @@ pub(super) fn roomy<T>(capacity: usize) -> Vec<T> {
 
 /// Asks for the line that a value begins in to be brought near.
 #[inline(always)]
-pub(super) fn prefetch<T>(value: &T) {
+pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch changes nothing, and the reference is to memory that is there.
     unsafe {
@@ -242,7 +242,7 @@ pub(super) fn prefetch<T>(value: &T) {
 }
 
 /// Asks for all lines of a slice to be brought near.
-pub(super) fn prefetch_all<T>(values: &[T]) {
+pub(crate) fn prefetch_all<T>(values: &[T]) {
     for value in values.iter().step_by(LINE_BYTES / size_of::<T>()) {
         prefetch(value);
     }
@@ -254,7 +254,7 @@ pub(super) fn prefetch_all<T>(values: &[T]) {
 /// # Panics
 ///
 /// Panics when there is no such row, or `dots` is shorter than `rows`.
-pub(super) fn dots(level: Level, codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
+pub(crate) fn dots(level: Level, codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
     let dots = &mut dots[..rows.len()];
     match level.0 {
         #[cfg(target_arch = "x86_64")]
