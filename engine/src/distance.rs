@@ -70,27 +70,6 @@ pub(crate) fn in_units(values: &[f32], inverse_unit: &[f64]) -> Vec<f64> {
     values.iter().zip(inverse_unit).map(|(value, inverse)| f64::from(*value) * inverse).collect()
 }
 
-/// Returns about the sum of the squared differences of two vectors in units: in single precision, which is several
-/// times faster. It is off by less than [`ROUGH`], in parts of it, unless it is infinite.
-pub(crate) fn rough_squares(a: &[f32], b: &[f32], inverse_unit: &[f32]) -> f32 {
-    let (b, inverse_unit) = (&b[..a.len()], &inverse_unit[..a.len()]);
-    let square = |i: usize| {
-        let difference = (a[i] - b[i]) * inverse_unit[i];
-        difference * difference
-    };
-    let mut lanes = [0.0_f32; LANES];
-    let whole = a.len() - a.len() % LANES;
-    for base in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += square(base + lane);
-        }
-    }
-    lanes.iter().sum::<f32>() + (whole..a.len()).map(square).sum::<f32>()
-}
-
-/// Three roundings of a term and those of a sum of at most 4,096 terms, each of 2^-24, stay far below this.
-pub(crate) const ROUGH: f64 = 1e-3;
-
 /// Returns the position and distance of the nearest of `rows` (row-major, in units) to `point`; the
 /// first one of several.
 pub(crate) fn nearest(rows: &[f64], point: &[f64]) -> Option<(usize, f64)> {
@@ -139,21 +118,6 @@ mod tests {
         let a: Vec<f64> = (0..19).map(f64::from).collect();
         let expected = (a.iter().map(|v| v * v).sum::<f64>() / 19.0).sqrt();
         assert!((rms(&a, &[0.0; 19]) - expected).abs() < 1e-12);
-    }
-
-    #[test]
-    fn rough_squares_are_nearly_the_squares_in_any_unit() {
-        for (dim, scale) in [(1, 1.0), (19, 1e-6), (38, 1e6), (4096, 1.0)] {
-            let row = |phase: f32| -> Vec<f32> {
-                (0..dim).map(|i| scale * ((i as f32) * 0.7 + phase).sin()).collect()
-            };
-            let (a, b) = (row(0.0), row(0.01));
-            let inverse = vec![1.0 / f64::from(scale); dim];
-            let narrow: Vec<f32> = inverse.iter().map(|inverse| *inverse as f32).collect();
-            let exact = rms_in_units(&a, &b, &inverse).powi(2) * dim as f64;
-            let rough = f64::from(rough_squares(&a, &b, &narrow));
-            assert!((rough - exact).abs() <= ROUGH * exact, "{rough} {exact}");
-        }
     }
 
     #[test]

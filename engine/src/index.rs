@@ -10,7 +10,7 @@
 //!
 //! In reading order: `exact.rs` (the rows), `space.rs` (the space of the graph), `codes.rs` (quantized
 //! rows), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the page is
-//! `docs/formats/index.md`), `live.rs`, and `simd.rs` (the innermost loops).
+//! `docs/formats/index.md`), `live.rs`, and `../simd.rs` (the innermost loops).
 
 mod build;
 mod codes;
@@ -20,9 +20,8 @@ mod graph;
 mod groups;
 mod live;
 mod nearest;
-mod random;
+pub(crate) mod random;
 mod row_set;
-mod simd;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -37,10 +36,12 @@ use self::{
     graph::{Graph, Walk},
     groups::Groups,
     nearest::Nearest,
-    simd::Level,
     space::Space,
 };
-use crate::collection::{Dim, Metric};
+use crate::{
+    collection::{Dim, Metric},
+    simd::{self, Level},
+};
 
 /// Distinct rows from which on there is a graph. Below, comparing all takes well under a millisecond.
 pub const GRAPH_NODES_MIN: usize = 5_000;

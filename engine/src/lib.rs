@@ -79,6 +79,7 @@ mod timing;
 mod trajectory;
 
 mod counters;
+mod simd;
 pub mod storage;
 
 pub use anomaly::{AnomaliesAnswer, AnomaliesQuery, Anomaly, Level};

@@ -6,36 +6,22 @@
 //! in no segment: references come and go with the peers that sent them, while segments depend on what was
 //! observed. After a restart, or when the references change, it is there again with the next observation.
 //!
-//! An entity mostly stays where it was. So with each full comparison the nearest rows are kept, by rising
-//! distance from the point that was compared: its *anchor*. By the triangle inequality a row that was d away from
-//! the anchor is at least d - m away from a point that moved by m, so a few rows are compared with the next
-//! points, and the answer is the same as that of all.
+//! Every row is compared, roughly and in vector instructions; those that may be the nearest after that are compared
+//! exactly, so the answer is the one of a plain comparison. It costs the same however an entity moves.
 //!
 //! [`Engine::keep_references`]: crate::Engine::keep_references
 
 use crate::{
     collection::{CollectionSpec, Units},
-    distance::{ROUGH, in_units, rms, rough_squares, sum_of},
+    distance::{LANES, in_units, sum_of},
     references::{Reference, Sources, left_of},
     regime::inverse_of,
-    segment::to_f32,
+    simd::{self, Level, ROUGH, ROUGH_FLOOR},
 };
 
 /// Own regimes that an observation is compared with as it comes in, the newest: with all 512 that questions look
 /// at, an entity that jumps about would take several times as long.
 pub(crate) const OWN_LIVE_MAX: usize = 128;
-
-/// Own regimes that are kept with an anchor: the two that a match names, and some more to move among.
-const OWN_KEPT: usize = 8;
-
-/// References that are kept with an anchor, of each source, of which the nearest counts.
-const REFERENCES_KEPT: usize = 2;
-
-/// With more sources than this nothing is kept, so that an entity takes little memory: all rows are compared.
-const SOURCES_KEPT_MAX: usize = 16;
-
-/// What sums of rounded values may be off by, in parts of a distance: far more than they are.
-const ROUNDING: f64 = 1e-9;
 
 /// The references of one collection, for what comes in.
 pub(crate) struct Kept {
@@ -44,6 +30,7 @@ pub(crate) struct Kept {
     /// Another number for each change.
     pub(crate) epoch: u64,
     sources: Sources,
+    level: Level,
 }
 
 /// The newest regimes of an entity that have ended, oldest first.
@@ -67,7 +54,6 @@ pub(crate) struct Ended {
 #[derive(Default)]
 pub(crate) struct Matching {
     pub(crate) newest: Option<Match>,
-    anchor: Option<Box<Anchor>>,
 }
 
 /// The known behavior that is nearest to a point.
@@ -102,21 +88,13 @@ pub(crate) struct Field<'a> {
     groups: usize,
 }
 
-/// A point that was compared with everything, and what was nearest to it.
-struct Anchor {
-    epoch: u64,
-    /// The newest regime that it was compared with.
-    newest: Option<u64>,
-    point: Vec<f64>,
-    groups: Vec<Near>,
-}
-
-/// The rows of a group that are nearest to an anchor.
-struct Near {
-    /// Distances from the anchor, rising, and rows.
-    rows: Vec<(f64, usize)>,
-    /// No other row is nearer than this.
-    horizon: f64,
+/// A point as rows are compared with it.
+struct Point {
+    /// In units.
+    exact: Vec<f64>,
+    /// As it was observed, and one over the units, filled up with zeros.
+    rough: Vec<[f32; LANES]>,
+    inverse_unit: Vec<[f32; LANES]>,
 }
 
 /// The rows of a group that are nearest to a point so far: sums of squares, rising, and rows.
@@ -138,7 +116,7 @@ impl Kept {
             Units::Range { lower, upper } => Sources::new(&references, &inverse_of(lower, upper)),
             Units::NoiseFloor => Sources::new(&[], &[]),
         };
-        Self { references, fade_us, epoch, sources }
+        Self { references, fade_us, epoch, sources, level: Level::detect() }
     }
 }
 
@@ -173,27 +151,51 @@ impl Matching {
         if field.ended.is_empty() && field.groups == 1 {
             return self.newest = None;
         }
-        let point = in_units(values, field.inverse_unit);
-        let newest = field.ended.last().map(|ended| ended.number);
-        let is_current = |anchor: &&Anchor| {
-            anchor.epoch == field.kept.epoch
-                && anchor.newest == newest
-                && anchor.groups.len() == field.groups
-        };
-        let anchor = self.anchor.as_deref().filter(is_current);
-        if let Some(found) = anchor.and_then(|anchor| anchor.nearest(&point, field)) {
-            self.newest = field.name(&found);
-            return;
-        }
-        let narrow: Vec<f32> = field.inverse_unit.iter().copied().map(to_f32).collect();
-        let near = |group| field.near(group, values, &point, &narrow);
-        let groups: Vec<Near> = (0..field.groups).map(near).collect();
-        let found: Vec<&[(f64, usize)]> = groups.iter().map(|near| &near.rows[..]).collect();
+        let point = Point::new(values, field.inverse_unit);
+        let mut sums = Vec::new();
+        let found: Vec<_> =
+            (0..field.groups).map(|group| field.nearest(group, &point, &mut sums)).collect();
         self.newest = field.name(&found);
-        let is_kept = groups.len() <= 1 + SOURCES_KEPT_MAX;
-        let anchor = || Box::new(Anchor { epoch: field.kept.epoch, newest, point, groups });
-        self.anchor = is_kept.then(anchor);
     }
+}
+
+impl Point {
+    fn new(values: &[f32], inverse_unit: &[f64]) -> Self {
+        Self {
+            exact: in_units(values, inverse_unit),
+            rough: in_lanes(values.iter().copied()),
+            inverse_unit: in_lanes(inverse_unit.iter().map(|inverse| narrowed(*inverse))),
+        }
+    }
+}
+
+/// Returns the inverse of a unit in single precision; infinite, so that nothing rough is relied on, where that has
+/// no such number.
+fn narrowed(inverse: f64) -> f32 {
+    let narrow = inverse as f32;
+    let is_near = (f64::from(narrow) - inverse).abs() <= ROUGH / 100.0 * inverse;
+    if is_near { narrow } else { f32::INFINITY }
+}
+
+/// Returns numbers in groups, the last one filled up with zeros.
+fn in_lanes(values: impl ExactSizeIterator<Item = f32>) -> Vec<[f32; LANES]> {
+    let mut lanes = vec![[0.0; LANES]; values.len().div_ceil(LANES)];
+    for (lane, value) in lanes.as_flattened_mut().iter_mut().zip(values) {
+        *lane = value;
+    }
+    lanes
+}
+
+/// Returns the largest of the rough sums that one of the `most` nearest rows, 1 or 2, can have.
+fn farthest_rough(sums: &[f32], most: usize) -> f64 {
+    let (mut least, mut second) = (f32::INFINITY, f32::INFINITY);
+    for sum in sums {
+        let sum = if sum.is_finite() { *sum } else { f32::INFINITY };
+        second = second.min(least.max(sum));
+        least = least.min(sum);
+    }
+    let farthest = if most == 1 { least } else { second };
+    (f64::from(farthest) + ROUGH_FLOOR) * (1.0 + ROUGH) / (1.0 - ROUGH) + ROUGH_FLOOR
 }
 
 impl<'a> Field<'a> {
@@ -217,33 +219,25 @@ impl<'a> Field<'a> {
         self.kept.sources.nearest(point, self.left)
     }
 
-    /// Compares a point with all rows of a group: roughly with each, and exactly with those that may be kept.
-    /// The point comes as it was observed and in units, the units in both widths.
-    fn near(&self, group: usize, values: &[f32], point: &[f64], narrow: &[f32]) -> Near {
-        let kept = if group == 0 { OWN_KEPT } else { REFERENCES_KEPT };
-        let dim = point.len();
+    /// Returns the distances and rows of what is nearest in a group: of own regimes two, of a source's references one.
+    /// Room for sums is kept between uses.
+    fn nearest(&self, group: usize, point: &Point, sums: &mut Vec<f32>) -> Vec<(f64, usize)> {
+        let most = if group == 0 { 2 } else { 1 };
+        let dim = point.exact.len();
         let rows = match group.checked_sub(1) {
             None => self.means,
             Some(source) => self.kept.sources.rows(source).0,
         };
-        // One more than is kept tells how far away all others are at least.
-        let mut ranked = Ranked { most: kept + 1, rows: Vec::with_capacity(kept + 1) };
-        let mut bound = f64::INFINITY;
-        for (index, row) in rows.chunks_exact(dim).enumerate() {
-            let rough = rough_squares(row, values, narrow);
-            if rough.is_finite() && f64::from(rough) > bound * (1.0 + ROUGH) {
-                continue;
-            }
-            let squares = self.squares(group, index, point);
-            if squares < bound {
-                ranked.insert(squares, index);
-                bound = ranked.bound();
+        sums.clear();
+        simd::rough_squares(self.kept.level, rows, dim, &point.rough, &point.inverse_unit, sums);
+        let farthest = farthest_rough(sums, most);
+        let mut ranked = Ranked { most, rows: Vec::with_capacity(most) };
+        for (row, rough) in sums.iter().enumerate() {
+            if !rough.is_finite() || f64::from(*rough) <= farthest {
+                ranked.offer(self.squares(group, row, &point.exact), row);
             }
         }
-        let mut rows = ranked.into_distances(dim);
-        let horizon = if rows.len() > kept { rows[kept].0 } else { f64::INFINITY };
-        rows.truncate(kept);
-        Near { rows, horizon }
+        ranked.into_distances(dim)
     }
 
     /// Returns the sum of the squared differences of a row and a point.
@@ -264,12 +258,13 @@ impl<'a> Field<'a> {
     }
 
     /// Names what is nearest, of the nearest rows of each group.
-    fn name(&self, found: &[impl AsRef<[(f64, usize)]>]) -> Option<Match> {
+    fn name(&self, found: &[Vec<(f64, usize)>]) -> Option<Match> {
         let (own, foreign) = found.split_first()?;
-        let own = own.as_ref().iter().take(2);
+        // What is endlessly far away is not known.
+        let own = own.iter().filter(|(distance, _)| distance.is_finite());
         let own = own.map(|(distance, row)| (*distance, Which::Own(self.ended[*row].number)));
         let nearest_of = |source: usize| {
-            let (distance, row) = foreign[source].as_ref()[0];
+            let (distance, row) = foreign[source][0];
             (row, distance)
         };
         let reference = match foreign {
@@ -286,55 +281,14 @@ impl<'a> Field<'a> {
     }
 }
 
-impl Anchor {
-    /// Returns what is nearest to a point in each group; `None` when rows that are not kept may be.
-    fn nearest(&self, point: &[f64], field: &Field<'_>) -> Option<Vec<Vec<(f64, usize)>>> {
-        let moved = rms(&self.point, point) * (1.0 + ROUNDING);
-        let groups = self.groups.iter().enumerate();
-        groups.map(|(group, near)| near.nearest(group, point, moved, field)).collect()
-    }
-}
-
-impl Near {
-    fn nearest(
-        &self,
-        group: usize,
-        point: &[f64],
-        moved: f64,
-        field: &Field<'_>,
-    ) -> Option<Vec<(f64, usize)>> {
-        let dim = point.len();
-        let most = if group == 0 { 2 } else { 1 };
-        let mut ranked = Ranked { most, rows: Vec::with_capacity(most) };
-        let is_farther = |there: f64, bound: f64| {
-            let at_least = (there * (1.0 - ROUNDING) - moved).max(0.0);
-            at_least * at_least * dim as f64 > bound
-        };
-        for (there, row) in &self.rows {
-            let bound = ranked.bound();
-            if is_farther(*there, bound) {
-                break;
-            }
-            let squares = field.squares(group, *row, point);
-            if squares < bound {
-                ranked.insert(squares, *row);
-            }
-        }
-        let is_sure = self.horizon.is_infinite() || is_farther(self.horizon, ranked.bound());
-        is_sure.then(|| ranked.into_distances(dim))
-    }
-}
-
 impl Ranked {
-    /// What has a sum of squares of this or more is not among the nearest.
-    fn bound(&self) -> f64 {
-        if self.rows.len() < self.most { f64::INFINITY } else { self.rows[self.most - 1].0 }
-    }
-
-    fn insert(&mut self, squares: f64, row: usize) {
+    /// Takes a row in if it is among the nearest; of equals, those that came first.
+    fn offer(&mut self, squares: f64, row: usize) {
         let place = self.rows.partition_point(|(less, _)| *less <= squares);
-        self.rows.truncate(self.most - 1);
-        self.rows.insert(place, (squares, row));
+        if place < self.most {
+            self.rows.truncate(self.most - 1);
+            self.rows.insert(place, (squares, row));
+        }
     }
 
     fn into_distances(self, dim: usize) -> Vec<(f64, usize)> {
@@ -380,38 +334,85 @@ mod tests {
         (0..20 * sources).map(reference).collect()
     }
 
-    /// However an entity moves, what is found from an anchor is what a comparison with all rows finds, and
-    /// small moves need no such comparison.
+    /// Returns the two nearest of `rows`, as sums of squares and positions, compared one by one.
+    fn plainly(
+        rows: &[f32],
+        point: &[f64],
+        inverse_unit: &[f64],
+        most: usize,
+    ) -> Vec<(f64, usize)> {
+        let squares = |row: &[f32]| {
+            let row = in_units(row, inverse_unit);
+            sum_of(point.len(), |i| (row[i] - point[i]) * (row[i] - point[i]))
+        };
+        let mut all: Vec<_> = rows.chunks_exact(point.len()).map(squares).zip(0..).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        all.truncate(most);
+        all.iter().map(|(squares, row)| ((squares / point.len() as f64).sqrt(), *row)).collect()
+    }
+
+    /// Of all sizes: rows that differ in the last bits, copies, values and units that single precision has no room
+    /// for.
     #[test]
-    fn from_an_anchor_the_same_is_found_as_among_all_rows() {
+    fn the_nearest_are_those_of_a_plain_comparison() {
         let mut numbers = Numbers(1);
-        let (mut from_anchors, mut all) = (0, 0);
-        for sources in [1, 3, 5, SOURCES_KEPT_MAX + 1] {
-            let kept = kept(references(&mut numbers, sources), 1);
-            let (mut past, mut moving) = (Past::default(), Matching::default());
-            let mut at = numbers.row();
-            for step in 0..2_000_u64 {
-                if step.is_multiple_of(100) {
-                    let time = step as i64 * 50;
-                    past.push(&numbers.row(), Ended { number: step, start: time, end: time + 1 });
-                }
-                // Now a little, now anywhere.
-                let far = if step.is_multiple_of(37) { 1.0 } else { 0.01 };
-                at.iter_mut().for_each(|value| *value += far * (numbers.next() - 0.5));
-                let inverse_unit = [1.0; DIM];
-                let field = Field::new(past.newest(512, DIM), &inverse_unit, &kept);
-                let before = moving.anchor.as_ref().map(|anchor| anchor.point.clone());
-                moving.observe(&at, &field);
-                let mut fresh = Matching::default();
-                fresh.observe(&at, &field);
-                assert_eq!(moving.newest, fresh.newest);
-                all += 1;
-                let is_same = before.is_some()
-                    && moving.anchor.as_ref().map(|anchor| &anchor.point) == before.as_ref();
-                from_anchors += usize::from(is_same);
+        let kept = kept(Vec::new(), 1);
+        for round in 0..400 {
+            let (dim, count) = (1 + round % DIM, 1 + round % 13);
+            let scale = [1.0, 1e-3, 1e-22, 1e-38, 1e19, 3e38][round % 6];
+            let spread = [1.0, 1e-3, 1e-6][round % 3];
+            let mut one = || (0..dim).map(|_| scale * numbers.next()).collect::<Vec<f32>>();
+            let base = one();
+            let mut near = || -> Vec<f32> {
+                let other = one();
+                base.iter()
+                    .zip(&other)
+                    .map(|(base, other)| base + spread * (other - base))
+                    .collect()
+            };
+            let mut past = Past::default();
+            for number in 0..count {
+                past.push(&near(), Ended { number: number as u64, start: 0, end: 1 });
+            }
+            past.push(&past.means[..dim].to_vec(), Ended { number: 99, start: 0, end: 1 });
+            let values = near();
+            for unit in [1.0, 1e-3, 1e-44, f64::from(scale)] {
+                let inverse_unit = vec![1.0 / unit; dim];
+                let field = Field::new(past.newest(512, dim), &inverse_unit, &kept);
+                let found = field.nearest(0, &Point::new(&values, &inverse_unit), &mut Vec::new());
+                let point = in_units(&values, &inverse_unit);
+                assert_eq!(found, plainly(&past.means, &point, &inverse_unit, 2), "{round} {unit}");
             }
         }
-        assert!(from_anchors * 2 > all, "{from_anchors} of {all}");
+    }
+
+    #[test]
+    fn what_an_observation_is_like_is_the_nearest_of_all_that_is_known() {
+        let mut numbers = Numbers(3);
+        for sources in [1, 3, 5, 17] {
+            let references = references(&mut numbers, sources);
+            let (kept, mut past) = (kept(references.clone(), 1), Past::default());
+            for number in 0..30 {
+                past.push(&numbers.row(), Ended { number, start: 0, end: 1 });
+            }
+            let inverse_unit = [1.0; DIM];
+            for _ in 0..50 {
+                let values = numbers.row();
+                let field = Field::new(past.newest(512, DIM), &inverse_unit, &kept);
+                let mut matching = Matching::default();
+                matching.observe(&values, &field);
+                let point = in_units(&values, &inverse_unit);
+                let own = plainly(&past.means, &point, &inverse_unit, 2);
+                let own = own.iter().map(|(distance, row)| (*distance, Which::Own(*row as u64)));
+                let foreign = field.reference(&point);
+                let foreign = foreign.map(|(index, distance)| (distance, Which::Reference(index)));
+                let mut all: Vec<_> = own.chain(foreign).collect();
+                all.sort_by(|a, b| a.0.total_cmp(&b.0));
+                let found = matching.newest.unwrap();
+                assert_eq!((found.distance, found.nearest), all[0]);
+                assert_eq!(found.margin, Some(all[1].0 - all[0].0));
+            }
+        }
     }
 
     #[test]

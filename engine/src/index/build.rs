@@ -9,8 +9,8 @@ use super::{
     codes::{Codes, Scores},
     graph::{Graph, Walk},
     random::Random,
-    simd::Level,
 };
+use crate::simd::Level;
 
 /// Most neighbors of a node when the graph is finished: two lines.
 pub(super) const DEGREE: usize = 32;

@@ -6,7 +6,7 @@
 //! `weight * bias - 2 * dot`, which ranks rows as the distance does (`space.rs`). The query's bytes over
 //! the scale and the bias are zero, so dot products run over whole lines.
 
-use super::simd::{self, LINE_BYTES, Level, Line};
+use crate::simd::{self, LINE_BYTES, Level, Line};
 
 /// Bytes of a row that are not codes: scale and bias.
 const TAIL_BYTES: usize = 8;

@@ -10,10 +10,12 @@ use super::{
     exact::{Exact, Values},
     graph::{Graph, LINE_NEIGHBORS},
     groups::Groups,
-    simd::{BLOCK, LINE_BYTES, Level, Line, roomy},
     space::Space,
 };
-use crate::collection::{DIM_MAX, Metric};
+use crate::{
+    collection::{DIM_MAX, Metric},
+    simd::{BLOCK, LINE_BYTES, Level, Line, roomy},
+};
 
 /// The version that is written, and the only one that is read.
 pub const INDEX_VERSION: u32 = 1;

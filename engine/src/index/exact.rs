@@ -1,7 +1,9 @@
 //! Rows as they were given, for exact distances, in the narrowest form that loses nothing.
 
-use super::simd::{self, Level};
-use crate::collection::Metric;
+use crate::{
+    collection::Metric,
+    simd::{self, Level},
+};
 
 /// Rows, flat.
 #[derive(Clone, Debug, PartialEq)]

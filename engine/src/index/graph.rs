@@ -9,8 +9,8 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use super::{
     build::DEGREE,
     codes::{Codes, QueryCode, Scores},
-    simd::{self, Level},
 };
+use crate::simd::{self, Level};
 
 /// Neighbors in one line.
 pub(super) const LINE_NEIGHBORS: usize = 16;

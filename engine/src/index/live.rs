@@ -10,9 +10,11 @@ use super::{
     GRAPH_NODES_MIN, GraphIndex, Index, RowSet, Search, VectorError, check_vector,
     exact::{Exact, ExactQuery},
     nearest::Nearest,
+};
+use crate::{
+    collection::{Dim, Metric},
     simd::Level,
 };
-use crate::collection::{Dim, Metric};
 
 /// One sealed row of this many may be dead before compaction is due: walks meet the dead in vain.
 const DEAD_ONE_OF: usize = 4;

@@ -12,13 +12,11 @@
 //! same size: one scale for a row then suits all its codes. What the projection drops still counts in
 //! the row's bias, its whole squared norm.
 
-use super::{
-    codes::dim_for,
-    nearest::Nearest,
-    random::Random,
+use super::{codes::dim_for, nearest::Nearest, random::Random};
+use crate::{
+    collection::Metric,
     simd::{self, BLOCK, Level},
 };
-use crate::collection::Metric;
 
 /// Dimensions from which on rows are projected: the projection of a query has to pay.
 const DIM_PROJECTED_MIN: usize = 512;
