@@ -5,6 +5,7 @@
 //! a test reads it back and compares it with [`Config::default`], so neither can drift.
 
 mod reader;
+mod relay;
 mod standing;
 
 use std::{
@@ -21,16 +22,14 @@ use dunlin_archive::{
     replication::REPLICAS_MAX,
 };
 use dunlin_privacy::{CELLS_MAX, DELTA_MAX, Mechanism, Unit};
-use dunlin_protocols::{
-    Bandwidth, Island, Multiaddr, NetworkName, Reach, RelayLimits, StreamProtocol,
-};
+use dunlin_protocols::{Bandwidth, Island, Multiaddr, NetworkName, Reach, StreamProtocol};
 use dunlin_trust::{AUTHORITIES_MAX, Authorities, AuthoritiesError};
 use dunlin_wire::Cid;
 use libp2p_identity::PeerId;
 
 pub(crate) use self::reader::ConfigError;
 use self::reader::{Reader, Section};
-pub(crate) use self::standing::TrustConfig;
+pub(crate) use self::{relay::RelayConfig, standing::TrustConfig};
 
 /// What `dunlin init` writes: every key with its default and what it does.
 pub(crate) const DEFAULT_TOML: &str = include_str!("config/default.toml");
@@ -483,56 +482,6 @@ fn dht(section: &mut Section<'_>, is_closed: bool) -> Option<StreamProtocol> {
         section.object("dht", "a network with `authorities` has a DHT of its own: leave this out");
     }
     dht
-}
-
-/// Whom the node helps to be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RelayConfig {
-    /// Whether it does.
-    pub(crate) serve: Helping,
-    /// How much.
-    pub(crate) limits: RelayLimits,
-}
-
-/// Whether a node helps others to be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Helping {
-    /// A bootstrap node does, others do not.
-    Auto,
-    /// It does.
-    On,
-    /// It does not.
-    Off,
-}
-
-impl RelayConfig {
-    fn read(section: &mut Section<'_>) -> Self {
-        let helping = [("auto", Helping::Auto), ("on", Helping::On), ("off", Helping::Off)];
-        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        Self {
-            serve: section.choice("serve", &helping),
-            limits: RelayLimits {
-                reservations: count(section.integer("reservations_max", 256, 1..=4096)),
-                circuits: count(section.integer("circuits_max", 64, 1..=1024)),
-                circuit_bytes: section.integer("circuit_kib_max", 4096, 1..=1 << 30) << 10,
-                circuit_duration: Duration::from_secs(section.integer(
-                    "circuit_secs_max",
-                    600,
-                    1..=DAY,
-                )),
-            },
-        }
-    }
-
-    /// Returns what a node carries for others, if anything.
-    pub(crate) fn of_node(&self, is_bootstrap: bool) -> Option<RelayLimits> {
-        let helps = match self.serve {
-            Helping::Auto => is_bootstrap,
-            Helping::On => true,
-            Helping::Off => false,
-        };
-        helps.then_some(self.limits)
-    }
 }
 
 impl ApiConfig {

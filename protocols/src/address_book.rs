@@ -368,6 +368,14 @@ pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
     address
 }
 
+/// Returns an address that ends in the peer's id.
+pub(crate) fn with_peer(address: &Multiaddr, peer: PeerId) -> Multiaddr {
+    match address.iter().last() {
+        Some(Protocol::P2p(_)) => address.clone(),
+        _ => address.clone().with(Protocol::P2p(peer)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;

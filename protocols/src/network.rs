@@ -15,7 +15,6 @@ mod testimony;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
-    net::{IpAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -30,7 +29,6 @@ use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
     identity::Keypair,
     kad::{QueryId, RecordKey},
-    multiaddr::Protocol,
     swarm::{
         SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -53,7 +51,7 @@ use self::{
 };
 use crate::{
     Config, ConfigError, Counters, Event, Handle, NetworkError,
-    address_book::{AddressBook, is_relayed},
+    address_book::{AddressBook, with_peer},
     bandwidth::Meters,
     behaviour::{self, Behaviour, BehaviourEvent},
     codec::Received,
@@ -66,6 +64,7 @@ use crate::{
     reachability::Probes,
     relays::Relays,
     requests::{Admission, Asked},
+    transport,
 };
 
 /// Events that may wait for the shell. Far more than a moment's; a shell that stands still loses news.
@@ -117,7 +116,7 @@ impl Network {
             swarm.add_external_address(address.clone());
         }
         for address in &config.listen {
-            let listening = check_free(address).map_err(TransportError::Other);
+            let listening = transport::check_free(address).map_err(TransportError::Other);
             let listening = listening.and_then(|()| swarm.listen_on(address.clone()));
             listening.map_err(|cause| StartError::Listen { address: address.clone(), cause })?;
         }
@@ -688,25 +687,6 @@ fn changed(trust: &mut Trust) -> Option<Event> {
     is_new.then_some(Event::TrustChanged { changed, forgotten })
 }
 
-/// Checks that nobody listens on a TCP address. libp2p shares its ports, so without this a second node on
-/// the port of another would start, and each would be met by half of their peers.
-fn check_free(address: &Multiaddr) -> io::Result<()> {
-    // At a relay it is the relay that listens.
-    if is_relayed(address) {
-        return Ok(());
-    }
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    match parts.next() {
-        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
-        _ => Ok(()),
-    }
-}
-
 /// Returns the key of a CID on the DHT: its multihash, as everywhere on IPFS.
 fn record_key(cid: &Cid) -> RecordKey {
     RecordKey::new(&cid.hash().to_bytes())
@@ -721,12 +701,4 @@ fn refuse<T>(reply: Reply<T>, error: NetworkError) {
 fn unix_now() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Returns an address that ends in the peer's id.
-fn with_peer(address: &Multiaddr, peer: PeerId) -> Multiaddr {
-    match address.iter().last() {
-        Some(Protocol::P2p(_)) => address.clone(),
-        _ => address.clone().with(Protocol::P2p(peer)),
-    }
 }

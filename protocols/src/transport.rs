@@ -1,9 +1,14 @@
 //! The transports: TCP, QUIC, WebSocket, and connections that a relay carries.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use libp2p::{
-    PeerId, Transport as _,
+    Multiaddr, PeerId, Transport as _,
     core::{
         muxing::StreamMuxerBox,
         transport::{Boxed, timeout::TransportTimeout},
@@ -11,10 +16,12 @@ use libp2p::{
     },
     dns,
     identity::Keypair,
+    multiaddr::Protocol,
     noise, quic, relay, tcp, websocket,
 };
 
 use crate::{
+    address_book::is_relayed,
     bandwidth::{Metered, Meters},
     config::{QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX},
     multiplexer,
@@ -98,4 +105,23 @@ pub(crate) fn all(
         .or_transport(direct)
         .map(|either, _| either.into_inner());
     Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
+}
+
+/// Checks that nobody listens on a TCP address. libp2p shares its ports, so without this a second node on
+/// the port of another would start, and each would be met by half of their peers.
+pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
+    // At a relay it is the relay that listens.
+    if is_relayed(address) {
+        return Ok(());
+    }
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }

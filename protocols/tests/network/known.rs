@@ -46,6 +46,17 @@ async fn a_node_that_restarts_finds_its_peers_though_its_bootstrap_node_is_gone(
 }
 
 #[tokio::test]
+async fn what_the_operator_has_dialled_is_kept_as_the_operators_word() {
+    let mut alice = Node::start(1, local(), &[], Mute).await;
+    let mut bob = Node::start(2, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    let kept = alice.end().await;
+    let known = kept.iter().find(|known| known.peer == peer(2)).unwrap();
+    let sources: Vec<_> = known.addresses.iter().map(|known| known.source).collect();
+    assert_eq!(sources, [Source::Config]);
+}
+
+#[tokio::test]
 async fn a_peer_that_was_away_is_dialled_again() {
     let mut alice = Node::start(1, local(), &[], Mute).await;
     let mut bob = Node::start(2, local(), &[], Mute).await;
