@@ -35,18 +35,15 @@ fn secret(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 #[test]
-fn a_protected_key_starts_a_node_with_its_passphrase_and_no_other() {
+fn a_protected_key_opens_with_its_passphrase_and_no_other() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("node");
     let plain = shown(&mut identity(&dir, &["show"]));
     assert_eq!(plain["protected"], false);
     let right = secret(temp.path(), "right", "correct horse\n");
     let wrong = secret(temp.path(), "wrong", "battery staple\n");
-    let protected = shown(
-        identity(&dir, &["protect"])
-            .env("DUNLIN_NEW_PASSPHRASE_FILE", &right)
-            .env("DUNLIN_PASSPHRASE_FILE", &right),
-    );
+    let mut protect = identity(&dir, &["protect"]);
+    let protected = shown(protect.env("DUNLIN_NEW_PASSPHRASE_FILE", &right));
     assert_eq!((&protected["protected"], &protected["peer"]), (&Value::Bool(true), &plain["peer"]));
     let mode = fs::metadata(dir.join("identity.key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -102,6 +102,7 @@ impl Network {
     /// # Errors
     ///
     /// Fails when an address cannot be listened on, or a setting cannot be used. Nothing runs then.
+    #[expect(clippy::unused_async, reason = "its tasks need the runtime that polls this")]
     pub async fn start(
         config: Config,
         keypair: Keypair,

@@ -30,6 +30,12 @@ const BATCH: usize = 2_000;
 /// How many exchanges there are in a second at most, with the pauses between them.
 const EXCHANGES_PER_S_MAX: u32 = 40;
 
+/// Who exchanges: peers with the victim, the victim with peers, and peers with each other.
+const KINDS: usize = 3;
+
+/// Segments that one answer lists, and so how many are prepared at most.
+const PAGE: u32 = 1_000;
+
 /// A pause between two exchanges: peers that trade, and not a load test.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -134,8 +140,9 @@ impl Exchange {
         round: u32,
     ) -> anyhow::Result<Self> {
         ensure!(victim > 0, "the bootstrap node exchanges nothing; name a peer");
-        let others = u32::try_from(network.nodes.len().saturating_sub(2)).unwrap_or(1).max(1);
-        let segments = (EXCHANGES_PER_S_MAX * seconds / (2 * others) + 2).min(1_000);
+        let pairs = network.nodes.len().saturating_sub(2).max(1) * KINDS;
+        let exchanges = EXCHANGES_PER_S_MAX as usize * seconds as usize;
+        let segments = u32::try_from(exchanges / pairs + 2).unwrap_or(PAGE).min(PAGE);
         let mut members = Vec::new();
         for (place, node) in network.nodes.iter().enumerate().skip(1) {
             if node.is_paused || !node.is_alive() {
@@ -158,7 +165,7 @@ impl Exchange {
             let query = SegmentsQuery {
                 collection: COLLECTION.to_owned(),
                 entity: Some(entity.clone()),
-                limit: Some(1_000),
+                limit: Some(PAGE),
                 ..Default::default()
             };
             let page = member.client.segments(&query)?;
@@ -169,7 +176,7 @@ impl Exchange {
         let at = members.iter().position(|(place, ..)| *place == victim);
         let victim = members.remove(at.context("the victim does not run")?).2;
         let others: Vec<_> = members.into_iter().map(|(_, _, member)| member).collect();
-        ensure!(!others.is_empty(), "an exchange takes two peers");
+        ensure!(others.len() > 1, "exchanges take three peers");
         Ok(Self { victim, others, turn: 0 })
     }
 
@@ -209,15 +216,15 @@ impl Exchange {
 
     /// Has one peer fetch from the victim, the victim from one, or one from another, in turn.
     fn exchange(&mut self) -> anyhow::Result<()> {
-        let (kinds, count) = (self.kinds(), self.others.len());
-        let (kind, one) = (self.turn % kinds, self.turn / kinds % count);
+        let count = self.others.len();
+        let (kind, one) = (self.turn % KINDS, self.turn / KINDS % count);
         let (asks, gives) = match kind {
             0 => (&self.victim, &self.others[one]),
             1 => (&self.others[one], &self.victim),
             _ => (&self.others[one], &self.others[(one + 1) % count]),
         };
         // Each round of all pairs takes the next segment, which who asks has not had.
-        let next = gives.cids.get(self.turn / (kinds * count));
+        let next = gives.cids.get(self.turn / (KINDS * count));
         let cid = next.context("nothing is left to exchange")?.clone();
         self.turn += 1;
         let request = FetchRequest {
@@ -232,11 +239,6 @@ impl Exchange {
         let is_whole = segment.segment.is_some() && segment.missing_payload.is_empty();
         ensure!(is_whole, "the segment did not come");
         Ok(())
-    }
-
-    /// Two peers exchange both ways; more of them also with each other.
-    fn kinds(&self) -> usize {
-        if self.others.len() > 1 { 3 } else { 2 }
     }
 
     fn ask(&self) -> anyhow::Result<()> {

@@ -16,6 +16,9 @@ use crate::{
     process::Process,
 };
 
+/// Longest attack, in seconds: what honest peers exchange meanwhile is made before.
+const SECONDS_MAX: u32 = 60;
+
 /// What attackers say, in the network's folder.
 pub(crate) const LOG_FILE: &str = "hostile.log";
 
@@ -94,7 +97,7 @@ pub(crate) fn assault(
     network: &Mutex<Network>,
     assault: &Assault,
 ) -> anyhow::Result<AssaultReport> {
-    let seconds = assault.seconds.clamp(1, 3_600);
+    let seconds = assault.seconds.clamp(1, SECONDS_MAX);
     let (victim, mut exchange) = {
         let network = lock(network);
         let victims = network.select(&assault.victim)?;

@@ -485,7 +485,7 @@ impl Node {
     /// Fails when it does not run, or has no API, as the bootstrap node.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         ensure!(self.is_alive() && !self.is_paused, "{} does not run", self.name);
-        Client::for_data_dir(&self.home.data_dir).with_context(|| format!("{}", self.name))
+        Client::for_data_dir(&self.home.data_dir).with_context(|| self.name.clone())
     }
 
     fn view(&self) -> View {

@@ -139,11 +139,11 @@ fn perform(script: &Script, options: &ScenarioOptions) -> anyhow::Result<Scenari
         if !options.json {
             eprintln!("{what}");
         }
-        let failed = stage.take(step).err();
-        if let Some(cause) = failed.as_ref().filter(|cause| interrupt::is_interrupt(cause)) {
-            return Err(anyhow::anyhow!("{cause:#}")).context(interrupt::Interrupted);
-        }
-        let failed = failed.map(|cause| format!("{cause:#}"));
+        let failed = match stage.take(step) {
+            Ok(()) => None,
+            Err(cause) if interrupt::is_interrupt(&cause) => return Err(cause),
+            Err(cause) => Some(format!("{cause:#}")),
+        };
         let is_over = failed.is_some();
         steps.push(StepReport { what, took_s: began.elapsed().as_secs_f64(), failed });
         if is_over {

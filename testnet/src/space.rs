@@ -67,12 +67,20 @@ struct Inner {
     wake: Condvar,
 }
 
+/// A packet under way. They are ordered by when they arrive, and then by when they were sent.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Flying {
+    arrives: Duration,
+    order: u64,
+    to: Place,
+    packet: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct Table {
     links: Links,
     cables: BTreeMap<Place, Arc<File>>,
-    /// By when they arrive, and then in the order in which they were sent.
-    flying: BinaryHeap<Reverse<(Duration, u64, Place, Vec<u8>)>>,
+    flying: BinaryHeap<Reverse<Flying>>,
     sent: u64,
     is_over: bool,
 }
@@ -144,7 +152,8 @@ impl Fabric {
                 if let Some(arrives) = table.links.pass(now, place, to, packet.len()) {
                     table.sent += 1;
                     let order = table.sent;
-                    table.flying.push(Reverse((arrives, order, to, packet.to_vec())));
+                    let packet = packet.to_vec();
+                    table.flying.push(Reverse(Flying { arrives, order, to, packet }));
                 }
             }
             drop(table);
@@ -157,15 +166,15 @@ impl Fabric {
         let mut table = self.lock();
         while !table.is_over {
             let now = self.0.started.elapsed();
-            let next = table.flying.peek().map(|Reverse((arrives, ..))| *arrives);
+            let next = table.flying.peek().map(|Reverse(next)| next.arrives);
             match next {
                 Some(arrives) if arrives <= now => {
                     let packet = table.flying.pop();
-                    let Some(Reverse((_, _, to, packet))) = packet else { continue };
+                    let Some(Reverse(Flying { to, packet, .. })) = packet else { continue };
                     let Some(cable) = table.cables.get(&to).cloned() else { continue };
                     drop(table);
                     // A device whose queue is full drops it, as one does.
-                    (&*cable).write(&packet).ok();
+                    (&*cable).write_all(&packet).ok();
                     table = self.lock();
                 }
                 next => {

@@ -88,7 +88,7 @@ pub(crate) enum TestnetCommand {
         #[arg(long, default_value = "1", value_name = "PEER")]
         victim: String,
         /// For how long; before, peers are watched for as long, to compare.
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
         seconds: u32,
         #[command(flatten)]
         place: TestnetDir,

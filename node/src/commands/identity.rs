@@ -57,26 +57,25 @@ pub(super) fn identity(path: &Path, command: &IdentityCommand, out: Output) -> a
             (dir, Some(lock))
         }
     };
-    match command {
+    let keypair = match command {
         IdentityCommand::Protect => protect(&dir)?,
         IdentityCommand::Unprotect => {
-            let identity = Identity { passphrase: None, ..dir.read_identity()? };
-            write(&dir, &identity)?;
+            write(&dir, Identity { passphrase: None, ..dir.read_identity()? })?
         }
         IdentityCommand::Rotate { yes } => {
             ensure!(*yes, "this retires the node's key for good; add --yes to do it");
-            rotate(&dir)?;
+            rotate(&dir)?
         }
-        IdentityCommand::Show | IdentityCommand::Verify { .. } => {}
-    }
-    show(&dir, out)
+        IdentityCommand::Show | IdentityCommand::Verify { .. } => dir.read_identity()?.keypair,
+    };
+    show(&dir, &keypair, out)
 }
 
-fn show(dir: &DataDir, out: Output) -> anyhow::Result<()> {
+fn show(dir: &DataDir, keypair: &Keypair, out: Output) -> anyhow::Result<()> {
     let file = dir.path().join(IDENTITY_FILE);
     let protected = is_sealed(&crate::data_dir::read_secret(&file)?);
     let lineage = links(&read_lineage(&dir.path().join(LINEAGE_FILE))?)?;
-    let peer = dir.read_identity()?.keypair.public().to_peer_id().to_string();
+    let peer = keypair.public().to_peer_id().to_string();
     let view = View { peer, protected, lineage };
     out.show(&view, |view| {
         let protected = if view.protected { "a passphrase" } else { "the file's mode alone" };
@@ -89,23 +88,25 @@ fn show(dir: &DataDir, out: Output) -> anyhow::Result<()> {
     })
 }
 
-fn protect(dir: &DataDir) -> anyhow::Result<()> {
+fn protect(dir: &DataDir) -> anyhow::Result<Keypair> {
     let identity = dir.read_identity()?;
     let new = Passphrase::of(NEW_PASSPHRASE_FILE, "new passphrase: ")?;
     if std::env::var_os(NEW_PASSPHRASE_FILE).is_none() {
         let again = Passphrase::of(NEW_PASSPHRASE_FILE, "the same again: ")?;
         ensure!(new.is(&again), "these differ; nothing was changed");
     }
-    write(dir, &Identity { passphrase: Some(new), ..identity })
+    write(dir, Identity { passphrase: Some(new), ..identity })
 }
 
-fn write(dir: &DataDir, identity: &Identity) -> anyhow::Result<()> {
-    Ok(dir.replace(IDENTITY_FILE, &identity.to_bytes()?, 0o600)?)
+/// Makes a key the node's, and returns it.
+fn write(dir: &DataDir, identity: Identity) -> anyhow::Result<Keypair> {
+    dir.replace(IDENTITY_FILE, &identity.to_bytes()?, 0o600)?;
+    Ok(identity.keypair)
 }
 
 /// Makes a new key the node's. Interrupted anywhere, it leaves the old key in place, and the next call ends what this one
 /// began: the statement, the withdrawal and the new key are on disk before the old key is gone.
-fn rotate(dir: &DataDir) -> anyhow::Result<()> {
+fn rotate(dir: &DataDir) -> anyhow::Result<Keypair> {
     let config = Config::load(&dir.config_path())?;
     if config.network.authorities().is_some() {
         bail!(
@@ -132,9 +133,9 @@ fn rotate(dir: &DataDir) -> anyhow::Result<()> {
     }
     let withdrawal = envelope::sign(&old.keypair, Withdrawal::new(now(), None))?;
     keep_withdrawal(dir, &config, &withdrawal.bytes)?;
-    write(dir, &Identity { keypair: successor, passphrase: old.passphrase })?;
+    let new = write(dir, Identity { keypair: successor, passphrase: old.passphrase })?;
     fs::remove_file(dir.path().join(SUCCESSOR_FILE)).context("the new key is in place")?;
-    Ok(())
+    Ok(new)
 }
 
 /// Returns the key that follows: the one of a rotation that was interrupted, or a new one.

@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_slope_is_that_of_the_line_after_the_beginning() {
         // It takes 50 MiB in the beginning, and then a mebibyte a minute.
-        let samples = (0..600).map(|second| {
+        let samples = (0..600_u32).map(|second| {
             let mib = if second < 150 { second / 3 } else { 50 + (second - 150) / 60 };
             (f64::from(second), u64::from(mib) << 20, 30)
         });

@@ -193,8 +193,8 @@ impl<'a> Stage<'a> {
                 let client = network.node(*place)?.client()?;
                 sealed += sealed_by(&client)?;
                 let status = client.archive()?;
-                let known = status.recovery.known.into_iter();
-                let known = known.filter(|known| known.collection == COLLECTION).next_back();
+                let mut known = status.recovery.known.into_iter();
+                let known = known.rfind(|known| known.collection == COLLECTION);
                 match (&same, known) {
                     (_, None) => return Ok(Err(format!("peer {place} knows nothing"))),
                     (None, known) => same = known,
