@@ -1,18 +1,22 @@
 //! Nearest vectors: an immutable index over a set of rows, and a mutable tier in front of it.
 //!
 //! [`GraphIndex`] answers small sets by comparing every row. From [`GRAPH_NODES_MIN`] distinct rows on it
-//! walks a graph over quantized codes and compares exactly what the walk found, so distances are always
+//! walks a graph over quantized codes and compares exactly what the walk found, so distances are
 //! those of [`crate::distance()`], bit for bit, and only which rows are found is approximate. It also
 //! compares every row where a walk would not pay or not be right: few rows pass the filter, a query is
 //! zero or far outside, or the rows cannot be told apart by their codes.
 //!
+//! Where rows are stored elsewhere too, an index may keep them rounded ([`Form::Rounded`]), in half the memory. Its
+//! distances are then off by a little, and [`GraphIndex::candidates`] says by how much at most.
+//!
 //! [`LiveIndex`] takes inserts, updates and deletes, visible at once, over a `GraphIndex` of older rows.
 //!
-//! In reading order: `exact.rs` (the rows), `space.rs` (the space of the graph), `codes.rs` (quantized
+//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space of the graph), `codes.rs` (quantized
 //! rows), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the page is
-//! `docs/formats/index.md`), `live.rs`, and `../simd.rs` (the innermost loops).
+//! `docs/formats/index.md`), `candidates.rs` (what rounding asks for), `live.rs`, and `../simd.rs` (the innermost loops).
 
 mod build;
+mod candidates;
 mod codes;
 mod encoding;
 mod exact;
@@ -21,11 +25,13 @@ mod groups;
 mod live;
 mod nearest;
 pub(crate) mod random;
+mod rounded;
 mod row_set;
 mod space;
 #[cfg(test)]
 mod tests;
 
+pub use candidates::Candidate;
 pub use encoding::{INDEX_VERSION, IndexError};
 pub use live::{LiveIndex, LiveMatch, LiveSearch};
 pub use row_set::RowSet;
@@ -33,7 +39,7 @@ pub use row_set::RowSet;
 use self::{
     codes::{Codes, QueryCode},
     exact::{Exact, ExactQuery},
-    graph::{Graph, Walk},
+    graph::{Graph, Spare, Walk},
     groups::Groups,
     nearest::Nearest,
     space::Space,
@@ -102,8 +108,18 @@ impl std::fmt::Debug for Search<'_> {
 pub struct Match {
     /// The row's number.
     pub row: u32,
-    /// Its distance in the index's metric; small is near.
+    /// Its distance in the index's metric, small is near: to what is kept of the row.
     pub distance: f64,
+}
+
+/// How the rows of an index are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As they were given.
+    #[default]
+    Whole,
+    /// Rounded to 16 bits a value, where there is a graph, that saves memory, and the rows can still be told apart.
+    Rounded,
 }
 
 /// Why vectors or a question are not usable. Nothing changed; the same again will fail again.
@@ -180,7 +196,7 @@ impl Index for ExactIndex {
 
     fn search(&self, search: &Search<'_>) -> Result<Vec<Match>, VectorError> {
         check_vector(self.dim(), search.vector)?;
-        let query = ExactQuery::new(self.level, self.metric, search.vector);
+        let query = self.exact.query(self.level, self.metric, search.vector);
         let mut nearest = Nearest::new(search.k.min(self.count()));
         for row in 0..self.count() as u32 {
             if search.filter.is_none_or(|filter| filter.contains(row)) {
@@ -213,6 +229,7 @@ struct Walked {
     graph: Graph,
     /// The largest bias of a row.
     reach: f32,
+    spare: Spare,
 }
 
 impl std::fmt::Debug for GraphIndex {
@@ -240,7 +257,7 @@ impl GraphIndex {
     ///
     /// Fails when the values are not rows of such vectors.
     pub fn build(metric: Metric, dim: Dim, values: &[f32]) -> Result<Self, VectorError> {
-        let built = Self::build_while(metric, dim, values, &|| true)?;
+        let built = Self::build_while(metric, dim, Form::Whole, values, &|| true)?;
         Ok(built.expect("nobody said that it should not go on"))
     }
 
@@ -252,10 +269,13 @@ impl GraphIndex {
     pub fn build_while(
         metric: Metric,
         dim: Dim,
+        form: Form,
         values: &[f32],
         going: &dyn Fn() -> bool,
     ) -> Result<Option<Self>, VectorError> {
-        Self::build_with(Level::detect(), GRAPH_NODES_MIN, (metric, dim), values, going)
+        let built =
+            Self::build_with(Level::detect(), GRAPH_NODES_MIN, (metric, dim), values, going)?;
+        Ok(built.map(|index| if form == Form::Rounded { index.rounded(values) } else { index }))
     }
 
     /// Returns the index of no rows.
@@ -280,7 +300,7 @@ impl GraphIndex {
         self.metric == metric && self.exact.dim == dim.get()
     }
 
-    /// Appends the values of a row.
+    /// Appends the values of a row, as they are kept.
     pub(crate) fn append_row(&self, row: u32, values: &mut Vec<f32>) {
         self.exact.append(self.groups.node_of(row), values);
     }
@@ -332,12 +352,12 @@ impl GraphIndex {
             let mut vector = Vec::with_capacity(self.exact.dim);
             self.exact.append(node as u32, &mut vector);
             let search = Search { vector: &vector, k: 1, effort: 64, filter: None };
-            let query = ExactQuery::new(self.level, self.metric, search.vector);
+            let query = self.exact.query(self.level, self.metric, search.vector);
             let wanted = if self.metric == Metric::Dot {
                 // A row need not be the one with the largest dot product with itself.
-                let mut nearest = Nearest::new(1);
-                self.scan(&query, None, &mut nearest);
-                nearest.finish().map(|(distance, _)| distance).sum()
+                let mut least = f64::INFINITY;
+                self.scan(&query, None, 1, &mut |distance, _| least = least.min(distance));
+                least
             } else {
                 self.exact.distance(self.level, &query, node as u32)
             };
@@ -347,28 +367,32 @@ impl GraphIndex {
     }
 
     fn search_unchecked(&self, search: &Search<'_>) -> Vec<Match> {
+        let mut nearest = Nearest::new(search.k.min(self.groups.row_count()));
+        let query = self.exact.query(self.level, self.metric, search.vector);
+        self.look(search, &query, &mut |distance, row| nearest.offer(distance, row));
+        nearest.finish().map(|(distance, row)| Match { row, distance }).collect()
+    }
+
+    /// Passes the rows that a search looks at, of several equal ones not more than it is to find, with the
+    /// distances to what is kept of them.
+    fn look(&self, search: &Search<'_>, query: &ExactQuery<'_>, offer: &mut impl FnMut(f64, u32)) {
         let k = search.k.min(self.groups.row_count());
         if k == 0 {
-            return Vec::new();
+            return;
         }
-        let query = ExactQuery::new(self.level, self.metric, search.vector);
-        let mut nearest = Nearest::new(k);
         let code = self.walked.as_ref().and_then(|walked| walked.query(self.level, search.vector));
         let walkable = self.walked.as_ref().zip(code).filter(|_| search.effort != EFFORT_EXACT);
         let times = if self.metric == Metric::Dot { DOT_EFFORT_TIMES } else { 1 };
         let ef = search.effort.saturating_mul(times).max(k);
         match (walkable, search.filter) {
-            (Some((walked, code)), None) => {
-                self.walk(walked, &code, &query, ef, &mut nearest);
-            }
+            (Some((walked, code)), None) => self.walk(walked, &code, query, (k, ef), offer),
             (Some((walked, code)), Some(filter)) if self.is_wide(filter) => {
-                if !self.walk_filtered(walked, &code, (&query, filter), ef, &mut nearest) {
-                    self.scan(&query, Some(filter), &mut nearest);
+                if !self.walk_filtered(walked, &code, (query, filter), (k, ef), offer) {
+                    self.scan(query, Some(filter), k, offer);
                 }
             }
-            (_, filter) => self.scan(&query, filter, &mut nearest),
+            (_, filter) => self.scan(query, filter, k, offer),
         }
-        nearest.finish().map(|(distance, row)| Match { row, distance }).collect()
     }
 
     /// Returns whether a filter leaves so many rows that a walk pays.
@@ -381,20 +405,19 @@ impl GraphIndex {
         walked: &Walked,
         code: &QueryCode,
         query: &ExactQuery<'_>,
-        ef: usize,
-        nearest: &mut Nearest<u32>,
+        (k, ef): (usize, usize),
+        offer: &mut impl FnMut(f64, u32),
     ) {
         let ef = ef.min(2 * self.groups.node_count());
-        let mut walk = Walk::new(walked.graph.count(), ef);
-        // What is expanded is likely to be compared: its row can come while the walk goes on.
-        let expanded = |node| self.exact.prefetch(node);
-        walked.graph.walk(self.level, &walked.codes, code, &mut walk, expanded);
-        for (_, node) in walk.pool.nearest().take(compared(nearest.k(), ef)) {
+        let mut walk = walked.begin(ef);
+        walked.graph.walk(self.level, &walked.codes, code, &mut walk);
+        let found = walk.pool.nearest().take(compared(k, ef));
+        found.clone().for_each(|(_, node)| self.exact.prefetch(node));
+        for (_, node) in found {
             let distance = self.exact.distance(self.level, query, node);
-            for row in self.groups.rows(node).take(nearest.k()) {
-                nearest.offer(distance, row);
-            }
+            self.groups.rows(node).take(k).for_each(|row| offer(distance, row));
         }
+        walked.spare.put(walk);
     }
 
     /// Walks, and says whether it was worth it; nothing was offered otherwise.
@@ -403,40 +426,43 @@ impl GraphIndex {
         walked: &Walked,
         code: &QueryCode,
         (query, filter): (&ExactQuery<'_>, &RowSet),
-        ef: usize,
-        nearest: &mut Nearest<u32>,
+        (k, ef): (usize, usize),
+        offer: &mut impl FnMut(f64, u32),
     ) -> bool {
         let passes = |node| self.groups.rows(node).any(|row| filter.contains(row));
         let met_max = filter.count().saturating_mul(MET_PER_PASSING_MAX);
         let ef = ef.min(2 * self.groups.node_count());
-        let mut walk = Walk::new(walked.graph.count(), ef);
+        let mut walk = walked.begin(ef);
         let graph = &walked.graph;
         if !graph.walk_filtered(self.level, &walked.codes, code, &mut walk, (passes, met_max)) {
             return false;
         }
-        for (_, node) in walk.pool.nearest().take(compared(nearest.k(), ef)) {
+        for (_, node) in walk.pool.nearest().take(compared(k, ef)) {
             let distance = self.exact.distance(self.level, query, node);
             let passing = self.groups.rows(node).filter(|row| filter.contains(*row));
-            for row in passing.take(nearest.k()) {
-                nearest.offer(distance, row);
-            }
+            passing.take(k).for_each(|row| offer(distance, row));
         }
+        walked.spare.put(walk);
         true
     }
 
-    fn scan(&self, query: &ExactQuery<'_>, filter: Option<&RowSet>, nearest: &mut Nearest<u32>) {
+    fn scan(
+        &self,
+        query: &ExactQuery<'_>,
+        filter: Option<&RowSet>,
+        k: usize,
+        offer: &mut impl FnMut(f64, u32),
+    ) {
         if let Some(filter) = filter {
             for row in filter.iter().take_while(|row| (*row as usize) < self.groups.row_count()) {
                 let node = self.groups.node_of(row);
-                nearest.offer(self.exact.distance(self.level, query, node), row);
+                offer(self.exact.distance(self.level, query, node), row);
             }
             return;
         }
         for node in 0..self.groups.node_count() as u32 {
             let distance = self.exact.distance(self.level, query, node);
-            for row in self.groups.rows(node).take(nearest.k()) {
-                nearest.offer(distance, row);
-            }
+            self.groups.rows(node).take(k).for_each(|row| offer(distance, row));
         }
     }
 }
@@ -460,7 +486,14 @@ impl Walked {
     fn new(space: Space, codes: Codes, graph: Graph) -> Self {
         let biases = (0..codes.count() as u32).map(|row| codes.tail(row).1);
         let reach = biases.fold(0.0, f32::max);
-        Self { space, codes, graph, reach }
+        Self { space, codes, graph, reach, spare: Spare::default() }
+    }
+
+    /// Returns a walk that looks for the `ef` nearest.
+    fn begin(&self, ef: usize) -> Walk {
+        let mut walk = self.spare.take().unwrap_or_else(|| Walk::new(self.graph.count(), ef));
+        walk.look_for(ef);
+        walk
     }
 
     /// Returns the code of a query, unless codes cannot tell rows apart for it.

@@ -180,7 +180,7 @@ impl Engine {
         let mut is_second_try = false;
         loop {
             let found = means.nearest(question.kind, (store, &question.reader), &wanted)?;
-            if let Some(near) = verified(question, &query.vector, &found)? {
+            if let Some(near) = verified(question, (&query.vector, k), &found)? {
                 coverage.segments_scanned += found.compared;
                 coverage.segments_indexed += found.indexed;
                 return Ok(near);
@@ -195,24 +195,30 @@ impl Engine {
     }
 }
 
-/// Returns the segments that were found, unless the index was wrong about one of them.
+/// Returns the `k` nearest of the segments that were found, by distance and number, unless the index was wrong
+/// about one of them.
 fn verified(
     question: &Question,
-    vector: &[f32],
+    (vector, k): (&[f32], usize),
     found: &Found,
 ) -> Result<Option<Vec<(f64, Stored)>>, ReadError> {
     let mut near = Vec::with_capacity(found.nearest.len());
-    for (claimed, number) in &found.nearest {
-        let stored = question.reader.find((question.number, *number))?;
-        let is_right = |stored: &Stored| {
-            let really = distance(question.spec.metric, vector, stored.segment.mean());
-            really.to_bits() == claimed.to_bits()
+    for claim in &found.nearest {
+        let stored = question.reader.find((question.number, claim.number))?;
+        let Some(stored) = stored else { return Ok(None) };
+        let really = distance(question.spec.metric, vector, stored.segment.mean());
+        let is_right = if claim.slack > 0.0 {
+            (really - claim.distance).abs() <= claim.slack
+        } else {
+            really.to_bits() == claim.distance.to_bits()
         };
-        match stored.filter(is_right) {
-            Some(stored) => near.push((*claimed, stored)),
-            None => return Ok(None),
+        if !is_right {
+            return Ok(None);
         }
+        near.push((really, stored));
     }
+    near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.number.cmp(&b.1.number)));
+    near.truncate(k);
     Ok(Some(near))
 }
 

@@ -4,7 +4,8 @@
 //! The segments behind the last part are the [`Tail`]: in memory, compared one by one, and caught up with
 //! the store by every question, so what was sealed is found at once. When the tail has grown,
 //! [`Means::maintain`] makes a part of it, and one part of several that are alike in size, as
-//! log-structured merge trees do: few parts to ask, and every row is moved a few times only.
+//! log-structured merge trees do: few parts to ask, and every row is moved a few times only. Parts are made of the
+//! store alone: what they keep of a mean is rounded, and a second rounding would take more away.
 //!
 //! Everything here can be made again from the store. So parts are read when the first question comes, a
 //! file that is not whole is thrown away, and what a part says is checked against the segments it names
@@ -106,12 +107,23 @@ pub(crate) struct Wanted<'a> {
 /// What was found, and how.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Distances and numbers of the nearest segments, by both.
-    pub(crate) nearest: Vec<(f64, u64)>,
+    /// The segments that may be the nearest, by distance and number.
+    pub(crate) nearest: Vec<Claim>,
     /// Segments that were compared one by one.
     pub(crate) compared: u64,
     /// Segments that a graph stood for.
     pub(crate) indexed: u64,
+    /// From how many claims on those are dropped that cannot be among the nearest.
+    tidied_at: usize,
+}
+
+/// What is said of a segment before anybody compared it with the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) distance: f64,
+    /// By how much the true distance may differ.
+    pub(crate) slack: f64,
+    pub(crate) number: u64,
 }
 
 /// How far the index is, for who watches the node.
@@ -189,7 +201,7 @@ impl Means {
             let segment = &stored.segment;
             if wanted.passes((segment.start().0, segment.end().0), segment.entity()) {
                 let distance = distance(kind.metric, wanted.vector, segment.mean());
-                found.offer(wanted.k, distance, stored.number);
+                found.offer(wanted.k, Claim::exact(distance, stored.number));
             }
         }
         found.keep_nearest(wanted.k);
@@ -298,12 +310,13 @@ impl Means {
     fn next_work(&self, shelf: &Shelf, dim: Dim, reader: Reader) -> Option<Work> {
         let has_room = self.bytes(shelf) < self.limits.memory_bytes;
         if has_room && shelf.tail.count() >= self.tail_rows(dim) {
-            return Some(Work::Store { after: shelf.tail.after(), reader: Box::new(reader) });
+            let after = shelf.tail.after();
+            return Some(Work { after, last: None, generation: 0, reader: Box::new(reader) });
         }
         let is_worn =
             |placed: &&Placed| placed.gone.count() * GONE_ONE_OF > placed.part.row_count();
         if let Some(worn) = shelf.parts.iter().find(is_worn) {
-            return Some(Work::Merge(vec![worn.clone()]));
+            return Some(Work::merge(std::slice::from_ref(worn), reader));
         }
         // From the newest part on back, those that are alike in size.
         let (mut rows, mut first) = (0, shelf.parts.len());
@@ -316,7 +329,7 @@ impl Means {
             (rows, first) = (rows + more, index);
         }
         let merged = &shelf.parts[first..];
-        (merged.len() > 1).then(|| Work::Merge(merged.to_vec()))
+        (merged.len() > 1).then(|| Work::merge(merged, reader))
     }
 
     /// Reads the parts of a shelf, once. Files that are not whole, or that do not fit, are removed.
@@ -467,9 +480,7 @@ impl Placed {
         let is_walked = effort != EFFORT_EXACT && part.has_graph();
         let looked_at = if is_walked { &mut found.indexed } else { &mut found.compared };
         *looked_at += passing as u64;
-        for (distance, number) in rows {
-            found.offer(wanted.k, distance, number);
-        }
+        rows.into_iter().for_each(|claim| found.offer(wanted.k, claim));
         Ok(())
     }
 }
@@ -481,59 +492,90 @@ impl Wanted<'_> {
     }
 }
 
+impl Claim {
+    /// Returns what is known for certain.
+    pub(crate) const fn exact(distance: f64, number: u64) -> Self {
+        Self { distance, slack: 0.0, number }
+    }
+}
+
 impl Found {
-    fn offer(&mut self, k: usize, distance: f64, number: u64) {
-        self.nearest.push((distance, number));
-        if self.nearest.len() >= 2 * k + SLACK {
+    fn offer(&mut self, k: usize, claim: Claim) {
+        self.nearest.push(claim);
+        if self.nearest.len() >= self.tidied_at.max(2 * k + SLACK) {
             self.keep_nearest(k);
+            // What may be among the nearest can be more than these.
+            self.tidied_at = 2 * self.nearest.len();
         }
     }
 
+    /// Keeps the segments that may be among the `k` nearest: those that are certain by distance and number, and
+    /// the others as long as they may be as near as the last of `k`.
     fn keep_nearest(&mut self, k: usize) {
-        self.nearest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        self.nearest.truncate(k);
+        let by_distance =
+            |a: &Claim, b: &Claim| a.distance.total_cmp(&b.distance).then(a.number.cmp(&b.number));
+        self.nearest.sort_by(by_distance);
+        if self.nearest.iter().all(|claim| claim.slack == 0.0) {
+            return self.nearest.truncate(k);
+        }
+        let mut farthest: Vec<f64> =
+            self.nearest.iter().map(|claim| claim.distance + claim.slack).collect();
+        farthest.sort_by(f64::total_cmp);
+        if let Some(last) = k.checked_sub(1).and_then(|last| farthest.get(last)) {
+            self.nearest.retain(|claim| claim.distance - claim.slack <= *last);
+        }
     }
 }
 
-/// A part that is to be made.
-enum Work {
-    /// Of the segments in the store behind this number.
-    Store { after: u64, reader: Box<Reader> },
-    /// Of the rows of these that are still there.
-    Merge(Vec<Placed>),
+/// A part that is to be made of segments in the store. Parts that it replaces are not asked for their rows: those may
+/// be rounded.
+struct Work {
+    /// Only segments behind this number.
+    after: u64,
+    /// Only segments up to this number, where parts are replaced.
+    last: Option<u64>,
+    generation: u64,
+    reader: Box<Reader>,
 }
 
 impl Work {
+    /// Returns that one part is to be made of these, which follow each other.
+    fn merge(parts: &[Placed], reader: Reader) -> Self {
+        // A file of another name, so that the old one stays whole until this one is.
+        let generations = parts.iter().map(|placed| placed.part.generation);
+        Self {
+            after: parts.first().map_or(0, |first| first.part.after),
+            last: parts.last().map(|last| last.part.last),
+            generation: generations.max().unwrap_or(0) + 1,
+            reader: Box::new(reader),
+        }
+    }
+
     fn make(
         self,
         kind: Kind,
         rows_max: usize,
         going: &dyn Fn() -> bool,
     ) -> Result<Option<Part>, MaintainError> {
-        let rows = match self {
-            Self::Store { after, reader } => {
-                let mut rows = part::Rows::new(after);
-                for stored in reader.of_collection(kind.number, after)? {
-                    let stored = stored?;
-                    if rows.count() == rows_max || stored.number >= kind.next_segment || !going() {
-                        break;
-                    }
-                    rows.push(&stored);
-                }
-                if rows.count() == 0 {
-                    return Ok(None);
-                }
-                rows
+        let mut rows = part::Rows::new(self.after);
+        rows.generation = self.generation;
+        for stored in self.reader.of_collection(kind.number, self.after)? {
+            let stored = stored?;
+            let is_behind = self.last.is_some_and(|last| stored.number > last);
+            let is_full = self.last.is_none() && rows.count() == rows_max;
+            if is_behind || is_full || stored.number >= kind.next_segment {
+                break;
             }
-            Self::Merge(parts) => {
-                let mut rows = part::Rows::new(parts.first().map_or(0, |first| first.part.after));
-                // A file of another name, so that the old one stays whole until this one is.
-                let generations = parts.iter().map(|placed| placed.part.generation);
-                rows.generation = generations.max().unwrap_or(0) + 1;
-                parts.iter().for_each(|placed| rows.append(&placed.part, &placed.gone));
-                rows
+            if !going() {
+                return Ok(None);
             }
-        };
+            rows.push(&stored);
+        }
+        match self.last {
+            Some(last) => rows.reach(last),
+            None if rows.count() == 0 => return Ok(None),
+            None => {}
+        }
         Ok(rows.build(kind.metric, kind.dim, going))
     }
 }

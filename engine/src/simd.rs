@@ -238,6 +238,31 @@ widened! {
     }
 }
 
+/// Independent partial sums over grids.
+pub(crate) const WIDE: usize = 16;
+
+widened! {
+    /// Returns the sum of the squares of `(target - code) * weight`, in single precision.
+    fn grid_squares(target: &[f32], weight: &[f32], codes: &[u16]) -> f32 {
+        let (codes, codes_rest) = codes.as_chunks::<WIDE>();
+        let (target, target_rest) = target.as_chunks::<WIDE>();
+        let (weight, weight_rest) = weight.as_chunks::<WIDE>();
+        let mut lanes = [0.0_f32; WIDE];
+        for ((codes, target), weight) in codes.iter().zip(target).zip(weight) {
+            for lane in 0..WIDE {
+                let difference = (target[lane] - f32::from(codes[lane])) * weight[lane];
+                lanes[lane] += difference * difference;
+            }
+        }
+        let mut rest = 0.0_f32;
+        for ((code, target), weight) in codes_rest.iter().zip(target_rest).zip(weight_rest) {
+            let difference = (target - f32::from(*code)) * weight;
+            rest += difference * difference;
+        }
+        lanes.iter().sum::<f32>() + rest
+    }
+}
+
 /// Three roundings of a term and those of a sum of at most 4,096 terms, each of 2^-24, stay far below this.
 pub(crate) const ROUGH: f64 = 1e-3;
 
@@ -376,31 +401,49 @@ fn dots_avx512(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
     }
 }
 
+/// Lines that [`dots_avx2`] goes through at a time: a query of so many fits the registers twice over.
+#[cfg(target_arch = "x86_64")]
+const LINES_AT_A_TIME: usize = 4;
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load_part(part: &[u8; 16]) -> __m128i {
-    // SAFETY: the part has the 16 bytes that are loaded.
-    unsafe { _mm_loadu_si128(part.as_ptr().cast()) }
+fn halves(line: &Line) -> [__m256i; 2] {
+    let start = line.0.as_ptr();
+    // SAFETY: a line has the twice 32 bytes that are loaded, aligned.
+    unsafe { [_mm256_load_si256(start.cast()), _mm256_load_si256(start.add(32).cast())] }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn dots_avx2(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
-    for (row, dot) in rows.iter().zip(dots) {
-        let mut sum = _mm256_setzero_si256();
-        for (code, query) in row_of(codes, query.len(), *row).iter().zip(query) {
-            let (codes, queries) = (code.0.as_chunks::<16>().0, query.0.as_chunks::<16>().0);
-            for (code, query) in codes.iter().zip(queries) {
-                // Widened to 16 bits: the instruction for bytes saturates.
-                let code = _mm256_cvtepu8_epi16(load_part(code));
-                let query = _mm256_cvtepi8_epi16(load_part(query));
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(code, query));
-            }
+    dots.fill(0);
+    let mut first = 0;
+    for part in query.chunks(LINES_AT_A_TIME) {
+        // Widened to 16 bits, even bytes and odd ones apart: the instruction for bytes saturates.
+        let mut wide = [[_mm256_setzero_si256(); 2]; 2 * LINES_AT_A_TIME];
+        for (wide, half) in wide.iter_mut().zip(part.iter().flat_map(|line| halves(line))) {
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(half));
+            *wide = [even, _mm256_srai_epi16::<8>(half)];
         }
-        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-        let pair = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
-        *dot = _mm_cvtsi128_si32(_mm_hadd_epi32(pair, pair));
+        for (row, dot) in rows.iter().zip(dots.iter_mut()) {
+            let row = &row_of(codes, query.len(), *row)[first..][..part.len()];
+            let mut sums = [_mm256_setzero_si256(); 2];
+            for (line, wide) in row.iter().zip(wide.as_chunks::<2>().0) {
+                for (half, [even, odd]) in halves(line).into_iter().zip(wide) {
+                    let codes = _mm256_and_si256(half, _mm256_set1_epi16(255));
+                    sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(codes, *even));
+                    let codes = _mm256_srli_epi16::<8>(half);
+                    sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(codes, *odd));
+                }
+            }
+            let sum = _mm256_add_epi32(sums[0], sums[1]);
+            let (low, high) = (_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let half = _mm_add_epi32(low, high);
+            let pair = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
+            *dot += _mm_cvtsi128_si32(_mm_hadd_epi32(pair, pair));
+        }
+        first += part.len();
     }
 }
 

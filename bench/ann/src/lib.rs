@@ -5,7 +5,7 @@
 
 use dunlin_engine::{
     Dim, Metric,
-    index::{GraphIndex, Index, Search},
+    index::{Form, GraphIndex, Index, Search},
 };
 
 /// Neighbors of a node in `hnsw_rs`; twice as many on the lowest level.
@@ -133,8 +133,14 @@ pub unsafe extern "C" fn ann_build(
             let Some(dim) = u16::try_from(dim).ok().and_then(|dim| Dim::new(dim).ok()) else {
                 return std::ptr::null_mut();
             };
-            let built = GraphIndex::build(Metric::Euclidean, dim, values);
-            Box::new(built.expect("the caller promises finite rows"))
+            let built = GraphIndex::build_while(
+                Metric::Euclidean,
+                dim,
+                Form::Rounded,
+                values,
+                &|| true,
+            );
+            Box::new(built.ok().flatten().expect("the caller promises finite rows"))
         }
         1 => Box::new(InstantDistance::build(effort, each.map(<[f32]>::to_vec))),
         2 => {

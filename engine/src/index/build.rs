@@ -73,7 +73,7 @@ impl Builder<'_> {
     /// Looks for a node, and links it with what is near.
     fn put(&mut self, node: u32) {
         let (query, bias) = self.codes.as_query(node);
-        self.graph.walk(self.level, self.codes, &query, &mut self.walk, |_| ());
+        self.graph.walk(self.level, self.codes, &query, &mut self.walk);
         let mut candidates: Vec<(f32, u32)> =
             self.walk.pool.nearest().map(|(score, other)| (score + bias, other)).collect();
         let known: Vec<u32> = self.graph.neighbors(node).collect();
@@ -156,7 +156,7 @@ impl Builder<'_> {
                 continue;
             }
             let (query, _) = self.codes.as_query(node);
-            self.graph.walk(self.level, self.codes, &query, &mut self.walk, |_| ());
+            self.graph.walk(self.level, self.codes, &query, &mut self.walk);
             let near: Vec<u32> = self.walk.pool.nearest().map(|(_, near)| near).collect();
             if !near.into_iter().any(|near| self.graph.add(near, node)) {
                 self.graph.hubs.push(node);

@@ -10,6 +10,7 @@ use super::{
     exact::{Exact, Values},
     graph::{Graph, LINE_NEIGHBORS},
     groups::Groups,
+    rounded::Rounded,
     space::Space,
 };
 use crate::{
@@ -18,9 +19,14 @@ use crate::{
 };
 
 /// The version that is written, and the only one that is read.
-pub const INDEX_VERSION: u32 = 1;
+pub const INDEX_VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"DUNLINIX";
+
+/// Forms of values.
+const FLOATS: u8 = 0;
+const BYTES: u8 = 1;
+const ROUNDED: u8 = 2;
 
 /// Most blocks of a projection.
 const BLOCKS_MAX: usize = 4;
@@ -63,19 +69,24 @@ impl GraphIndex {
         let mut bytes = Vec::with_capacity(self.byte_count() + 1_024);
         bytes.extend_from_slice(MAGIC);
         put_numbers(&mut bytes, &[INDEX_VERSION]);
-        let is_bytes = matches!(self.exact.values, Values::Bytes(_));
-        bytes.extend_from_slice(&[
-            code_of(self.metric),
-            u8::from(is_bytes),
-            u8::from(self.walked.is_some()),
-            0,
-        ]);
+        let form = match self.exact.values {
+            Values::Floats(_) => FLOATS,
+            Values::Bytes(_) => BYTES,
+            Values::Rounded(_) => ROUNDED,
+        };
+        bytes.extend_from_slice(&[code_of(self.metric), form, u8::from(self.walked.is_some()), 0]);
         let (rows, nodes) = (self.groups.row_count(), self.groups.node_count());
         put_numbers(&mut bytes, &[self.exact.dim as u32, rows as u32, nodes as u32]);
         put_numbers(&mut bytes, self.groups.nodes());
         match &self.exact.values {
             Values::Bytes(values) => bytes.extend_from_slice(values),
             Values::Floats(values) => put_floats(&mut bytes, values),
+            Values::Rounded(values) => {
+                put_floats(&mut bytes, &values.lower);
+                put_floats(&mut bytes, &values.step);
+                bytes.extend_from_slice(&values.error.to_le_bytes());
+                bytes.extend(values.codes.iter().flat_map(|code| code.to_le_bytes()));
+            }
         }
         if let Some(walked) = &self.walked {
             walked.encode(&mut bytes);
@@ -105,9 +116,9 @@ impl GraphIndex {
         }
         // The checksum is not a part; there is enough, or it would not have been right.
         reader.0 = reader.0.strip_suffix(checksum).ok_or(IndexError::Length)?;
-        let [metric, is_bytes, has_graph, zero] = reader.array()?;
+        let [metric, form, has_graph, zero] = reader.array()?;
         let metric = metric_of(metric).ok_or(impossible("metric"))?;
-        if is_bytes > 1 || has_graph > 1 || zero != 0 {
+        if form > ROUNDED || has_graph > 1 || zero != 0 {
             return Err(impossible("flag"));
         }
         let [dim, row_count, node_count] =
@@ -119,7 +130,7 @@ impl GraphIndex {
             return Err(impossible("count"));
         }
         let groups = decode_groups(&mut reader, row_count, node_count)?;
-        let exact = decode_exact(&mut reader, is_bytes == 1, dim, node_count)?;
+        let exact = decode_exact(&mut reader, form, dim, node_count)?;
         let level = Level::detect();
         let walked = if has_graph == 1 {
             Some(Walked::decode(&mut reader, level, (metric, dim), node_count)?)
@@ -216,15 +227,31 @@ fn decode_groups(
 
 fn decode_exact(
     reader: &mut Reader<'_>,
-    is_bytes: bool,
+    form: u8,
     dim: usize,
     count: usize,
 ) -> Result<Exact, IndexError> {
-    if is_bytes {
+    if form == BYTES {
         let stored = reader.take(count, dim)?;
         let mut values = roomy(stored.len());
         values.extend_from_slice(stored);
         return Ok(Exact { dim, values: Values::Bytes(values) });
+    }
+    if form == ROUNDED {
+        let (lower, step) = (reader.floats(dim)?, reader.floats(dim)?);
+        let error = f64::from_le_bytes(reader.array()?);
+        let width = step.iter().filter(|step| **step > 0.0).count();
+        if step.iter().any(|step| *step < 0.0) || width == 0 || error.is_nan() || error < 0.0 {
+            return Err(impossible("grid"));
+        }
+        let length = count.checked_mul(width).ok_or(IndexError::Length)?;
+        let (stored, _) = reader.take(length, 2)?.as_chunks::<2>();
+        let mut codes = roomy(length);
+        codes.extend(stored.iter().map(|code| u16::from_le_bytes(*code)));
+        return Ok(Exact {
+            dim,
+            values: Values::Rounded(Rounded::from_parts(lower, step, error, codes)),
+        });
     }
     let length = count.checked_mul(dim).ok_or(IndexError::Length)?;
     Ok(Exact { dim, values: Values::Floats(reader.floats(length)?) })

@@ -1,5 +1,6 @@
-//! Rows as they were given, for exact distances, in the narrowest form that loses nothing.
+//! Rows for the distances of answers: as they were given, in the narrowest form that loses nothing, or rounded.
 
+use super::rounded::{Rounded, RoundedQuery};
 use crate::{
     collection::Metric,
     simd::{self, Level},
@@ -19,6 +20,8 @@ pub(super) enum Values {
     Bytes(Vec<u8>),
     /// Any others.
     Floats(Vec<f32>),
+    /// Others, not as they were given.
+    Rounded(Rounded),
 }
 
 impl std::fmt::Debug for Values {
@@ -27,6 +30,7 @@ impl std::fmt::Debug for Values {
         match self {
             Self::Bytes(values) => write!(f, "{} bytes", values.len()),
             Self::Floats(values) => write!(f, "{} floats", values.len()),
+            Self::Rounded(values) => write!(f, "{} rounded rows", values.count()),
         }
     }
 }
@@ -37,13 +41,7 @@ pub(super) struct ExactQuery<'a> {
     metric: Metric,
     values: &'a [f32],
     norm: f64,
-}
-
-impl<'a> ExactQuery<'a> {
-    pub(super) fn new(level: Level, metric: Metric, values: &'a [f32]) -> Self {
-        let norm = if metric == Metric::Cosine { simd::norm(level, values) } else { 0.0 };
-        Self { metric, values, norm }
-    }
+    rounded: Option<RoundedQuery<'a>>,
 }
 
 impl Exact {
@@ -74,6 +72,21 @@ impl Exact {
             Values::Floats(floats)
         };
         Self { dim, values }
+    }
+
+    /// Returns a query for these rows.
+    pub(super) fn query<'a>(
+        &self,
+        level: Level,
+        metric: Metric,
+        values: &'a [f32],
+    ) -> ExactQuery<'a> {
+        let norm = if metric == Metric::Cosine { simd::norm(level, values) } else { 0.0 };
+        let rounded = match &self.values {
+            Values::Rounded(rounded) => Some(rounded.query(level, metric, values)),
+            Values::Bytes(_) | Values::Floats(_) => None,
+        };
+        ExactQuery { metric, values, norm, rounded }
     }
 
     /// Returns the rows that `values` holds, in a form that takes any others too.
@@ -107,6 +120,7 @@ impl Exact {
         match &self.values {
             Values::Bytes(values) => values.len() / self.dim,
             Values::Floats(values) => values.len() / self.dim,
+            Values::Rounded(values) => values.count(),
         }
     }
 
@@ -115,10 +129,11 @@ impl Exact {
         match &self.values {
             Values::Bytes(values) => values.len(),
             Values::Floats(values) => 4 * values.len(),
+            Values::Rounded(values) => values.byte_count(),
         }
     }
 
-    /// Appends the values of a row to `taken`.
+    /// Appends the values of a row, as they are kept, to `taken`.
     pub(super) fn append(&self, row: u32, taken: &mut Vec<f32>) {
         let start = row as usize * self.dim;
         match &self.values {
@@ -126,6 +141,7 @@ impl Exact {
                 taken.extend(values[start..][..self.dim].iter().map(|value| f32::from(*value)));
             }
             Values::Floats(values) => taken.extend_from_slice(&values[start..][..self.dim]),
+            Values::Rounded(values) => values.append(row, taken),
         }
     }
 
@@ -135,37 +151,62 @@ impl Exact {
         match &self.values {
             Values::Bytes(values) => simd::prefetch_all(&values[start..][..self.dim]),
             Values::Floats(values) => simd::prefetch_all(&values[start..][..self.dim]),
+            Values::Rounded(values) => values.prefetch(row),
         }
     }
 
-    /// Returns the distance of a row, the very bits that [`crate::distance()`] returns.
+    /// Returns the distance of a row as it is kept. Of rows that are not rounded these are the very bits that
+    /// [`crate::distance()`] returns.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the query was made for rows in another form.
     pub(super) fn distance(&self, level: Level, query: &ExactQuery<'_>, row: u32) -> f64 {
         let start = row as usize * self.dim;
+        let (metric, point) = (query.metric, (query.values, query.norm));
         match &self.values {
-            Values::Bytes(values) => distance(level, query, &values[start..][..self.dim]),
-            Values::Floats(values) => distance(level, query, &values[start..][..self.dim]),
+            Values::Bytes(values) => distance(level, metric, point, &values[start..][..self.dim]),
+            Values::Floats(values) => distance(level, metric, point, &values[start..][..self.dim]),
+            Values::Rounded(values) => {
+                let query = query.rounded.as_ref().expect("a query is made for its rows");
+                values.distance(level, query, row)
+            }
+        }
+    }
+
+    /// Returns by how much a distance may differ from that to the row as it was given.
+    pub(super) fn slack(&self, query: &ExactQuery<'_>, distance: f64) -> f64 {
+        match (&self.values, &query.rounded) {
+            (Values::Rounded(values), Some(query)) => values.slack(query, distance),
+            _ => 0.0,
         }
     }
 
     fn floats_mut(&mut self) -> &mut Vec<f32> {
         match &mut self.values {
             Values::Floats(values) => values,
-            Values::Bytes(_) => panic!("rows that change are kept as floats"),
+            Values::Bytes(_) | Values::Rounded(_) => panic!("rows that change are kept as floats"),
         }
     }
 }
 
-fn distance<T: simd::Element>(level: Level, query: &ExactQuery<'_>, row: &[T]) -> f64 {
-    match query.metric {
-        Metric::Dot => -simd::products(level, query.values, row),
-        Metric::Euclidean => simd::squares(level, query.values, row).sqrt(),
+/// Returns the distance of a row to a point, which comes with its squared norm where the metric is cosine.
+pub(super) fn distance<T: simd::Element>(
+    level: Level,
+    metric: Metric,
+    (point, point_norm): (&[f32], f64),
+    row: &[T],
+) -> f64 {
+    match metric {
+        Metric::Dot => -simd::products(level, point, row),
+        Metric::Euclidean => simd::squares(level, point, row).sqrt(),
         Metric::Cosine => {
             let norm = simd::norm(level, row);
-            if query.norm == 0.0 || norm == 0.0 {
-                return if query.norm == norm { 0.0 } else { 1.0 };
+            if point_norm == 0.0 || norm == 0.0 {
+                return if point_norm == norm { 0.0 } else { 1.0 };
             }
-            let dot = simd::products(level, query.values, row);
-            1.0 - (dot / (query.norm.sqrt() * norm.sqrt())).clamp(-1.0, 1.0)
+            let dot = simd::products(level, point, row);
+            1.0 - (dot / (point_norm.sqrt() * norm.sqrt())).clamp(-1.0, 1.0)
         }
     }
 }

@@ -4,7 +4,11 @@
 //! full, and expands the nearest node that it has not expanded until the `ef` nearest of all it met are
 //! expanded (beam search: Fu et al. 2019, algorithm 1).
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{
     build::DEGREE,
@@ -17,6 +21,9 @@ pub(super) const LINE_NEIGHBORS: usize = 16;
 
 /// No neighbor: the end of a list.
 const NONE: u32 = u32::MAX;
+
+/// Walks that are kept for the next search; more than that at once begin with new ones. Each takes a bit a node.
+const SPARE_WALKS_MAX: usize = 8;
 
 /// Neighbors of a node, a part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,21 +115,14 @@ impl Graph {
         self.parts.len() * size_of::<Part>() + 4 * self.hubs.len()
     }
 
-    /// Fills the walk's pool with the nodes nearest to the query, and tells which are expanded.
-    pub(super) fn walk(
-        &self,
-        level: Level,
-        codes: &Codes,
-        query: &QueryCode,
-        walk: &mut Walk,
-        expanded: impl Fn(u32),
-    ) {
+    /// Fills the walk's pool with the nodes nearest to the query.
+    pub(super) fn walk(&self, level: Level, codes: &Codes, query: &QueryCode, walk: &mut Walk) {
         walk.begin();
         self.meet(codes, self.hubs.iter().copied(), walk);
         codes.scores(level, query, &walk.met, &mut walk.scores);
         self.take(walk);
         while let Some(node) = walk.pool.next() {
-            expanded(node);
+            walk.met.clear();
             self.meet(codes, self.neighbors(node), walk);
             codes.scores(level, query, &walk.met, &mut walk.scores);
             self.take(walk);
@@ -162,6 +162,7 @@ impl Graph {
             if walk.pool.is_full_below(score_of(nearest)) {
                 return true;
             }
+            walk.met.clear();
             self.meet(codes, self.neighbors(node_of(nearest)), walk);
         }
     }
@@ -169,7 +170,6 @@ impl Graph {
     /// Collects those of some nodes that the walk has not met, and asks for their codes.
     #[inline(always)]
     fn meet(&self, codes: &Codes, nodes: impl Iterator<Item = u32>, walk: &mut Walk) {
-        walk.met.clear();
         for node in nodes {
             if walk.seen.insert(node) {
                 codes.prefetch(node);
@@ -207,31 +207,83 @@ impl Walk {
     pub(super) fn new(count: usize, ef: usize) -> Self {
         Self {
             pool: Pool::new(ef),
-            seen: Seen(vec![0; count.div_ceil(64)]),
+            seen: Seen { words: vec![0; count.div_ceil(64)], nodes: Vec::with_capacity(1_024) },
             met: Vec::with_capacity(256),
             scores: Scores::default(),
         }
     }
 
+    /// Makes it ready for walks that look for so many nearest.
+    pub(super) fn look_for(&mut self, ef: usize) {
+        self.pool.capacity = ef;
+    }
+
     fn begin(&mut self) {
         self.pool.clear();
-        self.seen.0.fill(0);
+        self.seen.clear();
         self.met.clear();
+    }
+}
+
+/// Walks that nobody is on. Making one takes as long as a part of a short walk.
+#[derive(Default)]
+pub(super) struct Spare(Mutex<Vec<Walk>>);
+
+impl Spare {
+    pub(super) fn take(&self) -> Option<Walk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    pub(super) fn put(&self, walk: Walk) {
+        let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if walks.len() < SPARE_WALKS_MAX {
+            walks.push(walk);
+        }
+    }
+}
+
+impl Clone for Spare {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Spare {
+    /// They are no part of what an index is.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spare").finish_non_exhaustive()
     }
 }
 
 /// A set of nodes.
 #[derive(Clone, Debug)]
-struct Seen(Vec<u64>);
+struct Seen {
+    words: Vec<u64>,
+    nodes: Vec<u32>,
+}
 
 impl Seen {
     /// Adds a node; says whether it was not there.
     #[inline(always)]
     fn insert(&mut self, node: u32) -> bool {
-        let (word, bit) = (&mut self.0[node as usize / 64], 1 << (node % 64));
+        let (word, bit) = (&mut self.words[node as usize / 64], 1 << (node % 64));
         let is_new = *word & bit == 0;
-        *word |= bit;
+        if is_new {
+            *word |= bit;
+            self.nodes.push(node);
+        }
         is_new
+    }
+
+    /// Takes all nodes out: a walk meets few of all that there are.
+    fn clear(&mut self) {
+        self.nodes.drain(..).for_each(|node| self.words[node as usize / 64] = 0);
     }
 }
 
@@ -294,7 +346,7 @@ impl Pool {
     }
 
     /// Returns nodes with their scores, the nearest first.
-    pub(super) fn nearest(&self) -> impl ExactSizeIterator<Item = (f32, u32)> + '_ {
+    pub(super) fn nearest(&self) -> impl ExactSizeIterator<Item = (f32, u32)> + Clone + '_ {
         self.entries.iter().map(|entry| (score_of(*entry), node_of(*entry)))
     }
 }

@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    GRAPH_NODES_MIN, GraphIndex, Index, RowSet, Search, VectorError, check_vector,
-    exact::{Exact, ExactQuery},
+    GRAPH_NODES_MIN, GraphIndex, Index, RowSet, Search, VectorError, check_vector, exact::Exact,
     nearest::Nearest,
 };
 use crate::{
@@ -186,7 +185,7 @@ impl LiveIndex {
         for found in self.sealed.search(&Search { vector, k, effort, filter })? {
             nearest.offer(found.distance, self.sealed_keys[found.row as usize]);
         }
-        let query = ExactQuery::new(self.level, self.metric, vector);
+        let query = self.hot.query(self.level, self.metric, vector);
         for (key, row) in self.hot_keys.iter().zip(0..) {
             if search.filter.is_none_or(|passes| passes(*key)) {
                 nearest.offer(self.hot.distance(self.level, &query, row), *key);

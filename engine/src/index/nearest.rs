@@ -19,11 +19,6 @@ impl<T: Ord + Copy> Nearest<T> {
         Self { k, heap: BinaryHeap::with_capacity(k + 1) }
     }
 
-    /// Returns how many there will be at most.
-    pub(super) const fn k(&self) -> usize {
-        self.k
-    }
-
     /// Takes one in if it is among the nearest.
     pub(super) fn offer(&mut self, distance: f64, id: T) {
         let ranked = Ranked(distance, id);

@@ -9,8 +9,8 @@
 //!
 //! From [`DIM_PROJECTED_MIN`] dimensions on, rows are projected on their principal components, found on
 //! a sample by orthogonal iteration, and turned in a random way so that all components have about the
-//! same size: one scale for a row then suits all its codes. What the projection drops still counts in
-//! the row's bias, its whole squared norm.
+//! same size: one scale for a row then suits all its codes. What the projection drops counts no more: rows that are
+//! near each other have about the same there, and as a part of their norms alone it would look like distance.
 
 use super::{codes::dim_for, nearest::Nearest, random::Random};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Dimensions from which on rows are projected: the projection of a query has to pay.
-const DIM_PROJECTED_MIN: usize = 512;
+const DIM_PROJECTED_MIN: usize = 192;
 
 /// Lines of a projected row, to be tried in turn: 120, 184 or 248 components and the tail.
 const LINES_PROJECTED: [usize; 3] = [2, 3, 4];
@@ -129,11 +129,12 @@ impl Space {
     /// Returns the values of a row that are coded, and its bias.
     pub(super) fn row(&self, level: Level, row: &[f32]) -> (Vec<f32>, f32) {
         let prepared = self.prepared(level, row);
-        let mut bias = simd::squares(level, &prepared, &self.mean);
+        let values = self.project(level, &prepared, &self.shift);
+        let mut bias = simd::norm(level, &values);
         if self.metric == Metric::Cosine && row.iter().all(|value| *value == 0.0) {
             bias += 1.0;
         }
-        (self.project(level, &prepared, &self.shift), bias as f32)
+        (values, bias as f32)
     }
 
     /// Returns the values of a query that are coded, and how much the bias of rows counts.
@@ -157,8 +158,9 @@ impl Space {
         let projected: Vec<(Vec<f32>, f64)> = sample
             .iter()
             .map(|row| {
-                let bias = simd::squares(level, row, &self.mean);
-                (self.project(level, row, &self.shift), bias)
+                let values = self.project(level, row, &self.shift);
+                let bias = simd::norm(level, &values);
+                (values, bias)
             })
             .collect();
         let (judges, mut found, mut wanted) = (JUDGES.min(sample.len()), 0, 0);
@@ -225,7 +227,7 @@ impl Space {
 }
 
 /// Returns the power of two that brings `largest` to between one half and one.
-fn unit_for(largest: f32) -> f64 {
+pub(super) fn unit_for(largest: f32) -> f64 {
     if largest == 0.0 {
         return 1.0;
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{random::Random, *};
+use super::{exact::Values, random::Random, rounded::Rounded, *};
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
 
@@ -15,6 +15,16 @@ fn walked(metric: Metric, dim: usize, values: &[f32]) -> GraphIndex {
     GraphIndex::build_with(Level::detect(), 0, (metric, dim_of(dim)), values, &|| true)
         .unwrap()
         .unwrap()
+}
+
+/// The index with rows that are rounded, whether or not that pays.
+fn with_rounded_rows(mut index: GraphIndex, values: &[f32]) -> GraphIndex {
+    let (dim, count) = (index.exact.dim, index.groups.node_count());
+    if count > 1 {
+        let row = |node: usize| &values[index.groups.first(node as u32) as usize * dim..][..dim];
+        index.exact.values = Values::Rounded(Rounded::new(index.metric, dim, count, row));
+    }
+    index
 }
 
 /// What the answer has to be, from the definition of the distance.
@@ -108,14 +118,51 @@ proptest! {
         }
     }
 
+    /// Whoever has the rows finds the nearest among the candidates, ties included, and none is off by more than it
+    /// says.
+    #[test]
+    fn candidates_hold_the_nearest_of_rounded_rows(
+        (dim, values, vector) in values_with_ties(),
+        jitter in prop_oneof![Just(0.0_f32), Just(1e-4), Just(1e-2)],
+        k in 1_usize..20,
+        one_of in 1_u32..4,
+    ) {
+        let mut random = Random::new(k as u64);
+        let values: Vec<f32> =
+            values.into_iter().map(|value| value + jitter * random.unit()).collect();
+        for metric in METRICS {
+            let index = with_rounded_rows(walked(metric, dim, &values), &values);
+            let filter = RowSet::from_fn(index.count(), |row| row % one_of == 0);
+            for (effort, filter) in [(EFFORT_EXACT, None), (2 * values.len(), None), (9, Some(&filter))] {
+                let search = Search { vector: &vector, k, effort, filter };
+                let mut found = Vec::new();
+                for candidate in index.candidates(&search).unwrap() {
+                    let row = &values[candidate.row as usize * dim..][..dim];
+                    let distance = crate::distance(metric, &vector, row);
+                    prop_assert!((distance - candidate.distance).abs() <= candidate.slack);
+                    found.push(Match { row: candidate.row, distance });
+                }
+                found.sort_by(|a, b| {
+                    (a.distance + 0.0).total_cmp(&(b.distance + 0.0)).then(a.row.cmp(&b.row))
+                });
+                found.truncate(k);
+                let passes = |row| filter.is_none_or(|filter| filter.contains(row));
+                prop_assert_eq!(found, brute(metric, &values, &vector, k, passes), "{:?}", metric);
+            }
+        }
+    }
+
     #[test]
     fn bytes_come_back_and_damage_is_noticed(
         (dim, values, vector) in values_with_ties(),
         place in any::<prop::sample::Index>(),
         bit in 0_u32..8,
     ) {
-        for metric in METRICS {
-            let index = walked(metric, dim, &values);
+        for (metric, is_rounded) in METRICS.into_iter().flat_map(|metric| [(metric, false), (metric, true)]) {
+            let mut index = walked(metric, dim, &values);
+            if is_rounded {
+                index = with_rounded_rows(index, &values);
+            }
             let mut bytes = index.encode();
             let read = GraphIndex::decode(&bytes).unwrap();
             prop_assert!(read == index && read.encode() == bytes);
@@ -133,7 +180,9 @@ proptest! {
         (dim, values, vector) in values_with_ties(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let mut bytes = walked(Metric::Dot, dim, &values).encode();
+        let index = walked(Metric::Dot, dim, &values);
+        let index = if dim % 2 == 0 { with_rounded_rows(index, &values) } else { index };
+        let mut bytes = index.encode();
         bytes.truncate(bytes.len() - 4);
         for (place, byte) in changes {
             let place = place.index(bytes.len());
@@ -143,6 +192,7 @@ proptest! {
         if let Ok(index) = GraphIndex::decode(&bytes) {
             prop_assert!(index.encode() == bytes);
             index.search(&Search { vector: &vector, k: 3, effort: 9, filter: None }).ok();
+            index.candidates(&Search { vector: &vector, k: 3, effort: 9, filter: None }).ok();
         }
     }
 }
@@ -183,6 +233,38 @@ fn walks_find_nearly_all_in_every_metric() {
             assert!(mean > 0.95, "{metric:?} {dim}: {mean}");
         }
     }
+}
+
+#[test]
+fn rows_are_rounded_where_they_can_still_be_told_apart() {
+    let (dim, rows) = (24, 6_000);
+    let built = |values: &[f32], metric| {
+        GraphIndex::build_while(metric, dim_of(dim), Form::Rounded, values, &|| true)
+            .unwrap()
+            .unwrap()
+    };
+    let is_rounded = |index: &GraphIndex| matches!(index.exact.values, Values::Rounded(_));
+    let values = clustered(6, rows, dim, 60, 0.4);
+    let queries = clustered(7, 40, dim, 40, 1.0);
+    for metric in METRICS {
+        let (index, whole) =
+            (built(&values, metric), GraphIndex::build(metric, dim_of(dim), &values).unwrap());
+        assert!(is_rounded(&index), "{metric:?}");
+        assert!(index.byte_count() + rows * dim * 3 / 2 < whole.byte_count());
+        for vector in queries.chunks_exact(dim) {
+            let search = Search { vector, k: 10, effort: 80, filter: None };
+            let (found, expected) =
+                (index.search(&search).unwrap(), whole.search(&search).unwrap());
+            let same = found.iter().filter(|found| expected.iter().any(|e| e.row == found.row));
+            assert!(same.count() >= 9 && index.candidates(&search).unwrap().len() < 20);
+        }
+    }
+    // Around thirty places, what tells rows apart is less than a step between the places.
+    assert!(!is_rounded(&built(&clustered(11, rows, dim, 30, 1e-5), Metric::Euclidean)));
+    let bytes: Vec<f32> =
+        values.iter().map(|value| (value.abs() * 200.0).round().min(255.0)).collect();
+    assert!(matches!(built(&bytes, Metric::Euclidean).exact.values, Values::Bytes(_)));
+    assert!(!is_rounded(&built(&values[..100 * dim], Metric::Euclidean)));
 }
 
 #[test]
@@ -269,7 +351,7 @@ fn golden_bytes_of_a_small_index() {
     let index = GraphIndex::build(Metric::Euclidean, dim_of(2), &[1.0, 2.0, 1.0, 2.0, 7.0, 0.0]);
     let expected = [
         &b"DUNLINIX"[..],
-        &[1, 0, 0, 0],             // version
+        &[2, 0, 0, 0],             // version
         &[1, 1, 0, 0],             // euclidean, values as bytes, no graph
         &[2, 0, 0, 0],             // dimension
         &[3, 0, 0, 0, 2, 0, 0, 0], // rows, nodes
@@ -281,6 +363,26 @@ fn golden_bytes_of_a_small_index() {
     assert_eq!(index.unwrap().encode(), [expected, checksum.to_vec()].concat());
 }
 
+/// The bytes of three rounded rows: one dimension varies, one does not.
+#[test]
+fn golden_bytes_of_rounded_rows() {
+    let values = [0.0, 2.5, 65_535.0, 2.5, 258.0, 2.5];
+    let index = GraphIndex::build(Metric::Dot, dim_of(2), &values).unwrap();
+    let expected = [
+        &b"DUNLINIX"[..],
+        &[2, 0, 0, 0],                         // version
+        &[2, 2, 0, 0],                         // dot, values rounded, no graph
+        &[2, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0], // dimension, rows, nodes
+        &[0, 0, 0, 0, 0, 0, 0x20, 0x40],       // least values: 0, 2.5
+        &[0, 0, 0x80, 0x3f, 0, 0, 0, 0],       // steps: 1, none
+        &[0, 0, 0, 0, 0, 0, 0, 0],             // error: 0
+        &[0, 0, 0xff, 0xff, 2, 1],
+    ]
+    .concat();
+    let checksum = crc32fast::hash(&expected).to_le_bytes();
+    assert_eq!(with_rounded_rows(index, &values).encode(), [expected, checksum.to_vec()].concat());
+}
+
 /// A graph is too long for hexadecimal; its checksum stands for it. A changed one is a new version.
 #[test]
 fn golden_checksums_of_graphs() {
@@ -290,7 +392,7 @@ fn golden_checksums_of_graphs() {
             assert!(GraphIndex::decode(&bytes).is_ok());
             crc32fast::hash(&bytes[..bytes.len() - 4])
         });
-    assert_eq!(checksums, [4_103_791_130, 2_000_678_385, 3_045_035_942]);
+    assert_eq!(checksums, [96_094_612, 2_443_866_154, 3_046_893_159]);
 }
 
 #[derive(Clone, Debug)]

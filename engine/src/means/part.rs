@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Wanted;
+use super::{Claim, Wanted};
 use crate::{
     collection::{Dim, Metric},
-    index::{GraphIndex, Index, RowSet, Search, VectorError},
+    index::{Candidate, Form, GraphIndex, Index, RowSet, Search, VectorError},
     observation::EntityId,
     store::Stored,
 };
@@ -46,11 +46,14 @@ struct Facts {
 }
 
 impl Part {
-    /// Returns the nearest rows, as distances and numbers.
-    pub(super) fn search(&self, search: &Search<'_>) -> Result<Vec<(f64, u64)>, VectorError> {
-        let rows = self.index.search(search)?;
-        let number = |row: u32| self.facts.numbers[row as usize];
-        Ok(rows.into_iter().map(|found| (found.distance, number(found.row))).collect())
+    /// Returns the rows that may be the nearest.
+    pub(super) fn search(&self, search: &Search<'_>) -> Result<Vec<Claim>, VectorError> {
+        let claim = |Candidate { row, distance, slack }| Claim {
+            distance,
+            slack,
+            number: self.facts.numbers[row as usize],
+        };
+        Ok(self.index.candidates(search)?.into_iter().map(claim).collect())
     }
 
     pub(super) const fn has_graph(&self) -> bool {
@@ -218,6 +221,11 @@ impl Rows {
         }
     }
 
+    /// Says that the part goes up to this number, whether or not a segment has it.
+    pub(super) fn reach(&mut self, last: u64) {
+        self.last = self.last.max(last);
+    }
+
     pub(super) const fn count(&self) -> usize {
         self.facts.numbers.len()
     }
@@ -228,18 +236,6 @@ impl Rows {
         self.push_fact(stored.number, (segment.start().0, segment.end().0), segment.entity());
         self.values.extend_from_slice(segment.mean());
         self.last = stored.number;
-    }
-
-    /// Adds the rows of a part that are not gone.
-    pub(super) fn append(&mut self, part: &Part, gone: &RowSet) {
-        let Facts { numbers, starts, ends, owners, entities } = &part.facts;
-        for (at, row) in (0..numbers.len()).zip(0_u32..) {
-            if !gone.contains(row) {
-                self.push_fact(numbers[at], (starts[at], ends[at]), &entities[owners[at] as usize]);
-                part.index.append_row(row, &mut self.values);
-            }
-        }
-        self.last = part.last;
     }
 
     fn push_fact(&mut self, number: u64, (start, end): (i64, i64), entity: &EntityId) {
@@ -262,7 +258,8 @@ impl Rows {
     pub(super) fn build(self, metric: Metric, dim: Dim, going: &dyn Fn() -> bool) -> Option<Part> {
         let Self { after, last, generation, facts, values, .. } = self;
         // Means of segments are finite, and as long as the collection's dimension.
-        let index = GraphIndex::build_while(metric, dim, &values, going).ok()??;
+        // Every answer is compared with the store, so rows need not be whole.
+        let index = GraphIndex::build_while(metric, dim, Form::Rounded, &values, going).ok()??;
         Some(Part { after, last, generation, facts, index })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Found, Kind, Wanted};
+use super::{Claim, Found, Kind, Wanted};
 use crate::{
     collection::{Dim, Metric},
     error::StoreError,
@@ -111,7 +111,7 @@ impl Tail {
         };
         let nearest = self.means.search(&search);
         for hit in nearest.map_err(|_| StoreError::Damaged { what: "an index" })? {
-            found.offer(wanted.k, hit.distance, hit.key);
+            found.offer(wanted.k, Claim::exact(hit.distance, hit.key));
         }
         found.compared += self.facts.range(..kind.next_segment).count() as u64;
         Ok(())

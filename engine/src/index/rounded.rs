@@ -1,0 +1,257 @@
+//! Rows rounded to 16 bits a value, on a grid of its own in each dimension.
+//!
+//! A dimension's grid goes from its least value to its largest in 65,535 steps; one that never varies takes no room
+//! in rows. What rounding takes away from a row is at most [`Rounded::error`], so a distance to what is kept tells
+//! within which bounds the distance to the row itself is ([`RoundedQuery::slack`]).
+
+use crate::{
+    collection::Metric,
+    simd::{self, Level},
+};
+
+/// Steps between the least and the largest value of a dimension.
+const STEPS: f64 = 65_535.0;
+
+/// What single precision adds to distances over a grid: this part of the grid's steps, and of a distance. Terms are
+/// off by 2^-9 steps or 2^-24 of themselves, and sums have at most 4,096 of them in [`simd::WIDE`] lanes.
+const STEP_SHARE: f64 = 0.01;
+const DISTANCE_SHARE: f64 = 1e-5;
+
+/// Rows, flat.
+#[derive(Clone, PartialEq)]
+pub(super) struct Rounded {
+    /// Least value and step of each dimension; no step where it never varies.
+    pub(super) lower: Vec<f32>,
+    pub(super) step: Vec<f32>,
+    /// Under the metric cosine the largest error of a row over its norm, or else the largest error of a row.
+    pub(super) error: f64,
+    /// Row by row, for each dimension that varies.
+    pub(super) codes: Vec<u16>,
+    /// The dimensions that vary, rising.
+    varying: Vec<u32>,
+    /// For each of them one over the step, and the step in units.
+    inverse: Vec<f64>,
+    weight: Vec<f32>,
+    /// The norm of all steps.
+    step_norm: f64,
+    /// What steps are multiplied with, so that squares fit single precision: a power of two.
+    unit: f64,
+}
+
+/// A query on the grid.
+#[derive(Clone)]
+pub(super) struct RoundedQuery<'a> {
+    metric: Metric,
+    values: &'a [f32],
+    norm: f64,
+    /// The query in steps, of the dimensions that vary.
+    target: Vec<f32>,
+    /// Squares that all rows have alike.
+    constant: f64,
+}
+
+impl Rounded {
+    /// Returns `count` rows, rounded; at least two are different.
+    pub(super) fn new<'a>(
+        metric: Metric,
+        dim: usize,
+        count: usize,
+        row: impl Fn(usize) -> &'a [f32],
+    ) -> Self {
+        let (mut lower, mut upper) = (row(0).to_vec(), row(0).to_vec());
+        for values in (0..count).map(&row) {
+            for ((lower, upper), value) in lower.iter_mut().zip(&mut upper).zip(values) {
+                (*lower, *upper) = (lower.min(*value), upper.max(*value));
+            }
+        }
+        let step = lower.iter().zip(&upper).map(|(lower, upper)| step_of(*lower, *upper));
+        let mut rounded = Self::from_parts(lower.clone(), step.collect(), 0.0, Vec::new());
+        rounded.codes = simd::roomy(count * rounded.varying.len());
+        let mut largest = 0.0_f64;
+        for values in (0..count).map(row) {
+            let (mut error, mut norm) = (0.0_f64, 0.0_f64);
+            for (place, value) in values.iter().enumerate().take(dim) {
+                let value = f64::from(*value);
+                let (lower, step) =
+                    (f64::from(rounded.lower[place]), f64::from(rounded.step[place]));
+                let code = if step > 0.0 { ((value - lower) / step).round() } else { 0.0 };
+                if step > 0.0 {
+                    rounded.codes.push(code as u16);
+                }
+                let kept = lower + step * code;
+                // What is off in either precision that distances may use.
+                let off = (kept - value).abs().max((f64::from(kept as f32) - value).abs());
+                error += off * off;
+                norm += value * value;
+            }
+            let relative = if error > 0.0 && metric == Metric::Cosine { norm } else { 1.0 };
+            largest = largest.max((error / relative).sqrt());
+        }
+        rounded.error = largest;
+        rounded
+    }
+
+    /// Returns the rows with these parts.
+    pub(super) fn from_parts(lower: Vec<f32>, step: Vec<f32>, error: f64, codes: Vec<u16>) -> Self {
+        let widest = step.iter().fold(0.0_f32, |most, step| most.max(*step));
+        let unit = super::space::unit_for(widest);
+        let varying: Vec<u32> =
+            step.iter().zip(0..).filter(|(step, _)| **step > 0.0).map(|(_, place)| place).collect();
+        let steps = || varying.iter().map(|place| f64::from(step[*place as usize]));
+        Self {
+            inverse: steps().map(|step| 1.0 / step).collect(),
+            weight: steps().map(|step| (step * unit) as f32).collect(),
+            step_norm: steps().map(|step| step * step).sum::<f64>().sqrt(),
+            lower,
+            step,
+            error,
+            codes,
+            varying,
+            unit,
+        }
+    }
+
+    /// Returns how many rows there are.
+    pub(super) const fn count(&self) -> usize {
+        // Rows are different from each other, so some dimension varies.
+        self.codes.len() / self.varying.len()
+    }
+
+    /// Returns how many values of a row are kept.
+    pub(super) const fn width(&self) -> usize {
+        self.varying.len()
+    }
+
+    /// Returns how many bytes of memory the rows take.
+    pub(super) const fn byte_count(&self) -> usize {
+        let each_varying = size_of::<u32>() + size_of::<f64>() + size_of::<f32>();
+        let grid = each_varying * self.varying.len() + 4 * (self.lower.len() + self.step.len());
+        2 * self.codes.len() + grid
+    }
+
+    /// Appends the values of a row, as they are kept, to `taken`.
+    pub(super) fn append(&self, row: u32, taken: &mut Vec<f32>) {
+        let start = taken.len();
+        taken.extend_from_slice(&self.lower);
+        for (place, code) in self.varying.iter().zip(self.row(row)) {
+            let place = *place as usize;
+            let kept =
+                f64::from(self.lower[place]) + f64::from(self.step[place]) * f64::from(*code);
+            taken[start + place] = kept as f32;
+        }
+    }
+
+    /// Asks for a row to be brought near.
+    pub(super) fn prefetch(&self, row: u32) {
+        simd::prefetch_all(self.row(row));
+    }
+
+    /// Returns a query on the grid.
+    pub(super) fn query<'a>(
+        &self,
+        level: Level,
+        metric: Metric,
+        values: &'a [f32],
+    ) -> RoundedQuery<'a> {
+        let norm = if metric == Metric::Euclidean { 0.0 } else { simd::norm(level, values) };
+        let mut query = RoundedQuery { metric, values, norm, target: Vec::new(), constant: 0.0 };
+        if metric == Metric::Euclidean {
+            let above = |place: usize| f64::from(values[place]) - f64::from(self.lower[place]);
+            let on_grid = self.varying.iter().zip(&self.inverse);
+            let on_grid = on_grid.map(|(place, inverse)| (above(*place as usize) * inverse) as f32);
+            query.target.extend(on_grid);
+            if self.width() < self.lower.len() {
+                let constant = (0..self.lower.len()).filter(|place| self.step[*place] == 0.0);
+                query.constant = constant.map(|place| above(place) * above(place)).sum();
+            }
+        }
+        query
+    }
+
+    /// Returns the distance to what is kept of a row.
+    pub(super) fn distance(&self, level: Level, query: &RoundedQuery<'_>, row: u32) -> f64 {
+        if query.metric == Metric::Euclidean {
+            let squares = simd::grid_squares(level, &query.target, &self.weight, self.row(row));
+            if squares.is_finite() {
+                return (f64::from(squares) / (self.unit * self.unit) + query.constant).sqrt();
+            }
+        }
+        // A query far outside, or a metric that needs the row itself.
+        let mut kept = Vec::with_capacity(self.lower.len());
+        self.append(row, &mut kept);
+        super::exact::distance(level, query.metric, (query.values, query.norm), &kept)
+    }
+
+    /// Returns by how much a distance to what is kept of a row can differ from that to the row itself.
+    pub(super) fn slack(&self, query: &RoundedQuery<'_>, distance: f64) -> f64 {
+        let error = self.error + STEP_SHARE * self.step_norm;
+        match query.metric {
+            Metric::Euclidean => error + DISTANCE_SHARE * distance,
+            Metric::Dot => error * query.norm.sqrt(),
+            // An angle changes by at most about the error over the norm, and its cosine by no more.
+            Metric::Cosine => 2.0 * self.error + STEP_SHARE * DISTANCE_SHARE,
+        }
+    }
+
+    fn row(&self, row: u32) -> &[u16] {
+        &self.codes[row as usize * self.width()..][..self.width()]
+    }
+}
+
+/// Returns the least step that brings a grid from `lower` to `upper` or beyond.
+fn step_of(lower: f32, upper: f32) -> f32 {
+    let wanted = (f64::from(upper) - f64::from(lower)) / STEPS;
+    let step = wanted as f32;
+    if f64::from(step) < wanted { step.next_up() } else { step }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::distance::distance;
+
+    const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
+
+    fn rows() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
+        let scale = prop_oneof![Just(1.0_f32), Just(1e-40), Just(1e30), Just(1e-3)];
+        (1_usize..40, scale).prop_flat_map(|(dim, scale)| {
+            let value = prop_oneof![-1.0_f32..1.0, Just(0.0), Just(1.0), 100.0_f32..100.01];
+            let value = value.prop_map(move |value| value * scale);
+            let vector = prop::collection::vec(value.clone(), dim);
+            (Just(dim), prop::collection::vec(value, dim * 2..dim * 9), vector)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn distances_are_within_their_slack((dim, values, vector) in rows()) {
+            let row = |index: usize| &values[index * dim..][..dim];
+            let count = values.len() / dim;
+            prop_assume!((1..count).any(|index| row(index) != row(0)));
+            for metric in METRICS {
+                let rounded = Rounded::new(metric, dim, count, row);
+                prop_assert_eq!(rounded.count(), count);
+                let query = rounded.query(Level::detect(), metric, &vector);
+                for index in 0..count {
+                    let claimed = rounded.distance(Level::detect(), &query, index as u32);
+                    let really = distance(metric, &vector, row(index));
+                    let slack = rounded.slack(&query, claimed);
+                    prop_assert!((claimed - really).abs() <= slack, "{metric:?} {claimed} {really} {slack}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn integers_of_a_few_bits_lose_nothing() {
+        // The second dimension never varies.
+        let values: Vec<f32> = [0.0, 0.1, 65_535.0, 0.1, 500.0, 0.1].to_vec();
+        let rounded = Rounded::new(Metric::Euclidean, 2, 3, |row| &values[row * 2..][..2]);
+        let mut kept = Vec::new();
+        (0..3).for_each(|row| rounded.append(row, &mut kept));
+        assert_eq!((rounded.error, rounded.width()), (0.0, 1));
+        assert_eq!(kept, values);
+    }
+}
