@@ -30,6 +30,8 @@ mod shared;
 mod shares;
 mod sharing;
 mod teaching;
+#[cfg(feature = "otel")]
+mod traces;
 mod trust_file;
 mod upkeep;
 
@@ -87,7 +89,7 @@ pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
     config.api.listen = args.api.unwrap_or(config.api.listen);
     config.gateway.listen = args.gateway.unwrap_or(config.gateway.listen);
     config.gateway.serve = args.gateway_serve.unwrap_or(config.gateway.serve);
-    logging::init(&config.log, args.network.log_file.as_deref())?;
+    let _logging = logging::init(&config.log, args.network.log_file.as_deref())?;
     override_network(&mut config.network, args.network);
     let runtime = runtime()?;
     let done = runtime.block_on(async {
@@ -109,7 +111,7 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
     let (dir, _lock) = DataDir::open_or_create_locked(path)?;
     let mut config = Config::load(&dir.config_path())?;
     dir.unpublish();
-    logging::init(&config.log, args.log_file.as_deref())?;
+    let _logging = logging::init(&config.log, args.log_file.as_deref())?;
     override_network(&mut config.network, args);
     let identity = dir.identity()?;
     let runtime = runtime()?;
