@@ -4,7 +4,8 @@
 //! The segments behind the last part are the [`Tail`]: in memory, compared one by one, and caught up with
 //! the store by every question, so what was sealed is found at once. When the tail has grown,
 //! [`Means::maintain`] makes a part of it, and one part of several that are alike in size, as
-//! log-structured merge trees do: few parts to ask, and every row is moved a few times only.
+//! log-structured merge trees do: few parts to ask, and every row is moved a few times only. Parts are made of the
+//! store alone: what they keep of a mean is rounded, and a second rounding would take more away.
 //!
 //! Everything here can be made again from the store. So parts are read when the first question comes, a
 //! file that is not whole is thrown away, and what a part says is checked against the segments it names
