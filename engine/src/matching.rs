@@ -374,7 +374,8 @@ mod tests {
             for number in 0..count {
                 past.push(&near(), Ended { number: number as u64, start: 0, end: 1 });
             }
-            past.push(&past.means[..dim].to_vec(), Ended { number: 99, start: 0, end: 1 });
+            let first = past.means[..dim].to_vec();
+            past.push(&first, Ended { number: 99, start: 0, end: 1 });
             let values = near();
             for unit in [1.0, 1e-3, 1e-44, f64::from(scale)] {
                 let inverse_unit = vec![1.0 / unit; dim];
