@@ -26,15 +26,17 @@ use anyhow::Context;
 use axum::{
     Json, Router,
     extract::{
-        DefaultBodyLimit, FromRequest, FromRequestParts, Request,
+        DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Request,
         rejection::{JsonRejection, PathRejection},
     },
     http::{StatusCode, request::Parts},
-    middleware,
+    middleware::{self, Next},
+    response::Response,
     routing::{get, post},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field};
 
 pub(crate) use self::bundles::bundle_json;
 use self::{auth::Token, error::ApiError};
@@ -109,12 +111,28 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/privacy/ledger/{collection}", get(templates::ledger_of))
         .fallback(async || ApiError::not_found("no such call; docs/api.md lists them"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(middleware::from_fn_with_state(token, auth::require_token));
+        .layer(middleware::from_fn_with_state(token, auth::require_token))
+        .layer(middleware::from_fn(traced));
     Router::new()
         .route("/healthz", get(status::health))
         .merge(private)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
+}
+
+/// Carries out a call within a span that says which call it is and how it ended.
+async fn traced(request: Request, next: Next) -> Response {
+    // The call's pattern: what stands in its place may be a name that is nobody's business.
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let span = tracing::info_span!(
+        "call",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
 }
 
 /// Longest wait for a request's body. Whoever announces one and never sends it holds a connection no

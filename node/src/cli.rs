@@ -254,6 +254,9 @@ pub(crate) struct StatusArgs {
     /// Show the whole network as this node sees it.
     #[arg(long)]
     pub(crate) cluster: bool,
+    /// Show it again and again until Ctrl-C, with what changed in a second and who is connected; say how often (2s).
+    #[arg(long, value_name = "PAUSE", num_args = 0..=1, default_missing_value = "2s", conflicts_with = "cluster")]
+    pub(crate) watch: Option<humantime::Duration>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,6 +14,7 @@ mod segments;
 mod sharing;
 mod testnet;
 mod trust;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ use clap::CommandFactory;
 use dunlin_client::Client;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, StatusArgs},
     daemon,
     output::Output,
 };
@@ -40,6 +41,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => return daemon::run(&dir, args),
         Command::Bootstrap(args) => return daemon::bootstrap(&dir, args),
         Command::Ingest(args) => return ingest::ingest(&dir, &args, out),
+        Command::Status(StatusArgs { watch: Some(pause), .. }) => {
+            watch::watch(&client()?, *pause, cli.json)?;
+        }
         Command::Status(args) => local::status(&client()?, &args, out)?,
         Command::Doctor => return doctor::doctor(&dir, out),
         Command::Peers => local::peers(&client()?, out)?,

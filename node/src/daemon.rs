@@ -30,6 +30,8 @@ mod shared;
 mod shares;
 mod sharing;
 mod teaching;
+#[cfg(feature = "otel")]
+mod traces;
 mod trust_file;
 mod upkeep;
 
@@ -88,7 +90,7 @@ pub(crate) fn run(path: &Path, args: RunArgs) -> anyhow::Result<ExitCode> {
     config.gateway.listen = args.gateway.unwrap_or(config.gateway.listen);
     config.gateway.serve = args.gateway_serve.unwrap_or(config.gateway.serve);
     config.check_mode().map_err(anyhow::Error::msg)?;
-    logging::init(&config.log, args.network.log_file.as_deref())?;
+    let _logging = logging::init(&config.log, args.network.log_file.as_deref())?;
     override_network(&mut config.network, args.network);
     let runtime = runtime()?;
     let done = runtime.block_on(async {
@@ -114,7 +116,7 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
         "a bootstrap node that meets nobody is of no use; set `network.mode` to \"federated\""
     );
     dir.unpublish();
-    logging::init(&config.log, args.log_file.as_deref())?;
+    let _logging = logging::init(&config.log, args.log_file.as_deref())?;
     override_network(&mut config.network, args);
     let identity = dir.identity()?;
     let runtime = runtime()?;

@@ -97,6 +97,7 @@ struct Archived {
 }
 
 /// Archives the next segments that are not archived yet; returns them, or `None` when there are none.
+#[tracing::instrument(skip_all)]
 fn archive_batch(shared: &Shared) -> anyhow::Result<Option<Archived>> {
     let newest = shared.engine.last_segment()?;
     let mut position = shared.archive.position()?.unwrap_or(0);

@@ -98,6 +98,7 @@ impl Shared {
     /// # Errors
     ///
     /// Fails when the archive cannot be read or written.
+    #[tracing::instrument(skip_all, fields(objects = wish.cids.len()))]
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         wish: FetchWish,

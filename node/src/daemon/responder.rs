@@ -307,6 +307,7 @@ impl Responder {
     }
 }
 
+#[tracing::instrument(skip_all)]
 async fn answer_segments(
     shared: &Arc<Shared>,
     audience: Audience,

@@ -349,6 +349,7 @@ impl Shared {
 
     /// Fetches a peer's templates of one collection, or of all that this node has, and puts them before
     /// the gate. What fails is logged: the next announcement tries again.
+    #[tracing::instrument(skip_all, fields(%peer))]
     pub(super) async fn fetch_templates(self: Arc<Self>, peer: PeerId, collection: Wish) {
         let specs = self.blocking(|shared| shared.engine.collections()).await.unwrap_or_default();
         for spec in specs {

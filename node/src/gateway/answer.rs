@@ -6,7 +6,6 @@ use axum::{
     response::Response,
 };
 use dunlin_archive::dag::{self, Resolved, Scope};
-use dunlin_engine::Segment;
 use dunlin_wire::Cid;
 use sha2::{Digest, Sha256};
 
@@ -208,14 +207,14 @@ pub(super) fn block(
             (response, json)
         }
         _ => {
-            let segment = Segment::decode(&bytes).map_err(|_| {
+            let page = view::page(cid, &bytes, host).ok_or_else(|| {
                 Refusal::NotAcceptable(format!("{cid} is no segment; ask with ?format=raw or car"))
             })?;
             let mut response = status(StatusCode::OK);
             set(&mut response, header::CONTENT_TYPE, "text/html; charset=utf-8");
             let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
             set(&mut response, header::CONTENT_SECURITY_POLICY, policy);
-            (response, view::page(cid, &segment, bytes.len(), host))
+            (response, page)
         }
     };
     set(&mut response, header::CONTENT_LENGTH, &content.len().to_string());

@@ -1,7 +1,13 @@
 //! A segment as a page: for a person with a browser and a CID, and without scripts.
 
+use std::time::Duration;
+
 use dunlin_engine::Segment;
-use dunlin_wire::Cid;
+use dunlin_privacy::NoisedSegment;
+use dunlin_wire::{
+    Cid,
+    envelope::{self, Signed},
+};
 
 use crate::output::{size, time};
 
@@ -29,44 +35,101 @@ code{overflow-wrap:anywhere}ul{padding-left:1.2rem}\
 svg{display:block;width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#777}\
 .axis{stroke:#8886;fill:none}.band{fill:#47a6;stroke:none}.line{fill:none;stroke:#47a;stroke-width:1.5}";
 
-/// Returns the page of a segment.
-pub(super) fn page(cid: &Cid, segment: &Segment, block_bytes: usize, host: &str) -> String {
-    let (collection, entity) = (segment.collection().to_string(), segment.entity().to_string());
-    let rows = [
-        ("collection", escape(&collection)),
-        ("from", escape(&time(segment.start().0))),
-        ("to", escape(&time(segment.end().0))),
-        ("observations", segment.count().to_string()),
-        ("channels", segment.dim().to_string()),
-        ("drift", format!("{:.4} mean, {:.4} at most", segment.drift_mean(), segment.drift_max())),
-        ("anomaly score", format!("{:.4}", segment.score())),
-        ("block", size(block_bytes as u64)),
-        ("CID", format!("<code>{cid}</code>")),
-    ];
+/// What a page tells of a segment.
+struct About {
+    /// Whose it is.
+    title: String,
+    /// What it is.
+    kind: &'static str,
+    /// Names and values, in HTML.
+    rows: Vec<(&'static str, String)>,
+    /// The mean and the spread of each channel, drawn.
+    drawing: String,
+    /// Further links, in HTML.
+    links: String,
+}
+
+/// Returns the page of the segment that these bytes are, noised or not; `None` if they are none.
+pub(super) fn page(cid: &Cid, bytes: &[u8], host: &str) -> Option<String> {
+    let about = match Segment::decode(bytes) {
+        Ok(segment) => of_segment(&segment),
+        Err(_) => of_noised(&envelope::open::<NoisedSegment>(bytes).ok()?),
+    };
+    let About { title, kind, mut rows, drawing, links } = about;
+    rows.push(("block", size(bytes.len() as u64)));
+    rows.push(("CID", format!("<code>{cid}</code>")));
     let rows: String =
         rows.iter().map(|(name, value)| format!("<tr><td>{name}<td>{value}")).collect();
-    format!(
+    Some(format!(
         "<!doctype html><html lang=en><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width\">\
          <title>{title} · Dunlin segment</title><style>{STYLE}</style>\
-         <h1>{title}</h1><p>A stretch of steady behavior, folded into one Dunlin segment.</p>\
+         <h1>{title}</h1><p>{kind}</p>\
          <table>{rows}</table>\
-         <h2>Mean and spread</h2>{drawing}\
+         {drawing}\
          <h2>Get it</h2><ul><li><a href=\"/ipfs/{cid}?format=raw\">the block</a>\
          <li><a href=\"/ipfs/{cid}?format=dag-json\">as DAG-JSON</a>\
-         <li><a href=\"/ipfs/{cid}?format=car\">with all that it links to, as a CAR</a>{payload}</ul>\
+         <li><a href=\"/ipfs/{cid}?format=car\">with all that it links to, as a CAR</a>{links}</ul>\
          <h2>Check it yourself</h2><p>The CID is the hash of the block; trust no gateway, this one \
          included. The two hashes that these print are the same:</p>\
          <pre>curl -s 'http://{host}/ipfs/{cid}?format=raw' | sha256sum\necho {digest}</pre>\
          <p>Or let a program check: a Dunlin node, or any IPFS node.</p>\
          <pre>dunlin segments fetch {cid} --gateway http://{host}\n\
          curl -s 'http://{host}/ipfs/{cid}?format=car' | ipfs dag import --pin-roots=false</pre></html>\n",
-        title = escape(&entity),
-        drawing = drawing(segment),
-        payload = payload(segment),
+        title = escape(&title),
         host = escape(host),
         digest = hex(cid.hash().digest()),
-    )
+    ))
+}
+
+fn of_segment(segment: &Segment) -> About {
+    let drift = format!("{:.4} mean, {:.4} at most", segment.drift_mean(), segment.drift_max());
+    let drawing = drawing(segment.mean(), segment.spread());
+    About {
+        title: segment.entity().to_string(),
+        kind: "A stretch of steady behavior, folded into one Dunlin segment.",
+        rows: vec![
+            ("collection", escape(&segment.collection().to_string())),
+            ("from", escape(&time(segment.start().0))),
+            ("to", escape(&time(segment.end().0))),
+            ("observations", segment.count().to_string()),
+            ("channels", segment.dim().to_string()),
+            ("drift", drift),
+            ("anomaly score", format!("{:.4}", segment.score())),
+        ],
+        drawing: format!(
+            "<h2>Mean and spread</h2>{drawing}\
+             <p>The mean of each channel, and one spread above and below it.</p>"
+        ),
+        links: payload(segment),
+    }
+}
+
+fn of_noised(signed: &Signed<NoisedSegment>) -> About {
+    let segment = &signed.value;
+    let (window, privacy, mean) = (segment.window(), segment.privacy(), segment.mean());
+    let loss =
+        format!("epsilon {} per {:?}", privacy.epsilon.as_f64(), privacy.unit).to_lowercase();
+    let drawing = drawing(&mean, &vec![0.0; mean.len()]);
+    About {
+        title: segment.entity().to_string(),
+        kind: "What one entity did in a window of time, noised so that no single observation can be read out of it. \
+               The entity is a pseudonym.",
+        rows: vec![
+            ("collection", escape(segment.collection())),
+            ("published by", format!("<code>{}</code>", signed.signer)),
+            ("from", escape(&time(window.start_us()))),
+            (
+                "for",
+                humantime::format_duration(Duration::from_micros(window.length_us())).to_string(),
+            ),
+            ("observations", format!("about {}", segment.count())),
+            ("channels", mean.len().to_string()),
+            ("privacy loss", loss),
+        ],
+        drawing: format!("<h2>Mean</h2>{drawing}<p>The noised mean of each channel.</p>"),
+        links: String::new(),
+    }
 }
 
 fn payload(segment: &Segment) -> String {
@@ -77,8 +140,7 @@ fn payload(segment: &Segment) -> String {
 }
 
 /// Returns the means of all channels with one spread on either side: a bar for each, or a band.
-fn drawing(segment: &Segment) -> String {
-    let (mean, spread) = (segment.mean(), segment.spread());
+fn drawing(mean: &[f32], spread: &[f32]) -> String {
     let step = mean.len().div_ceil(DRAWN_MAX).max(1);
     let channels: Vec<(f32, f32)> = mean.iter().copied().zip(spread).step_by(step).collect();
     let frame = Frame::around(&channels);
@@ -91,8 +153,7 @@ fn drawing(segment: &Segment) -> String {
          <text x={label} y=12 text-anchor=end>{high}</text>\
          <text x={label} y={bottom} text-anchor=end>{low}</text>\
          <text x={LEFT} y={under}>channel 0</text>\
-         <text x={WIDTH} y={under} text-anchor=end>{last}</text></svg>\
-         <p>The mean of each channel, and one spread above and below it.</p>",
+         <text x={WIDTH} y={under} text-anchor=end>{last}</text></svg>",
         label = LEFT - 6.0,
         under = HEIGHT - 8.0,
         high = short(frame.high),
@@ -194,11 +255,14 @@ mod tests {
     /// A segment of the fuzz corpus.
     const SEGMENT: &[u8] = include_bytes!("../../../fuzz/corpus/segment/valid-lossless");
 
+    /// A noised segment of the same, in its envelope.
+    const NOISED: &[u8] = include_bytes!("../../../fuzz/corpus/noised_segment/valid-envelope");
+
     #[test]
     fn a_page_shows_the_segment_and_how_to_check_it() {
         let segment = Segment::decode(SEGMENT).unwrap();
         let cid = segment.cid();
-        let page = page(&cid, &segment, SEGMENT.len(), "127.0.0.1:4610");
+        let page = page(&cid, SEGMENT, "127.0.0.1:4610").unwrap();
         for part in [
             &cid.to_string(),
             "<svg",
@@ -210,6 +274,24 @@ mod tests {
             assert!(page.contains(part), "{part} is not in {page}");
         }
         assert!(!page.contains("NaN") && !page.contains("<script"), "{page}");
+    }
+
+    #[test]
+    fn a_page_of_a_noised_segment_says_what_was_noised_and_who_promises_it() {
+        let signed = envelope::open::<NoisedSegment>(NOISED).unwrap();
+        let cid = dunlin_wire::block::cid_of(dunlin_wire::block::Codec::DagCbor, NOISED);
+        let page = page(&cid, NOISED, "127.0.0.1:4610").unwrap();
+        let entity = signed.value.entity().to_string();
+        for part in [&entity, &signed.signer.to_string(), "about", "epsilon", "<svg"] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+        assert!(!page.contains("NaN") && !page.contains("spread above"), "{page}");
+    }
+
+    #[test]
+    fn other_bytes_have_no_page() {
+        let cid = dunlin_wire::block::cid_of(dunlin_wire::block::Codec::Raw, b"0123456789");
+        assert_eq!(page(&cid, b"0123456789", "here"), None);
     }
 
     #[test]

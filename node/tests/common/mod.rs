@@ -90,11 +90,31 @@ impl Node {
     /// Starts a node on `dir` with these flags.
     #[track_caller]
     pub(crate) fn start_with(dir: &Path, flags: &[&str]) -> Self {
+        Self::start_as(dir, dunlin(&["run"]).args(flags))
+    }
+
+    /// Starts a node on `dir` that meets nobody and logs all of its own and of its libraries.
+    #[track_caller]
+    pub(crate) fn start_tracing(dir: &Path) -> Self {
+        let flags = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+        Self::start_as(dir, dunlin(&["run"]).args(flags).env("RUST_LOG", "trace"))
+    }
+
+    /// Starts a node on `dir` that meets nobody and sends traces to a collector.
+    #[track_caller]
+    pub(crate) fn start_exporting(dir: &Path, collector: &str) -> Self {
+        let flags = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+        let command = &mut dunlin(&["run"]);
+        Self::start_as(dir, command.args(flags).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector))
+    }
+
+    #[track_caller]
+    fn start_as(dir: &Path, command: &mut Command) -> Self {
         // A node that was killed leaves its address behind; wait for the new one.
         std::fs::remove_file(dir.join("api.address")).ok();
-        let child = dunlin(&["run", "--api", "127.0.0.1:0", "--data-dir"])
+        let child = command
+            .args(["--api", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
-            .args(flags)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(log_path(dir)).unwrap())
             .spawn()

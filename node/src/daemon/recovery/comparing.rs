@@ -88,6 +88,7 @@ impl Shared {
 
     /// Compares all collections with an own peer that has them, too, and takes in what this node lacks; returns how many
     /// segments and statements came.
+    #[tracing::instrument(skip_all, fields(%peer))]
     pub(super) async fn reconcile(self: &Arc<Self>, peer: PeerId) -> Result<usize, Failure> {
         let ours = self.blocking(|shared| shared.catalogs(|_| true)).await?;
         let mut gained = 0;

@@ -58,6 +58,7 @@ impl Shared {
     /// # Privacy cost
     ///
     /// That of the terms for each unit, spent as soon as the ledger has it, whatever happens then.
+    #[tracing::instrument(skip_all, fields(collection = %name))]
     pub(crate) fn release_templates(
         &self,
         name: &CollectionName,
