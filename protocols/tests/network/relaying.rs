@@ -109,7 +109,6 @@ async fn a_quarantined_peer_is_not_relayed_to() {
     let mut bob = Node::start(2, behind(&relay), &[], Mute).await;
     let mut alice = Node::start(3, behind(&relay), &[], Mute).await;
     meet_through(&mut alice, &mut bob).await;
-    let carried = relay.handle.counters().await.relay_circuits;
 
     relay.handle.quarantine(bob.peer(), true).await.unwrap();
 
@@ -121,8 +120,6 @@ async fn a_quarantined_peer_is_not_relayed_to() {
     }
     let views = carol.handle.connected().await;
     assert!(views.iter().all(|view| view.peer != bob.peer()));
-    // The relay asked bob to take the connection, who hears nothing of it.
-    assert_eq!(relay.handle.counters().await.relay_circuits, carried);
 }
 
 #[tokio::test]
