@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dunlin_protocols::{Event, Island, NetworkError};
+use dunlin_protocols::{Event, Island};
 
 use super::common::{Mute, Node, connected_to, local, peer};
 
@@ -58,9 +58,10 @@ async fn an_air_gapped_node_listens_nowhere_and_dials_nobody() {
     let started = dunlin_protocols::Network::start(config, super::common::key(1), trust).await;
     let (handle, _events, network) = started.unwrap();
 
-    let refused = handle.dial(other.address.clone()).await;
+    handle.dial(other.address.clone()).await.unwrap();
 
-    assert!(matches!(refused, Err(NetworkError::Impossible { .. })), "{refused:?}");
+    // More than a dial on this machine takes.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(handle.listening().await, []);
     assert_eq!(handle.connected().await.len(), 0);
     network.shutdown().await;
