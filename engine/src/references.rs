@@ -7,20 +7,25 @@
 //!
 //! ```text
 //! distance = max(least of the teachers, majority / reach) / w
-//! reach = max(1, 2 w) where at least half of the sources teach, or else 1
+//! reach = max(1, 2 w) where at least half of the sources teach and they are not three or four, or else 1
 //! ```
 //!
 //! So a minority of sources, whatever it says, makes a point seem at most half as far as the majority has it
 //! while nothing is known of the entity's own life, and no nearer than the majority has it when a part of the
 //! own past is there. That one source knows what others have not met is credible among sources that live as
 //! the entity does. Where most of them live otherwise, as those do that may only bear witness, the few that
-//! seem alike get no credit: it may be what they are made for. And what others do is a guess that one's own past replaces: references move away as
+//! seem alike get no credit: it may be what they are made for. Nor does anybody where there are three or four, for
+//! one that lies is a large part of so few, and the others can contradict it; one or two cannot be contradicted. And what others do is a guess that one's own past replaces: references move away as
 //! that grows, until they count no more. `docs/privacy.md` has what this costs and what it withstands.
 
 use crate::distance::{in_units, nearest};
 
 /// How many times nearer than the majority has it one source may make a point, at most: at the very start.
 const MINORITY_REACH: f64 = 2.0;
+
+/// So many sources can contradict one of them, which is a large part of all: none brings a point nearer than the
+/// majority has it.
+const FEW: std::ops::RangeInclusive<usize> = 3..=4;
 
 /// A behavior known from elsewhere, such as a peer's template.
 #[derive(Clone, PartialEq)]
@@ -114,7 +119,7 @@ impl Sources {
         let rank = distances.len() / 2;
         let (_, majority, _) = distances.select_nth_unstable_by(rank, f64::total_cmp);
         let teachers = self.0.iter().filter(|source| source.is_teacher).count();
-        let is_alike = 2 * teachers >= self.0.len();
+        let is_alike = 2 * teachers >= self.0.len() && !FEW.contains(&self.0.len());
         let reach = if is_alike { (MINORITY_REACH * left).max(1.0) } else { 1.0 };
         let (index, distance) = least?;
         let counted = distance.max(*majority / reach) / left;
@@ -161,7 +166,9 @@ mod tests {
     fn the_nearest_teacher_counts_as_long_as_the_majority_is_not_far_away() {
         assert_eq!(distance(&[], 1.0), None);
         assert_eq!(distance(&[("a", 1.0)], 1.0), Some((0, 1.0)));
-        assert_eq!(distance(&[("a", 1.0), ("b", 1.5), ("c", 1.8)], 1.0), Some((0, 1.0)));
+        assert_eq!(distance(&[("a", 1.0), ("b", 1.5)], 1.0), Some((0, 1.0)));
+        let five = [("a", 1.0), ("b", 1.5), ("c", 1.8), ("d", 9.0), ("e", 9.0)];
+        assert_eq!(distance(&five, 1.0), Some((0, 1.0)));
     }
 
     #[test]
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn a_source_has_one_vote_however_much_it_brings() {
         let crowd = [("a", 0.0), ("b", 4.0), ("a", 0.0), ("a", 0.0), ("c", 2.0)];
-        assert_eq!(distance(&crowd, 1.0), Some((0, 1.0)));
+        assert_eq!(distance(&crowd, 1.0), Some((0, 2.0)));
     }
 
     #[test]
@@ -188,7 +195,15 @@ mod tests {
     #[test]
     fn few_teachers_among_many_witnesses_bring_a_point_no_nearer_than_the_majority_has_it() {
         assert_eq!(distance(&[("!a", 8.0), ("!b", 6.0), ("c", 0.0)], 1.0), Some((2, 6.0)));
-        assert_eq!(distance(&[("a", 8.0), ("!b", 6.0), ("c", 0.0)], 1.0), Some((2, 3.0)));
+        let most_teach = [("a", 8.0), ("!b", 6.0), ("c", 0.0), ("d", 9.0), ("!e", 9.0)];
+        assert_eq!(distance(&most_teach, 1.0), Some((2, 4.0)));
+    }
+
+    #[test]
+    fn of_three_or_four_nobody_brings_a_point_nearer_than_the_majority_has_it() {
+        assert_eq!(distance(&[("a", 0.0), ("b", 3.0), ("c", 5.0)], 1.0), Some((0, 3.0)));
+        let four = [("a", 0.0), ("b", 3.0), ("c", 5.0), ("d", 7.0)];
+        assert_eq!(distance(&four, 1.0), Some((0, 5.0)));
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn page(cid: &Cid, bytes: &[u8], host: &str) -> Option<String> {
 
 fn of_segment(segment: &Segment) -> About {
     let drift = format!("{:.4} mean, {:.4} at most", segment.drift_mean(), segment.drift_max());
-    let drawing = drawing(segment.mean(), segment.spread());
+    let drawing = drawing(segment.mean(), &segment.spread());
     About {
         title: segment.entity().to_string(),
         kind: "A stretch of steady behavior, folded into one Dunlin segment.",
@@ -142,7 +142,8 @@ fn payload(segment: &Segment) -> String {
 /// Returns the means of all channels with one spread on either side: a bar for each, or a band.
 fn drawing(mean: &[f32], spread: &[f32]) -> String {
     let step = mean.len().div_ceil(DRAWN_MAX).max(1);
-    let channels: Vec<(f32, f32)> = mean.iter().copied().zip(spread).step_by(step).collect();
+    let channels: Vec<(f32, f32)> =
+        mean.iter().copied().zip(spread.iter().copied()).step_by(step).collect();
     let frame = Frame::around(&channels);
     let marks =
         if channels.len() <= BARS_MAX { bars(&channels, &frame) } else { band(&channels, &frame) };

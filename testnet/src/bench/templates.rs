@@ -1,8 +1,8 @@
 //! What templates of others are worth to a node that has just started.
 //!
 //! Leave one out: each entity in turn is a newcomer that knows the last hours of its train half, and the
-//! others release what they learned from their whole train halves. Every observation of the newcomer's test
-//! half is scored: alone, with the sets that its adoption gate let in while the others bear witness, and with
+//! others release what they learned from their whole train halves. Every observation of the newcomer's cold start, the
+//! first days of its test half, in which templates count, is scored: alone, with the sets that its adoption gate let in while the others bear witness, and with
 //! all sets, their channels shuffled the same way (the control: how templates are spread without what
 //! they say). No score, no gate and no release sees a label. Releases go through the ledger and OpenDP, as a
 //! node's do. And some of those who share may lie: `attack.rs` has how.
@@ -85,6 +85,8 @@ struct Row {
     units: usize,
     resampled: bool,
     seed: u64,
+    /// How long after its start the newcomer is scored.
+    scored_h: f64,
     /// What the liars among the peers do, and how many there are.
     attack: Option<Attack>,
     liars: usize,
@@ -310,6 +312,7 @@ impl Bench<'_> {
                 units,
                 resampled: setting.sharing.unit_name() == Unit::Entity.name(),
                 seed: setting.seed,
+                scored_h: newcomer.scored_h(),
                 attack: setting.attack.map(|(attack, _)| attack),
                 liars: setting.attack.map_or(0, |(_, liars)| liars),
                 templates: values / series.dims,

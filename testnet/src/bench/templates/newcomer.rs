@@ -28,6 +28,8 @@ pub(super) struct Newcomer<'a> {
     regimes: Vec<f32>,
     second_half: Vec<f32>,
     known_us: u64,
+    /// How many rows of its test half are scored.
+    scored: usize,
 }
 
 /// From how much own history on templates count no more: a node's default.
@@ -71,11 +73,17 @@ impl<'a> Newcomer<'a> {
             regimes: Vec::new(),
             second_half: Vec::new(),
             known_us: rows as u64 * series.step_s * 1_000_000,
+            scored: cold_start(series.labels(), series.step_s),
         };
         newcomer.ingest(known.clone())?;
         newcomer.halve(known)?;
-        newcomer.ingest(series.rows_train..series.rows())?;
+        newcomer.ingest(series.rows_train..series.rows_train + newcomer.scored)?;
         Ok(newcomer)
+    }
+
+    /// Returns how long it is scored, in hours.
+    pub(super) fn scored_h(&self) -> f64 {
+        self.scored as f64 * self.series.step_s as f64 / 3600.0
     }
 
     /// Returns which sets the gate lets in.
@@ -91,7 +99,7 @@ impl<'a> Newcomer<'a> {
     pub(super) fn average_precisions(&self, cases: &[Case]) -> anyhow::Result<Option<Vec<f64>>> {
         let sets: Vec<Vec<Reference>> = cases.iter().map(|case| self.references(case)).collect();
         let levels = self.levels(&sets, Some(FADE_US))?;
-        let labels = self.series.labels();
+        let labels = &self.series.labels()[..self.scored];
         Ok(levels.iter().map(|levels| average_precision(levels, labels)).collect())
     }
 
@@ -150,7 +158,10 @@ impl<'a> Newcomer<'a> {
         let query = ScoresQuery {
             collection: self.name.clone(),
             entity: self.entity.clone(),
-            range: TimeRange::between(time(series.rows_train), time(series.rows() - 1)),
+            range: TimeRange::between(
+                time(series.rows_train),
+                time(series.rows_train + self.scored - 1),
+            ),
             known_until: Some(time(series.rows_train - 1)),
             references: Vec::new(),
             window: WINDOW,
@@ -160,7 +171,7 @@ impl<'a> Newcomer<'a> {
             fade_us,
         };
         let levels = self.engine.levels(&query, sets)?;
-        let are_whole = levels.iter().all(|levels| levels.len() == series.labels().len());
+        let are_whole = levels.iter().all(|levels| levels.len() == self.scored);
         ensure!(are_whole, "observations without a score");
         Ok(levels)
     }
@@ -214,6 +225,16 @@ impl<'a> Newcomer<'a> {
     }
 }
 
+/// Returns how many rows of a test half are a newcomer's cold start: those of the time in which templates count, or,
+/// where no incident falls into it, all until the first one has ended.
+fn cold_start(labels: &[bool], step_s: u64) -> usize {
+    let fading = usize::try_from(FADE_US / 1_000_000 / step_s).unwrap_or(usize::MAX);
+    let first = labels.iter().position(|is_incident| *is_incident).unwrap_or(0);
+    let ended = first + labels[first..].iter().take_while(|is_incident| **is_incident).count();
+    let rows = if first < fading { fading } else { ended };
+    rows.min(labels.len())
+}
+
 fn has_duplicates(set: &[f32], dims: usize) -> bool {
     let rows: Vec<&[f32]> = set.chunks_exact(dims).collect();
     rows.iter().enumerate().any(|(at, row)| rows[..at].contains(row))
@@ -227,4 +248,24 @@ fn score_after(evidence: Option<Evidence>) -> f64 {
         trust.observe(now, peer, evidence);
     }
     trust.score(now, &peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One row an hour: 72 are the fading time.
+    fn rows(incident: std::ops::Range<usize>, all: usize) -> usize {
+        let labels: Vec<bool> = (0..all).map(|row| incident.contains(&row)).collect();
+        cold_start(&labels, 3600)
+    }
+
+    #[test]
+    fn a_cold_start_lasts_as_long_as_templates_count_or_until_the_first_incident_has_ended() {
+        assert_eq!(rows(10..20, 360), 72);
+        // An incident that goes on is cut, like everything after it.
+        assert_eq!(rows(70..90, 360), 72);
+        assert_eq!(rows(100..110, 360), 110);
+        assert_eq!([rows(0..0, 360), rows(10..20, 30), rows(25..30, 30)], [72, 30, 30]);
+    }
 }
