@@ -33,6 +33,7 @@ type Part = Box<dyn Layer<Registry> + Send + Sync>;
 pub(super) fn init(config: &LogConfig, file: Option<&Path>) -> anyhow::Result<Logging> {
     let filter =
         EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.level))?;
+    #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "traces are one more part"))]
     let mut parts = vec![lines(config, file)?];
     #[cfg(feature = "otel")]
     let traces = Traces::from_env()?;
