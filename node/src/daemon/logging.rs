@@ -33,14 +33,13 @@ type Part = Box<dyn Layer<Registry> + Send + Sync>;
 pub(super) fn init(config: &LogConfig, file: Option<&Path>) -> anyhow::Result<Logging> {
     let filter =
         EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.level))?;
-    #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "traces are one more part"))]
-    let mut parts = vec![lines(config, file)?];
+    let lines = lines(config, file)?;
     #[cfg(feature = "otel")]
     let traces = Traces::from_env()?;
     #[cfg(feature = "otel")]
-    parts.extend(traces.as_ref().map(|traces| traces.layer().boxed()));
-    // One filter over all parts: what is not logged is not traced.
-    let part = parts.with_filter(filter);
+    let lines = lines.and_then(traces.as_ref().map(Traces::layer));
+    // One filter over all: what is not logged is not traced.
+    let part = lines.with_filter(filter);
     let started = tracing_subscriber::registry().with(part).try_init();
     started.map_err(|cause| anyhow::anyhow!("cannot start logging: {cause}"))?;
     #[cfg(not(feature = "otel"))]
