@@ -165,7 +165,9 @@ fn nothing_outlives_a_supervisor_that_is_killed() {
         assert!(nodes.len() == 3 && nodes.iter().all(|pid| is_running(*pid)), "{nodes:?}");
         let pid = Pid::from_raw(i32::try_from(keeper).unwrap()).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
-        eventually("its nodes end", || nodes.iter().all(|pid| !is_running(*pid)).then_some(()));
+        eventually("it and its nodes end", || {
+            nodes.iter().chain([&keeper]).all(|pid| !is_running(*pid)).then_some(())
+        });
         if flags.len() > 2 {
             eventually("its namespaces end", || (!are_used(&spaces)).then_some(()));
         }
