@@ -9,6 +9,7 @@ mod reconnecting;
 mod records;
 mod revoking;
 mod serving;
+mod standing;
 mod swarm_events;
 mod testimony;
 
@@ -20,9 +21,7 @@ use std::{
 };
 
 use dunlin_archive::bitswap::FetchId;
-use dunlin_trust::{
-    Evidence, Explanation, Operation, Standing, StandingChange, Subject, Trust, UnixMillis,
-};
+use dunlin_trust::{Evidence, Explanation, Operation, Subject, Trust, UnixMillis};
 use dunlin_wire::Cid;
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::{
@@ -612,56 +611,6 @@ impl Actor {
     fn ask_dht(&mut self, cid: &Cid, asker: Asker) {
         let id = self.swarm.behaviour_mut().kad.get_providers(record_key(cid));
         self.queries.insert(id, Providers { found: BTreeSet::new(), asker });
-    }
-
-    /// Does as the operator says about a peer. One that is released meets us anew, so that all who stopped to hear
-    /// it do again.
-    fn quarantine(&mut self, peer: PeerId, is_held: bool) -> Result<Explanation, NetworkError> {
-        let now = unix_now();
-        let change = if is_held {
-            self.trust
-                .hold(now, peer)
-                .map_err(|cause| NetworkError::Impossible { cause: cause.to_string() })?
-        } else {
-            self.trust.release(now, peer)
-        };
-        if let Some(change) = change {
-            if change.to <= Standing::Quarantined {
-                self.stop_hearing(peer);
-            } else {
-                self.close(peer);
-            }
-        }
-        Ok(self.trust.explain(now, &peer))
-    }
-
-    /// Forgets what a peer wants, and sends nobody its way.
-    fn stop_hearing(&mut self, peer: PeerId) {
-        self.book.forget(&peer);
-        let behaviour = self.swarm.behaviour_mut();
-        behaviour.kad.remove_peer(&peer);
-        behaviour.kad.store_mut().forget(&peer);
-        behaviour.bitswap.mute(peer);
-        self.stop_helping(peer);
-    }
-
-    /// Takes evidence about a peer; one that may no longer be connected is not.
-    fn observe(&mut self, peer: PeerId, evidence: Evidence) {
-        if let Some(change) = self.trust.observe(unix_now(), peer, evidence) {
-            self.on_standing_changed(change);
-        }
-        self.report(peer, evidence);
-    }
-
-    fn on_standing_changed(&mut self, change: StandingChange) {
-        let (now, peer) = (unix_now(), change.peer);
-        tracing::debug!(%peer, from = ?change.from, to = ?change.to, "standing changed");
-        if !Operation::AcceptAnnouncement.admits(self.trust.standing(now, &peer)) {
-            self.stop_hearing(peer);
-        }
-        if self.trust.may(now, &peer, Operation::Connect).is_err() {
-            self.close(peer);
-        }
     }
 
     /// Gives the shell the records that changed, to keep. When its queue is full they wait in `trust`,

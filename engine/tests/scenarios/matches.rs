@@ -115,6 +115,8 @@ fn matching_changes_no_segment() {
 
 #[test]
 fn a_restart_and_other_references_forget_what_the_newest_is_like() {
+    // Of three sources two have to know a thing.
+    let taught = || [taught(), vec![reference("c/1", [0.9, 0.89])]].concat();
     let disk = Simulated::new();
     let engine = open(&disk);
     engine.create_collection(spec(2)).unwrap();
