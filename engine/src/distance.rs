@@ -67,7 +67,16 @@ pub(crate) fn rms_in_units(a: &[f32], b: &[f32], inverse_unit: &[f64]) -> f64 {
 
 /// Returns `values` in units.
 pub(crate) fn in_units(values: &[f32], inverse_unit: &[f64]) -> Vec<f64> {
-    values.iter().zip(inverse_unit).map(|(value, inverse)| f64::from(*value) * inverse).collect()
+    let mut units = Vec::new();
+    in_units_into(values, inverse_unit, &mut units);
+    units
+}
+
+/// As [`in_units`], in place of what `units` held.
+pub(crate) fn in_units_into(values: &[f32], inverse_unit: &[f64], units: &mut Vec<f64>) {
+    let values = values.iter().zip(inverse_unit);
+    units.clear();
+    units.extend(values.map(|(value, inverse)| f64::from(*value) * inverse));
 }
 
 /// Returns the position and distance of the nearest of `rows` (row-major, in units) to `point`; the

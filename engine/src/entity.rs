@@ -8,7 +8,7 @@ use crate::{
     Config,
     collection::CollectionSpec,
     distance::{rms_in_units, squash},
-    matching::{Field, Kept, Matching, OWN_LIVE_MAX, Past},
+    matching::{Field, Kept, Matching, OWN_LIVE_MAX, Past, Scratch},
     observation::Metadata,
     regime::{Regime, RegimeRecord, Sealed},
     rows::Rows,
@@ -183,11 +183,18 @@ impl Entity {
 
     /// Compares the newest observation, just accepted, with all that is known; forgets what the one before
     /// was like when the past is not in memory, or the units are still being learned.
-    pub(crate) fn match_newest(&mut self, values: &[f32], regimes_max: usize, kept: &Kept) {
+    pub(crate) fn match_newest(
+        &mut self,
+        values: &[f32],
+        regimes_max: usize,
+        kept: &Kept,
+        scratch: &mut Scratch,
+    ) {
         let past = self.past.as_ref().filter(|_| !self.regime.is_warming());
         let Some(past) = past else { return self.matching = Matching::default() };
-        let known = past.newest(regimes_max.min(OWN_LIVE_MAX), values.len());
-        self.matching.observe(values, &Field::new(known, self.regime.inverse_unit(), kept));
+        let count = regimes_max.min(OWN_LIVE_MAX);
+        let field = Field::new(past, count, self.regime.inverse_unit(), kept);
+        self.matching.observe(values, &field, scratch);
     }
 
     /// Returns the time of the newest observation that was accepted.

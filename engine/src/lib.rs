@@ -66,6 +66,7 @@ mod course;
 mod distance;
 mod history;
 pub mod index;
+mod interleaved;
 mod knn;
 mod known;
 mod listing;

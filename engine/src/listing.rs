@@ -244,7 +244,7 @@ impl Engine {
         page.map(|(id, entity)| {
             let rows_max = found.spec.policy.novelty_regimes_max as usize;
             let baselines = match (&entity.past, entity.regime.open_count()) {
-                (Some(past), _) => past.newest(rows_max, found.spec.dim.get()).0.to_vec(),
+                (Some(past), _) => past.means.newest(rows_max),
                 (None, 0) => Vec::new(),
                 (None, _) => {
                     let past = reader.of_entity(found.number, id, i64::MIN, i64::MAX)?.rev();

@@ -13,14 +13,15 @@
 
 use crate::{
     collection::{CollectionSpec, Units},
-    distance::{LANES, in_units, sum_of},
+    distance::{rms_in_units, sum_of},
+    interleaved::{Interleaved, Point},
     references::{Reference, Sources, left_of},
     regime::inverse_of,
-    simd::{self, Level, ROUGH, ROUGH_FLOOR},
+    simd::Level,
 };
 
-/// Own regimes that an observation is compared with as it comes in, the newest: with all 512 that questions look
-/// at, an entity that jumps about would take several times as long.
+/// Own regimes that an observation is compared with as it comes in, the newest: all 512 that questions look at would
+/// take a third of the rate of ingest.
 pub(crate) const OWN_LIVE_MAX: usize = 128;
 
 /// The references of one collection, for what comes in.
@@ -36,8 +37,7 @@ pub(crate) struct Kept {
 /// The newest regimes of an entity that have ended, oldest first.
 #[derive(Default)]
 pub(crate) struct Past {
-    /// Their means, row-major.
-    pub(crate) means: Vec<f32>,
+    pub(crate) means: Interleaved,
     pub(crate) ended: Vec<Ended>,
 }
 
@@ -80,7 +80,8 @@ pub(crate) enum Which {
 /// Everything that a point of one entity is compared with: its own regimes are group 0, and each source of
 /// references that count is one more.
 pub(crate) struct Field<'a> {
-    means: &'a [f32],
+    means: &'a Interleaved,
+    /// As many of the own regimes as count, the newest.
     ended: &'a [Ended],
     inverse_unit: &'a [f64],
     kept: &'a Kept,
@@ -88,19 +89,13 @@ pub(crate) struct Field<'a> {
     groups: usize,
 }
 
-/// A point as rows are compared with it.
-struct Point {
-    /// In units.
-    exact: Vec<f64>,
-    /// As it was observed, and one over the units, filled up with zeros.
-    rough: Vec<[f32; LANES]>,
-    inverse_unit: Vec<[f32; LANES]>,
-}
-
-/// The rows of a group that are nearest to a point so far: sums of squares, rising, and rows.
-struct Ranked {
-    most: usize,
-    rows: Vec<(f64, usize)>,
+/// Room for what one observation is compared with. One serves many.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    point: Point,
+    own: Vec<(f64, usize)>,
+    /// Of each source.
+    foreign: Vec<(f64, usize)>,
 }
 
 impl Kept {
@@ -118,25 +113,46 @@ impl Kept {
         };
         Self { references, fade_us, epoch, sources, level: Level::detect() }
     }
+
+    /// Returns the instructions that comparisons use.
+    pub(crate) const fn level(&self) -> Level {
+        self.level
+    }
 }
 
 impl Past {
     pub(crate) fn push(&mut self, mean: &[f32], ended: Ended) {
-        self.means.extend_from_slice(mean);
+        self.means.push(mean);
         self.ended.push(ended);
     }
 
-    /// Returns the newest `count` of these.
-    pub(crate) fn newest(&self, count: usize, dim: usize) -> (&[f32], &[Ended]) {
-        let first = self.ended.len().saturating_sub(count);
-        (&self.means[first * dim..], &self.ended[first..])
+    /// Returns how far a regime with this mean is from the nearest of the newest `count` of these, in units; `None`
+    /// when there are none.
+    pub(crate) fn nearest(
+        &self,
+        mean: &[f32],
+        inverse_unit: &[f64],
+        count: usize,
+        level: Level,
+    ) -> Option<f64> {
+        let (mut point, mut nearest) = (Point::default(), None);
+        point.set(mean, inverse_unit);
+        self.means.each_near(count, 1, &mut point, level, |row, _| {
+            let distance = rms_in_units(&self.means.row(row), mean, inverse_unit);
+            nearest = Some(nearest.map_or(distance, |nearest: f64| nearest.min(distance)));
+        });
+        nearest
+    }
+
+    /// Returns which of these are the newest `count`.
+    fn newest(&self, count: usize) -> &[Ended] {
+        &self.ended[self.ended.len().saturating_sub(count)..]
     }
 
     /// Forgets all but the newest `count`.
-    pub(crate) fn forget_but(&mut self, count: usize, dim: usize) {
-        let first = self.ended.len().saturating_sub(count);
-        self.means.drain(..first * dim);
-        self.ended.drain(..first);
+    pub(crate) fn forget_but(&mut self, count: usize) {
+        self.means.forget_but(count);
+        self.ended.drain(..self.ended.len().saturating_sub(count));
     }
 
     /// Returns how many bytes of memory a regime takes.
@@ -147,71 +163,38 @@ impl Past {
 
 impl Matching {
     /// Takes the newest observation of the entity.
-    pub(crate) fn observe(&mut self, values: &[f32], field: &Field<'_>) {
+    pub(crate) fn observe(&mut self, values: &[f32], field: &Field<'_>, scratch: &mut Scratch) {
         if field.ended.is_empty() && field.groups == 1 {
             return self.newest = None;
         }
-        let point = Point::new(values, field.inverse_unit);
-        let mut sums = Vec::new();
-        let found: Vec<_> =
-            (0..field.groups).map(|group| field.nearest(group, &point, &mut sums)).collect();
-        self.newest = field.name(&found);
-    }
-}
-
-impl Point {
-    fn new(values: &[f32], inverse_unit: &[f64]) -> Self {
-        Self {
-            exact: in_units(values, inverse_unit),
-            rough: in_lanes(values.iter().copied()),
-            inverse_unit: in_lanes(inverse_unit.iter().map(|inverse| narrowed(*inverse))),
+        let Scratch { point, own, foreign } = scratch;
+        point.set(values, field.inverse_unit);
+        own.clear();
+        field.nearest(0, point, 2, own);
+        foreign.clear();
+        for group in 1..field.groups {
+            field.nearest(group, point, 1, foreign);
         }
+        self.newest = field.name(own, foreign);
     }
-}
-
-/// Returns the inverse of a unit in single precision; infinite, so that nothing rough is relied on, where that has
-/// no such number.
-fn narrowed(inverse: f64) -> f32 {
-    let narrow = inverse as f32;
-    let is_near = (f64::from(narrow) - inverse).abs() <= ROUGH / 100.0 * inverse;
-    if is_near { narrow } else { f32::INFINITY }
-}
-
-/// Returns numbers in groups, the last one filled up with zeros.
-fn in_lanes(values: impl ExactSizeIterator<Item = f32>) -> Vec<[f32; LANES]> {
-    let mut lanes = vec![[0.0; LANES]; values.len().div_ceil(LANES)];
-    for (lane, value) in lanes.as_flattened_mut().iter_mut().zip(values) {
-        *lane = value;
-    }
-    lanes
-}
-
-/// Returns the largest of the rough sums that one of the `most` nearest rows, 1 or 2, can have.
-fn farthest_rough(sums: &[f32], most: usize) -> f64 {
-    let (mut least, mut second) = (f32::INFINITY, f32::INFINITY);
-    for sum in sums {
-        let sum = if sum.is_finite() { *sum } else { f32::INFINITY };
-        second = second.min(least.max(sum));
-        least = least.min(sum);
-    }
-    let farthest = if most == 1 { least } else { second };
-    (f64::from(farthest) + ROUGH_FLOOR) * (1.0 + ROUGH) / (1.0 - ROUGH) + ROUGH_FLOOR
 }
 
 impl<'a> Field<'a> {
-    /// Returns what an entity is compared with that knows these own regimes.
+    /// Returns what an entity is compared with that knows the newest `count` of its past.
     pub(crate) fn new(
-        (means, ended): (&'a [f32], &'a [Ended]),
+        past: &'a Past,
+        count: usize,
         inverse_unit: &'a [f64],
         kept: &'a Kept,
     ) -> Self {
+        let ended = past.newest(count);
         let known_us = match (ended.first(), ended.last()) {
             (Some(first), Some(last)) => last.end.abs_diff(first.start),
             _ => 0,
         };
         let left = left_of(kept.fade_us, known_us);
         let sources = if kept.sources.counts(left) { kept.sources.count() } else { 0 };
-        Self { means, ended, inverse_unit, kept, left, groups: 1 + sources }
+        Self { means: &past.means, ended, inverse_unit, kept, left, groups: 1 + sources }
     }
 
     /// Returns how far a point is from the nearest reference that counts, and which that is.
@@ -219,25 +202,25 @@ impl<'a> Field<'a> {
         self.kept.sources.nearest(point, self.left)
     }
 
-    /// Returns the distances and rows of what is nearest in a group: of own regimes two, of a source's references one.
-    /// Room for sums is kept between uses.
-    fn nearest(&self, group: usize, point: &Point, sums: &mut Vec<f32>) -> Vec<(f64, usize)> {
-        let most = if group == 0 { 2 } else { 1 };
-        let dim = point.exact.len();
-        let rows = match group.checked_sub(1) {
-            None => self.means,
-            Some(source) => self.kept.sources.rows(source).0,
+    /// Adds the distances and rows of the `most` (1 or 2) that are nearest in a group to those that were found, of
+    /// equals those that came first.
+    fn nearest(&self, group: usize, point: &mut Point, most: usize, found: &mut Vec<(f64, usize)>) {
+        let (rows, count) = match group.checked_sub(1) {
+            None => (self.means, self.ended.len()),
+            Some(source) => (self.kept.sources.rows(source).0, usize::MAX),
         };
-        sums.clear();
-        simd::rough_squares(self.kept.level, rows, dim, &point.rough, &point.inverse_unit, sums);
-        let farthest = farthest_rough(sums, most);
-        let mut ranked = Ranked { most, rows: Vec::with_capacity(most) };
-        for (row, rough) in sums.iter().enumerate() {
-            if !rough.is_finite() || f64::from(*rough) <= farthest {
-                ranked.offer(self.squares(group, row, &point.exact), row);
+        let before = found.len();
+        rows.each_near(count, most, point, self.kept.level, |row, exact| {
+            let squares = self.squares(group, row, exact);
+            let place = before + found[before..].partition_point(|(less, _)| *less <= squares);
+            if place < before + most {
+                found.truncate(before + most - 1);
+                found.insert(place, (squares, row));
             }
+        });
+        for (distance, _) in &mut found[before..] {
+            *distance = (*distance / self.inverse_unit.len() as f64).sqrt();
         }
-        ranked.into_distances(dim)
     }
 
     /// Returns the sum of the squared differences of a row and a point.
@@ -250,21 +233,23 @@ impl<'a> Field<'a> {
                 difference * difference
             });
         }
-        let (mean, inverse) = (&self.means[row * dim..][..dim], &self.inverse_unit[..dim]);
+        let inverse = &self.inverse_unit[..dim];
         sum_of(dim, |channel| {
-            let difference = f64::from(mean[channel]) * inverse[channel] - point[channel];
+            let mean = f64::from(self.means.value(row, channel));
+            let difference = mean * inverse[channel] - point[channel];
             difference * difference
         })
     }
 
-    /// Names what is nearest, of the nearest rows of each group.
-    fn name(&self, found: &[Vec<(f64, usize)>]) -> Option<Match> {
-        let (own, foreign) = found.split_first()?;
+    /// Names what is nearest, of the nearest own rows and the nearest one of each source.
+    fn name(&self, own: &[(f64, usize)], foreign: &[(f64, usize)]) -> Option<Match> {
+        let older = self.means.len() - self.ended.len();
         // What is endlessly far away is not known.
         let own = own.iter().filter(|(distance, _)| distance.is_finite());
-        let own = own.map(|(distance, row)| (*distance, Which::Own(self.ended[*row].number)));
+        let own =
+            own.map(|(distance, row)| (*distance, Which::Own(self.ended[*row - older].number)));
         let nearest_of = |source: usize| {
-            let (distance, row) = foreign[source][0];
+            let (distance, row) = foreign[source];
             (row, distance)
         };
         let reference = match foreign {
@@ -272,35 +257,29 @@ impl<'a> Field<'a> {
             _ => self.kept.sources.counted(self.left, nearest_of),
         };
         let reference = reference.map(|(index, distance)| (distance, Which::Reference(index)));
-        let mut nearest: Vec<(f64, Which)> = own.chain(reference).collect();
-        // Stable: of equals the own one is named.
-        nearest.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (distance, which) = *nearest.first()?;
-        let margin = nearest.get(1).map(|(second, _)| second - distance);
-        Some(Match { nearest: which, distance, margin, epoch: self.kept.epoch })
-    }
-}
-
-impl Ranked {
-    /// Takes a row in if it is among the nearest; of equals, those that came first.
-    fn offer(&mut self, squares: f64, row: usize) {
-        let place = self.rows.partition_point(|(less, _)| *less <= squares);
-        if place < self.most {
-            self.rows.truncate(self.most - 1);
-            self.rows.insert(place, (squares, row));
+        let (mut nearest, mut second): (Option<(f64, Which)>, Option<f64>) = (None, None);
+        for found in own.chain(reference) {
+            // Of equals the own one is named.
+            if nearest.is_none_or(|(distance, _)| found.0 < distance) {
+                second = nearest.map(|(distance, _)| distance);
+                nearest = Some(found);
+            } else {
+                second = Some(second.map_or(found.0, |second| second.min(found.0)));
+            }
         }
-    }
-
-    fn into_distances(self, dim: usize) -> Vec<(f64, usize)> {
-        let distance = |(squares, row): (f64, usize)| ((squares / dim as f64).sqrt(), row);
-        self.rows.into_iter().map(distance).collect()
+        let (distance, which) = nearest?;
+        let margin = second.map(|second| second - distance);
+        Some(Match { nearest: which, distance, margin, epoch: self.kept.epoch })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collection::{CollectionName, Dim};
+    use crate::{
+        collection::{CollectionName, Dim},
+        distance::in_units,
+    };
 
     const DIM: usize = 19;
 
@@ -374,15 +353,17 @@ mod tests {
             for number in 0..count {
                 past.push(&near(), Ended { number: number as u64, start: 0, end: 1 });
             }
-            let first = past.means[..dim].to_vec();
+            let first = past.means.row(0);
             past.push(&first, Ended { number: 99, start: 0, end: 1 });
             let values = near();
             for unit in [1.0, 1e-3, 1e-44, f64::from(scale)] {
                 let inverse_unit = vec![1.0 / unit; dim];
-                let field = Field::new(past.newest(512, dim), &inverse_unit, &kept);
-                let found = field.nearest(0, &Point::new(&values, &inverse_unit), &mut Vec::new());
-                let point = in_units(&values, &inverse_unit);
-                assert_eq!(found, plainly(&past.means, &point, &inverse_unit, 2), "{round} {unit}");
+                let field = Field::new(&past, 512, &inverse_unit, &kept);
+                let (mut point, mut found) = (Point::default(), Vec::new());
+                point.set(&values, &inverse_unit);
+                field.nearest(0, &mut point, 2, &mut found);
+                let (point, means) = (in_units(&values, &inverse_unit), past.means.newest(512));
+                assert_eq!(found, plainly(&means, &point, &inverse_unit, 2), "{round} {unit}");
             }
         }
     }
@@ -399,11 +380,11 @@ mod tests {
             let inverse_unit = [1.0; DIM];
             for _ in 0..50 {
                 let values = numbers.row();
-                let field = Field::new(past.newest(512, DIM), &inverse_unit, &kept);
+                let field = Field::new(&past, 512, &inverse_unit, &kept);
                 let mut matching = Matching::default();
-                matching.observe(&values, &field);
+                matching.observe(&values, &field, &mut Scratch::default());
                 let point = in_units(&values, &inverse_unit);
-                let own = plainly(&past.means, &point, &inverse_unit, 2);
+                let own = plainly(&past.means.newest(512), &point, &inverse_unit, 2);
                 let own = own.iter().map(|(distance, row)| (*distance, Which::Own(*row as u64)));
                 let foreign = field.reference(&point);
                 let foreign = foreign.map(|(index, distance)| (distance, Which::Reference(index)));
@@ -425,7 +406,8 @@ mod tests {
         let mut matching = Matching::default();
         let past = Past::default();
         let mut find = |kept: &Kept| {
-            matching.observe(&point, &Field::new(past.newest(512, DIM), &inverse_unit, kept));
+            let field = Field::new(&past, 512, &inverse_unit, kept);
+            matching.observe(&point, &field, &mut Scratch::default());
             matching.newest
         };
         let (before, after) = (find(&first).unwrap(), find(&second).unwrap());
@@ -440,9 +422,8 @@ mod tests {
         for number in 0..5 {
             past.push(&[number as f32; 2], Ended { number, start: 0, end: 1 });
         }
-        assert_eq!(past.newest(2, 2).0, [3.0, 3.0, 4.0, 4.0]);
-        past.forget_but(3, 2);
-        assert_eq!((past.ended.len(), past.ended[0].number, past.means.len()), (3, 2, 6));
-        assert_eq!(past.newest(512, 2).1.len(), 3);
+        past.forget_but(3);
+        assert_eq!((past.newest(512).len(), past.newest(512)[0].number), (3, 2));
+        assert_eq!(past.means.newest(2), [3.0, 3.0, 4.0, 4.0]);
     }
 }

@@ -18,7 +18,10 @@
 //! one that lies is a large part of so few, and the others can contradict it; one or two cannot be contradicted. And what others do is a guess that one's own past replaces: references move away as
 //! that grows, until they count no more. `docs/privacy.md` has what this costs and what it withstands.
 
-use crate::distance::{in_units, nearest};
+use crate::{
+    distance::{in_units, nearest},
+    interleaved::Interleaved,
+};
 
 /// How many times nearer than the majority has it one source may make a point, at most: at the very start.
 const MINORITY_REACH: f64 = 2.0;
@@ -59,7 +62,7 @@ struct Source {
     /// Row-major, in units.
     rows: Vec<f64>,
     /// The same as they came.
-    values: Vec<f32>,
+    values: Interleaved,
     /// Which reference each row is.
     indices: Vec<usize>,
 }
@@ -79,7 +82,7 @@ impl Sources {
             let source = &mut sources[place];
             source.is_teacher |= !reference.is_witness;
             source.rows.extend(in_units(&reference.centroid, inverse_unit));
-            source.values.extend_from_slice(&reference.centroid);
+            source.values.push(&reference.centroid);
             source.indices.push(index);
         }
         Self(sources)
@@ -132,8 +135,8 @@ impl Sources {
         self.0.len()
     }
 
-    /// Returns the rows of a source, row-major, as they came and in units.
-    pub(crate) fn rows(&self, source: usize) -> (&[f32], &[f64]) {
+    /// Returns the rows of a source, as they came and, row-major, in units.
+    pub(crate) fn rows(&self, source: usize) -> (&Interleaved, &[f64]) {
         (&self.0[source].values, &self.0[source].rows)
     }
 }

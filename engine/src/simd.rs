@@ -205,36 +205,68 @@ widened! {
 }
 
 widened! {
-    /// Appends to `sums`, for each of `rows` (row-major, `dim` values each), about the sum of the squared differences
-    /// from a point in units: in single precision, several times faster than the exact sum. It is off by less
-    /// than [`ROUGH`] in parts of it, and [`ROUGH_FLOOR`], where it is finite; where it is not, nothing is known.
+    /// Adds to `sums`, for rows that stand eight side by side, about the sum of the squared differences from a point in
+    /// units: in single precision, several times faster than the exact sum. It is off by less than [`ROUGH`] in
+    /// parts of it, and [`ROUGH_FLOOR`], where it is finite; where it is not, nothing is known.
     ///
-    /// The point as it was observed, and one over the units, come in whole groups of lanes, filled up with zeros.
+    /// The point as it was observed, and one over the units, have a value for each channel.
     fn rough_squares(
-        rows: &[f32],
-        dim: usize,
-        point: &[[f32; LANES]],
-        inverse_unit: &[[f32; LANES]],
-        sums: &mut Vec<f32>
+        groups: &[[f32; LANES]],
+        point: &[f32],
+        inverse_unit: &[f32],
+        sums: &mut Vec<[f32; LANES]>
     ) {
-        let whole = point.len() * LANES;
-        let mut last = vec![0.0; whole];
-        for start in (0..rows.len()).step_by(dim) {
-            // Past its end a row is read on into the next one; there the units are zeros.
-            let row = rows.get(start..start + whole).unwrap_or_else(|| {
-                last[..dim].copy_from_slice(&rows[start..start + dim]);
-                &last
-            });
-            let mut lanes = [0.0_f32; LANES];
-            for ((row, point), inverse) in row.as_chunks::<LANES>().0.iter().zip(point).zip(inverse_unit) {
+        let (points, last_point) = point.as_chunks::<2>();
+        let (inverses, last_inverse) = inverse_unit.as_chunks::<2>();
+        for group in groups.chunks_exact(point.len()) {
+            let (pairs, last) = group.as_chunks::<2>();
+            // Two sums, so that one addition need not wait for the one before.
+            let (mut even, mut odd) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+            for ((rows, point), inverse) in pairs.iter().zip(points).zip(inverses) {
                 for lane in 0..LANES {
-                    let difference = (row[lane] - point[lane]) * inverse[lane];
-                    lanes[lane] += difference * difference;
+                    let difference = (rows[0][lane] - point[0]) * inverse[0];
+                    even[lane] += difference * difference;
+                }
+                for lane in 0..LANES {
+                    let difference = (rows[1][lane] - point[1]) * inverse[1];
+                    odd[lane] += difference * difference;
                 }
             }
-            let [a, b, c, d, e, f, g, h] = lanes;
-            sums.push(((a + e) + (c + g)) + ((b + f) + (d + h)));
+            for ((rows, point), inverse) in last.iter().zip(last_point).zip(last_inverse) {
+                for lane in 0..LANES {
+                    let difference = (rows[lane] - point) * inverse;
+                    even[lane] += difference * difference;
+                }
+            }
+            sums.push(std::array::from_fn(|lane| even[lane] + odd[lane]));
         }
+    }
+}
+
+widened! {
+    /// Returns the two least sums; infinity for each that is no finite number.
+    fn two_least(sums: &[[f32; LANES]]) -> (f32, f32) {
+        let (mut least, mut second) = ([f32::INFINITY; LANES], [f32::INFINITY; LANES]);
+        for sums in sums {
+            for lane in 0..LANES {
+                let sum = if sums[lane] < f32::INFINITY { sums[lane] } else { f32::INFINITY };
+                let greater = if sum > least[lane] { sum } else { least[lane] };
+                second[lane] = if greater < second[lane] { greater } else { second[lane] };
+                least[lane] = if sum < least[lane] { sum } else { least[lane] };
+            }
+        }
+        let all = least.into_iter().chain(second);
+        all.fold((f32::INFINITY, f32::INFINITY), |(least, second), sum| {
+            if sum < least { (sum, least) } else { (least, second.min(sum)) }
+        })
+    }
+}
+
+widened! {
+    /// Returns whether any sum is at most `most`, or no finite number.
+    fn any_within(sums: &[f32; LANES], most: f32) -> bool {
+        let is_beyond = sums.map(|sum| u32::from(sum > most) & u32::from(sum < f32::INFINITY));
+        is_beyond.iter().sum::<u32>() < LANES as u32
     }
 }
 
@@ -524,26 +556,55 @@ mod tests {
         let mut random = Random::new(4);
         for dim in [1, 7, 8, 19, 38, 4_096] {
             let mut values = |count: usize| (0..count).map(|_| random.unit()).collect::<Vec<f32>>();
-            let (rows, point, inverse) = (values(9 * dim), values(dim), values(dim));
-            let lanes = |values: &[f32]| {
-                let mut values = values.to_vec();
-                values.resize(dim.next_multiple_of(LANES), 0.0);
-                values.as_chunks::<LANES>().0.to_vec()
-            };
+            let (rows, point, inverse) = (values(2 * LANES * dim), values(dim), values(dim));
+            let groups: Vec<[f32; LANES]> = (0..2 * dim)
+                .map(|place| {
+                    let (group, channel) = (place / dim, place % dim);
+                    std::array::from_fn(|lane| rows[(group * LANES + lane) * dim + channel])
+                })
+                .collect();
             let of = |level| {
                 let mut sums = Vec::new();
-                rough_squares(level, &rows, dim, &lanes(&point), &lanes(&inverse), &mut sums);
+                rough_squares(level, &groups, &point, &inverse, &mut sums);
                 sums
             };
             let sums = of(Level::detect());
             for level in Level::available() {
                 assert_eq!(of(level), sums, "{level:?}");
             }
-            for (row, sum) in rows.chunks_exact(dim).zip(sums) {
+            for (row, sum) in rows.chunks_exact(dim).zip(sums.into_flattened()) {
                 let difference =
                     |i: usize| (f64::from(row[i]) - f64::from(point[i])) * f64::from(inverse[i]);
                 let exact: f64 = (0..dim).map(|i| difference(i) * difference(i)).sum();
                 assert!((f64::from(sum) - exact).abs() <= ROUGH * exact, "{sum} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_sums_are_found_on_every_level() {
+        let mut random = Random::new(5);
+        for round in 0..200_usize {
+            let mut sums: Vec<[f32; LANES]> =
+                (0..round % 5).map(|_| std::array::from_fn(|_| random.unit())).collect();
+            for (place, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                match (place * 7 + round) % 19 {
+                    0 => *sum = f32::INFINITY,
+                    1 => *sum = f32::NAN,
+                    2 => *sum = 0.5,
+                    _ => {}
+                }
+            }
+            let mut sorted = sums.as_flattened().to_vec();
+            sorted.retain(|sum| sum.is_finite());
+            sorted.extend([f32::INFINITY; 2]);
+            sorted.sort_by(f32::total_cmp);
+            for level in Level::available() {
+                assert_eq!(two_least(level, &sums), (sorted[0], sorted[1]), "{level:?}");
+                for sums in &sums {
+                    let any = sums.iter().any(|sum| !sum.is_finite() || *sum <= 0.5);
+                    assert_eq!(any_within(level, sums, 0.5), any, "{level:?} {sums:?}");
+                }
             }
         }
     }

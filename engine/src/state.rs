@@ -18,9 +18,9 @@ use crate::{
     collection::{CollectionName, CollectionSpec},
     counters::Counters,
     distance::in_units,
-    entity::{Admission, Entity, nearest_baseline, novelty},
+    entity::{Admission, Entity, novelty},
     error::{ReadError, StoreError, WriteError},
-    matching::{Ended, Field, Kept, Past, Which},
+    matching::{Ended, Field, Kept, Past, Scratch, Which},
     means::Kind,
     observation::{EntityId, Timestamp},
     payload,
@@ -272,6 +272,7 @@ impl State {
         let mut ack = Ack::default();
         let mut sealing = Sealing { number: *number, spec, store, sealed, kept };
         let (next, counters) = (&mut self.next_segment, &mut self.counters);
+        let mut scratch = Scratch::default();
         let mut reads = if self.is_matching { PASTS_READ_MAX } else { 0 };
         for (id, rows) in groups {
             if rows.dim() != spec.dim.get() {
@@ -301,7 +302,7 @@ impl State {
                 }
                 if self.is_matching && admission == Admission::Accepted && time.0 == entity.newest()
                 {
-                    entity.match_newest(values, sealing.regimes_max(), kept);
+                    entity.match_newest(values, sealing.regimes_max(), kept, &mut scratch);
                     count_match(counters, entity, spec.policy.threshold);
                 }
             }
@@ -357,14 +358,14 @@ impl Sealing<'_> {
         }
         for regime in regimes {
             let past = entity.past.get_or_insert_default();
-            let (means, ended) = past.newest(regimes_max, dim);
-            let nearest = nearest_baseline(&regime.mean, means, &regime.inverse_unit);
-            let field = Field::new((means, ended), &regime.inverse_unit, self.kept);
+            let (units, level) = (&regime.inverse_unit, self.kept.level());
+            let nearest = past.nearest(&regime.mean, units, regimes_max, level);
+            let field = Field::new(past, regimes_max, units, self.kept);
             let reference = field.reference(&in_units(&regime.mean, &regime.inverse_unit));
             count_sealed(counters, nearest, reference.map(|(_, distance)| distance), threshold);
             if past.ended.len() >= 2 * regimes_max {
                 // Older ones are forgotten in one move for many regimes.
-                past.forget_but(regimes_max, dim);
+                past.forget_but(regimes_max);
             }
             let number = *next_segment;
             past.push(&regime.mean, Ended { number, start: regime.start, end: regime.end });
