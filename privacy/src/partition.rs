@@ -1,11 +1,12 @@
 //! The private partition: a binary tree that splits every cell at its own noisy mean.
 //!
-//! Level by level each cell's noisy mean is computed, and its observations go left or right of the
-//! hyperplane through that mean, across a public direction. Where an observation goes depends on the
-//! observation, on public directions and on values already noised, so the partition itself gives
-//! nothing away, which the cells of a clustering run on the data would. The direction of a level is
-//! a vector of random signs (Achlioptas, "Database-friendly random projections", 2003) from a fixed
-//! public seed.
+//! Level by level it is found out where each cell's noisy mean lies across a public direction, and its
+//! observations go to one side of it or the other. Where an observation goes depends on the observation, on
+//! public directions and on values already noised, so the partition itself gives nothing away, which the
+//! cells of a clustering run on the data would. The direction of a level is a vector of random signs
+//! (Achlioptas, "Database-friendly random projections", 2003) from a fixed public seed. Only the leaves are
+//! asked for their whole means: one number for a cell costs as much as all of its channels do with Laplace
+//! noise, and has the noise of one of them.
 //!
 //! A unit of privacy has many observations, in many cells. To each of at most `cells_max` cells of a
 //! stage it contributes one vector: the mean of its observations there. So no unit counts more than
@@ -65,22 +66,22 @@ pub(crate) fn leaves(
 ) -> Result<Vec<Cell>, NoiseError> {
     let directions = Directions::new(data.dim());
     let mut cell_of = vec![0u8; data.count()];
-    let mut cells = Vec::new();
-    for (level, &scales) in stages.iter().enumerate() {
-        if level > 0 {
-            assign(data, directions.of(level - 1), &cells, &mut cell_of);
-        }
+    let (leaves, inner) = stages.split_last().expect("a partition has leaves");
+    for (level, &scales) in inner.iter().enumerate() {
+        let signs = directions.of(level);
         let exact = Contributions::of(data, &cell_of, 1 << level, cells_max);
-        cells = exact.noised(scales, units_noised, noise)?;
+        let splits = exact.splits(signs, scales, units_noised, noise)?;
+        assign(data, signs, &splits, &mut cell_of);
     }
-    Ok(cells)
+    let exact = Contributions::of(data, &cell_of, 1 << inner.len(), cells_max);
+    exact.noised(*leaves, units_noised, noise)
 }
 
 /// Sends every observation to one of its cell's two halves.
-fn assign(data: &Dataset, signs: &[bool], cells: &[Cell], cell_of: &mut [u8]) {
-    let splits: Vec<f64> = cells.iter().map(|cell| project_mean(&cell.mean(), signs)).collect();
+fn assign(data: &Dataset, signs: &[bool], splits: &[f64], cell_of: &mut [u8]) {
     for (cell, row) in cell_of.iter_mut().zip(data.grid_rows()) {
-        let is_right = project(row, signs) > splits[usize::from(*cell)];
+        let values = row.iter().map(|value| i64::from(*value));
+        let is_right = project(values, signs) as f64 > splits[usize::from(*cell)];
         *cell = 2 * *cell + u8::from(is_right);
     }
 }
@@ -147,19 +148,30 @@ impl Contributions {
         sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += i64::from(value));
     }
 
+    /// Returns where each cell is split: where its noisy mean lies across a direction.
+    fn splits(
+        self,
+        signs: &[bool],
+        scales: StageNoise,
+        units_noised: f64,
+        noise: &mut impl Noise,
+    ) -> Result<Vec<f64>, NoiseError> {
+        let counts = noised_counts(self.counts, scales, units_noised, noise)?;
+        let across = |sums: &[i64]| project(sums.iter().copied(), signs);
+        let sums = self.sums.chunks_exact(self.dim).map(across).collect();
+        let sums = noise.add(sums, scales.sum)?;
+        let mean =
+            |(&count, &sum): (&f64, &i64)| if count >= 1.0 { sum as f64 / count } else { 0.0 };
+        Ok(counts.iter().zip(&sums).map(mean).collect())
+    }
+
     fn noised(
         self,
         scales: StageNoise,
         units_noised: f64,
         noise: &mut impl Noise,
     ) -> Result<Vec<Cell>, NoiseError> {
-        let counts = match scales.count {
-            Some(scale) => {
-                let counts = noise.add(self.counts, scale)?;
-                counts.iter().map(|&count| count as f64 / COUNT_STEPS as f64).collect()
-            }
-            None => vec![units_noised],
-        };
+        let counts = noised_counts(self.counts, scales, units_noised, noise)?;
         let sums = noise.add(self.sums, scales.sum)?;
         let cell = |(&count, sums): (&f64, &[i64])| Cell {
             count,
@@ -167,6 +179,17 @@ impl Contributions {
         };
         Ok(counts.iter().zip(sums.chunks_exact(self.dim)).map(cell).collect())
     }
+}
+
+fn noised_counts(
+    counts: Vec<i64>,
+    scales: StageNoise,
+    units_noised: f64,
+    noise: &mut impl Noise,
+) -> Result<Vec<f64>, NoiseError> {
+    let Some(scale) = scales.count else { return Ok(vec![units_noised]) };
+    let counts = noise.add(counts, scale)?;
+    Ok(counts.iter().map(|&count| count as f64 / COUNT_STEPS as f64).collect())
 }
 
 /// One vector of signs per level.
@@ -187,16 +210,11 @@ impl Directions {
     }
 }
 
-/// Exact: at most 4,096 channels of 2^19 steps.
-fn project(row: &[i32], negative: &[bool]) -> f64 {
-    let signed =
-        |(&value, &negative): (&i32, &bool)| i64::from(if negative { -value } else { value });
-    row.iter().zip(negative).map(signed).sum::<i64>() as f64
-}
-
-fn project_mean(mean: &[f64], negative: &[bool]) -> f64 {
-    let signed = |(&value, &negative): (&f64, &bool)| if negative { -value } else { value };
-    mean.iter().zip(negative).map(signed).sum()
+/// Returns where values lie across a direction. Exact, also for sums of as many observations as there may be: 2^31 of
+/// 4,096 channels of 2^19 steps.
+fn project(values: impl Iterator<Item = i64>, negative: &[bool]) -> i64 {
+    let signed = |(value, &negative): (i64, &bool)| if negative { -value } else { value };
+    values.zip(negative).map(signed).sum()
 }
 
 /// Gives up leaves that are too small: siblings that both are become their parent, and one that is
@@ -222,6 +240,27 @@ pub(crate) fn merge_small(cells: Vec<Cell>, count_min: f64) -> Vec<Cell> {
     }
     kept.extend(level.into_iter().flatten().filter(|cell| cell.count >= count_min));
     kept
+}
+
+/// Merges cells until there are no more than `count_max`, always those two whose merging adds the least squared error
+/// (Ward, 1963): what is alike becomes one, with less noise than either had. Works on released values alone.
+pub(crate) fn merge_alike(mut cells: Vec<Cell>, count_max: usize) -> Vec<Cell> {
+    while cells.len() > count_max {
+        let pairs = (1..cells.len()).flat_map(|right| (0..right).map(move |left| (left, right)));
+        let of = |(left, right)| (added_error(&cells[left], &cells[right]), left, right);
+        let least = pairs.map(of).min_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((_, left, right)) = least else { break };
+        let right = cells.remove(right);
+        let merged = add(cells[left].clone(), right);
+        cells[left] = merged;
+    }
+    cells
+}
+
+/// By how much the squared error grows when two cells become one.
+fn added_error(left: &Cell, right: &Cell) -> f64 {
+    let squares: f64 = left.mean().iter().zip(right.mean()).map(|(a, b)| (a - b) * (a - b)).sum();
+    squares * left.count * right.count / (left.count + right.count)
 }
 
 fn add(mut left: Cell, right: Cell) -> Cell {
@@ -268,6 +307,42 @@ mod tests {
     fn hardly_anyone_makes_no_cell() {
         assert_eq!(merged(&[1.0, -2.0, 3.0, 0.5]), [0.0; 0]);
         assert_eq!(cell(0.5).mean(), [0.0]);
+    }
+
+    #[test]
+    fn what_is_most_alike_becomes_one_cell() {
+        let cell = |count: f64, mean: f64| Cell { count, sums: vec![count * mean] };
+        let cells = vec![cell(10.0, 100.0), cell(30.0, 0.0), cell(20.0, 3.0), cell(5.0, -50.0)];
+        let means = |most| {
+            let cells = merge_alike(cells.clone(), most);
+            cells.iter().map(|cell| (cell.count, cell.mean()[0])).collect::<Vec<_>>()
+        };
+        assert_eq!(means(4), means(16));
+        assert_eq!(means(3), [(10.0, 100.0), (50.0, 1.2), (5.0, -50.0)]);
+        assert_eq!(means(2).len(), 2);
+        assert_eq!(means(1)[0].0, 65.0);
+    }
+
+    #[test]
+    fn cells_are_split_where_their_means_lie_across_the_direction() {
+        let bounds = Bounds::uniform(2, -1.0, 1.0).unwrap();
+        let data = Dataset::new(&[1.0, 0.5, 0.5, -0.5, -1.0, -1.0], 2, bounds).unwrap();
+        let mut splits = Contributions::of(&data, &[0, 0, 1], 2, 1);
+        splits.counts = vec![2 * COUNT_STEPS, COUNT_STEPS];
+        let scale = Scale { mechanism: crate::terms::Mechanism::Laplace, steps: 1 };
+        let scales = StageNoise { count: Some(scale), sum: scale };
+        let found = splits.splits(&[false, true], scales, 3.0, &mut Silent).unwrap();
+        let max = STEP_MAX as f64;
+        assert_eq!(found, [(0.5 + 1.0) * max / 2.0, 0.0]);
+    }
+
+    /// No noise at all.
+    struct Silent;
+
+    impl Noise for Silent {
+        fn add(&mut self, values: Vec<i64>, _: Scale) -> Result<Vec<i64>, NoiseError> {
+            Ok(values)
+        }
     }
 
     /// One entity with three observations in cell 0, two in cell 1 and one each in cells 2 and 3.

@@ -3,7 +3,8 @@
 //! A release first asks how many units there are: the *probe*. From its noisy answer follows how deep the
 //! partition may go before its cells sink into the noise, or that not even two of them would rise out of
 //! it; then nothing more is drawn, and the rest of the budget is not spent. A partition of depth `d` has
-//! `d + 1` stages: the sums of everything, then counts and sums of 2, 4, ... `2^d` cells.
+//! `d + 1` stages: how everything lies across a direction, then counts and the same of 2, 4, ... cells, and of the
+//! `2^d` leaves counts and sums.
 //!
 //! All queries see the same units, so their losses add up (sequential composition; the choice of the
 //! depth by a noised number is adaptive composition, which costs nothing more as long as the sum stays
@@ -24,9 +25,10 @@ pub(crate) const COUNT_STEPS: i64 = 1 << 10;
 /// The part of the budget for the probe. What a refused release costs.
 const PROBE_SHARE: f64 = 0.05;
 
-/// Each level gets this many times the budget of the one above, because its cells hold half as many
-/// units: so the noise of a mean stays the same part of it on the way down.
-const LEVEL_GROWTH: f64 = 2.0;
+/// Each level gets this many times the budget of the one above. Its cells hold half as many units, so twice as much would
+/// keep the noise of a mean the same part of it; but only the leaves are released, and where the others are split
+/// need not be known as well.
+const LEVEL_GROWTH: f64 = 3.0;
 
 /// Kept unspent, a billionth, so that rounding in the split can never pass the whole.
 const SLACK: f64 = 1e-9;
@@ -50,6 +52,7 @@ pub(crate) struct Plan {
 pub(crate) struct StageNoise {
     /// `None` for the first stage: how many there are in all, the probe has said.
     pub(crate) count: Option<Scale>,
+    /// Of the sums of leaves, and of how other cells lie across a direction.
     pub(crate) sum: Scale,
 }
 
@@ -137,7 +140,7 @@ impl Plan {
                 Some(count) => count.loss(self.count_sensitivity(level))?,
                 None => 0.0,
             };
-            Ok(loss + counts + stage.sum.loss(self.sum_sensitivity(level))?)
+            Ok(loss + counts + stage.sum.loss(self.stage_sensitivity(level, depth))?)
         })
     }
 
@@ -149,7 +152,7 @@ impl Plan {
         StageNoise {
             count: (level > 0)
                 .then(|| self.scale(self.count_sensitivity(level), share * count_part)),
-            sum: self.scale(self.sum_sensitivity(level), share * (1.0 - count_part)),
+            sum: self.scale(self.stage_sensitivity(level, depth), share * (1.0 - count_part)),
         }
     }
 
@@ -181,6 +184,17 @@ impl Plan {
     fn sum_sensitivity(&self, level: usize) -> f64 {
         let cells = self.terms.cells_changed(1 << level) as f64;
         STEP_MAX as f64 * self.norm(cells * self.dim as f64)
+    }
+
+    /// How much one unit changes the sums of a level across one direction: in so many cells by at most half a range for
+    /// each channel, whichever sign the direction has there.
+    fn split_sensitivity(&self, level: usize) -> f64 {
+        let cells = self.terms.cells_changed(1 << level) as f64;
+        STEP_MAX as f64 * self.dim as f64 * self.norm(cells)
+    }
+
+    fn stage_sensitivity(&self, level: usize, depth: usize) -> f64 {
+        if level == depth { self.sum_sensitivity(level) } else { self.split_sensitivity(level) }
     }
 
     /// The norm of as many ones: L1 for Laplace noise, L2 for Gaussian, rounded up.
@@ -240,7 +254,7 @@ mod tests {
     #[test]
     fn plan_agrees_with_the_closed_form() {
         let plan = plan(terms(Unit::Observation, Mechanism::Laplace, 1.0, 1), 19);
-        let leaf = 0.95 * 16.0 / 31.0;
+        let leaf = 0.95 * 81.0 / 121.0;
         let for_counts = 1.0 / (1.0 + 19f64.powf(2.0 / 3.0));
         let sum_scale = 19.0 / 2.0 / ((1.0 - for_counts) * leaf);
         let count_scale = 1.0 / (for_counts * leaf);
@@ -249,6 +263,10 @@ mod tests {
         assert!((found - sum_scale).abs() < 1e-5, "{found} {sum_scale}");
         let found = stages[4].count.unwrap().steps as f64 / COUNT_STEPS as f64;
         assert!((found - count_scale).abs() < 1e-2, "{found} {count_scale}");
+        // Across a direction lies half a range for each channel.
+        let found = stages[0].sum.steps as f64 / STEPS as f64;
+        let split_scale = 19.0 / 2.0 / (0.95 / 121.0);
+        assert!((found - split_scale).abs() < 1e-5, "{found} {split_scale}");
         let count_min = 2f64.sqrt() * sum_scale.hypot(count_scale / 2.0) / 0.08;
         assert!((plan.count_min(4) - count_min).abs() < 0.1);
     }
@@ -257,11 +275,17 @@ mod tests {
     fn gaussian_plan_agrees_with_the_closed_form() {
         let terms = terms(Unit::Entity, Mechanism::Gaussian, 1.0, 4);
         let rho = Rho::within(terms.epsilon(), terms.delta()).as_f64();
-        let leaf = rho * 0.95 * 4.0 / 7.0;
+        let leaf = rho * 0.95 * 9.0 / 13.0;
         let for_counts = 1.0 / (1.0 + 19f64.sqrt());
         // Four cells of 19 channels, each by half a range.
         let deviation = (4.0 * 19.0_f64).sqrt() / 2.0 / (2.0 * (1.0 - for_counts) * leaf).sqrt();
-        let found = plan(terms, 19).stages(2)[2].sum.steps as f64 / STEPS as f64;
+        let stages = plan(terms, 19).stages(2);
+        let found = stages[2].sum.steps as f64 / STEPS as f64;
+        assert!((found - deviation).abs() < 1e-5, "{found} {deviation}");
+        // Two cells, in each of which half a range for each channel lies across a direction.
+        let split = rho * 0.95 * 3.0 / 13.0;
+        let deviation = 2f64.sqrt() * 19.0 / 2.0 / (2.0 * (1.0 - for_counts) * split).sqrt();
+        let found = stages[1].sum.steps as f64 / STEPS as f64;
         assert!((found - deviation).abs() < 1e-5, "{found} {deviation}");
     }
 

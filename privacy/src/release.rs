@@ -9,7 +9,7 @@ use crate::dataset::Dataset;
 use crate::epsilon::Epsilon;
 use crate::ledger::{Ledger, Paid, Receipt, ReserveError, Stopped};
 use crate::noise::{Noise, NoiseError, OpenDp};
-use crate::partition::{Cell, leaves, merge_small, probe};
+use crate::partition::{Cell, leaves, merge_alike, merge_small, probe};
 use crate::plan::Plan;
 use crate::rho::Rho;
 use crate::terms::{Mechanism, Terms};
@@ -23,8 +23,8 @@ const MASS_MIN: f64 = 0.01;
 /// How much to release.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReleaseConfig {
-    /// Most centroids, from 1 to 16; the ones with the largest noisy support are kept. Default 16.
-    /// Fewer cost the same: the choice is made after the noise.
+    /// Most centroids, from 1 to 16; those that are most alike are merged. Default 16.
+    /// Fewer cost the same: that is done after the noise.
     pub templates_max: usize,
     /// The widest standard deviation of a released centroid's channel, as a part of its range, above
     /// 0 and at most 1. Default 0.08, the drift at which a regime ends. Smaller drops more centroids
@@ -161,8 +161,8 @@ pub(crate) fn release_with(
         ledger.note_stopped(receipt, stopped).map_err(ReleaseError::Ledger)?;
         return Err(ReleaseError::TooFew { terms, units_noised, units_needed, cost: paid.epsilon });
     }
-    let mut centroids = drawn.centroids;
-    centroids.truncate(templates_max);
+    let mut centroids = merge_alike(drawn.centroids, templates_max);
+    centroids.sort_by(|a, b| b.count.total_cmp(&a.count));
     ledger.note_released(receipt).map_err(ReleaseError::Ledger)?;
     let bounds = data.bounds().clone();
     let centroids = centroids.iter().map(|cell| scaled(cell, &bounds)).collect();
@@ -191,7 +191,7 @@ fn check_receipt(
 /// What was drawn, and what it cost. Nothing in it is private.
 struct Drawn {
     units_noised: f64,
-    /// By falling count; none when the data are too few.
+    /// None when the data are too few.
     centroids: Vec<Cell>,
     cost: Paid,
 }
@@ -232,7 +232,6 @@ fn chosen(cells: Vec<Cell>, count_min: f64) -> Vec<Cell> {
     let mut cells = merge_small(cells, count_min);
     let total: f64 = cells.iter().map(|cell| cell.count).sum();
     cells.retain(|cell| cell.count >= MASS_MIN * total);
-    cells.sort_by(|a, b| b.count.total_cmp(&a.count));
     cells
 }
 

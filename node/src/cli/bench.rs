@@ -28,11 +28,12 @@ pub(crate) enum BenchCommand {
     Compression(BenchArgs),
     /// What templates of others are worth to a node that has just started.
     ///
-    /// Each entity in turn is the newcomer and knows its last hours; the others release what they learned, at
-    /// several units of privacy and epsilons, and some of them may lie. Prints for each case the average
-    /// precision of scores alone, with the sets that the newcomer's gate let in, and with shuffled ones: means
-    /// over entities and seeds, or with --json a row for each. Scored are the first three days, in which templates
-    /// count, or as many as it takes until the first incident has ended. Takes minutes; --quick is enough for a look.
+    /// Each entity in turn is the newcomer and knows its last hours; the others release what they learned, in at
+    /// most 32 templates together, at several units of privacy and epsilons, and some of them may lie. Prints for
+    /// each case the average precision of scores alone, with the sets that the newcomer's gate let in, and with
+    /// shuffled ones: means over entities and seeds, or with --json a row for each. Scored are the first three days,
+    /// in which templates count, or as many as it takes until the first incident has ended. Takes minutes; --quick is
+    /// enough for a look.
     Templates {
         /// A folder of VTS1 data with its manifest.json, instead of the built-in servers of the ASD set.
         #[arg(long, value_name = "DIR")]

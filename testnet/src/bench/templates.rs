@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use dunlin_privacy::{Unit, adoption::permuted};
+use dunlin_privacy::{TEMPLATES_MAX, Unit, adoption::permuted};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -40,6 +40,9 @@ const HISTORIES_H: [u64; 3] = [6, 24, 168];
 
 /// How many others share, besides all of them.
 const PEERS: [usize; 2] = [1, 2];
+
+/// Most templates that a newcomer hears from all peers together: all of them have the same part of that.
+const HEARD_MAX: usize = 32;
 
 /// Privacy losses of one release.
 const EPSILONS: [f64; 3] = [0.1, 1.0, 10.0];
@@ -238,6 +241,8 @@ impl Bench<'_> {
 
     /// Lets everybody release everything that some newcomer may hear.
     fn release(&self) -> anyhow::Result<Releases> {
+        let most_peers = (0..self.newcomers.len()).map(|at| self.others(at).len()).max();
+        let each_max = (HEARD_MAX / most_peers.unwrap_or(1).max(1)).clamp(1, TEMPLATES_MAX);
         let mut jobs = Vec::new();
         for seed in 1..=self.options.seeds {
             jobs.extend((0..self.senders.len()).map(|sender| (Releaser::Sender(sender), seed)));
@@ -256,7 +261,8 @@ impl Bench<'_> {
             ensure!(!peers.is_empty(), "nobody shares in {}", self.set);
             let sharings: Vec<Sharing> =
                 sharings().into_iter().filter(|it| it.is_per_peer() == is_per_peer).collect();
-            let released = release_all(&peers, &sharings, seed, self.folder)?;
+            let templates_max = if is_per_peer { each_max } else { TEMPLATES_MAX };
+            let released = release_all(&peers, &sharings, templates_max, seed, self.folder)?;
             progress.inc(1);
             Ok(((releaser, seed), sharings.into_iter().zip(released).collect()))
         });

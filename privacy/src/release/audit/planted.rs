@@ -9,8 +9,8 @@ use crate::plan::COUNT_STEPS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
     None,
-    /// Sums are taken from the lower bounds, so that one vector is up to a whole range; the noise is
-    /// scaled for half of one.
+    /// Sums, across a direction too, are taken from the lower bounds, so that one vector is up to a whole range; the
+    /// noise is scaled for half of one. Of one channel.
     UncentredSum,
     /// Counts of cells are released as they are.
     UnnoisedCount,
@@ -44,7 +44,7 @@ impl<'a> Noised<'a> {
         self.asked
     }
 
-    /// Probe, sums of the whole, and then counts and sums of each level take turns.
+    /// The probe, how the whole lies across a direction, and then counts and sums of each level take turns.
     fn is_count(&self) -> bool {
         self.asked.len().is_multiple_of(2)
     }
@@ -73,9 +73,11 @@ impl Noise for Noised<'_> {
         if self.is_count() {
             self.counts.clone_from(&values);
         } else if self.bug == Bug::UncentredSum {
-            let dim = values.len() / self.counts.len();
-            for (sums, count) in values.chunks_exact_mut(dim).zip(&self.counts) {
-                sums.iter_mut().for_each(|sum| *sum += STEP_MAX * (count / COUNT_STEPS));
+            // A direction of one channel is a sign: that of the whole is negative, that of the next level not.
+            assert_eq!(values.len(), self.counts.len());
+            let sign = if self.asked.len() == 1 { -1 } else { 1 };
+            for (sum, count) in values.iter_mut().zip(&self.counts) {
+                *sum += sign * STEP_MAX * (count / COUNT_STEPS);
             }
         }
         let answer = self.answer(&values, scale)?;

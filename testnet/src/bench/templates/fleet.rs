@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::ensure;
 use dunlin_privacy::{
     Bounds, Ceiling, DataError, Dataset, EntityTag, Epsilon, Gather, Intent, Ledger, Mechanism,
-    ReleaseConfig, ReleaseError, Span, TEMPLATES_MAX, Terms, Unit, release,
+    ReleaseConfig, ReleaseError, Span, Terms, Unit, release,
 };
 
 use super::super::baselines::range_of;
@@ -87,10 +87,12 @@ pub(super) struct Released {
     pub(super) centroids: Vec<f32>,
 }
 
-/// Lets a node release what `peers` observed, once for each of `sharings`, which all have one unit.
+/// Lets a node release what `peers` observed, once for each of `sharings`, which all have one unit, in at most
+/// `templates_max` templates.
 pub(super) fn release_all(
     peers: &[&Series],
     sharings: &[Sharing],
+    templates_max: usize,
     seed: u64,
     folder: &Path,
 ) -> anyhow::Result<Vec<Released>> {
@@ -99,7 +101,8 @@ pub(super) fn release_all(
     let mut all = Vec::new();
     for sharing in sharings {
         let Sharing::Noised { unit, epsilon, entities } = *sharing else {
-            all.push(Released { units: peers[0].rows_train, centroids: k_means(peers[0], seed) });
+            let centroids = k_means(peers[0], templates_max, seed);
+            all.push(Released { units: peers[0].rows_train, centroids });
             continue;
         };
         let of = (unit, if unit == Unit::Entity { entities } else { 0 });
@@ -114,19 +117,26 @@ pub(super) fn release_all(
         let (_, data, units) = known.as_ref().expect("the data were made just now");
         let delta = if mechanism(unit) == Mechanism::Laplace { 0.0 } else { DELTA };
         let terms = Terms::new(unit, mechanism(unit), epsilon, delta, CELLS_MAX)?;
-        all.push(Released { units: *units, centroids: released(data, terms, folder)? });
+        let centroids = released(data, terms, templates_max, folder)?;
+        all.push(Released { units: *units, centroids });
     }
     Ok(all)
 }
 
 /// Releases as a node does: through a ledger and OpenDP.
-fn released(data: &Dataset, terms: Terms, folder: &Path) -> anyhow::Result<Vec<f32>> {
+fn released(
+    data: &Dataset,
+    terms: Terms,
+    templates_max: usize,
+    folder: &Path,
+) -> anyhow::Result<Vec<f32>> {
+    let config = ReleaseConfig { templates_max, ..ReleaseConfig::default() };
     let folder = tempfile::tempdir_in(folder)?;
     let ceiling = Ceiling { epsilon: terms.epsilon(), delta: terms.delta() };
     let mut ledger = Ledger::open(&folder.path().join("ledger"), ceiling)?;
     let intent = Intent { collection: "bench", data, terms, now_unix_ms: 0, purpose: "templates" };
     let receipt = ledger.reserve(&intent)?;
-    match release(&mut ledger, receipt, data, &ReleaseConfig::default()) {
+    match release(&mut ledger, receipt, data, &config) {
         Ok(released) => Ok(released.centroids.into_iter().flat_map(|one| one.centroid).collect()),
         // That is the answer of a fleet that is too small.
         Err(ReleaseError::TooFew { .. }) => Ok(Vec::new()),
@@ -196,11 +206,11 @@ fn rows_per_day(series: &Series) -> usize {
     usize::try_from(86_400 / series.step_s.clamp(1, 86_400)).unwrap_or(1)
 }
 
-fn k_means(series: &Series, seed: u64) -> Vec<f32> {
+fn k_means(series: &Series, centroids_max: usize, seed: u64) -> Vec<f32> {
     let step = series.rows_train.div_ceil(KMEANS_ROWS_MAX);
     let rows: Vec<&[f32]> =
         (0..series.rows_train).step_by(step).map(|row| series.row(row)).collect();
-    centroids_of(&rows, TEMPLATES_MAX, seed)
+    centroids_of(&rows, centroids_max, seed)
 }
 
 /// Plain k-means (Lloyd), from rows that the seed chooses.
@@ -258,11 +268,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let release = |unit, epsilon| {
             let sharing = [Sharing::noised(unit, epsilon, 0)];
-            release_all(&peers, &sharing, 1, folder.path()).unwrap().remove(0)
+            release_all(&peers, &sharing, 6, 1, folder.path()).unwrap().remove(0)
         };
         let one = release(Unit::Observation, 1.0);
         assert_eq!(one.units, servers[0].rows_train);
-        assert!((2..=16).contains(&(one.centroids.len() / servers[0].dims)), "{one:?}");
+        assert!((2..=6).contains(&(one.centroids.len() / servers[0].dims)), "{one:?}");
         // Sixty days are too few for a promise of a tenth.
         let all = release(Unit::EntityDay, 0.1);
         assert_eq!((all.centroids.len(), all.units), (0, 60));
@@ -280,9 +290,9 @@ mod tests {
     #[test]
     fn plain_centroids_lie_among_the_rows() {
         let servers = servers();
-        let centroids = k_means(&servers[0], 3);
-        assert_eq!(centroids.len(), TEMPLATES_MAX * servers[0].dims);
+        let centroids = k_means(&servers[0], 6, 3);
+        assert_eq!(centroids.len(), 6 * servers[0].dims);
         assert!(centroids.iter().all(|value| (0.0..=1.0).contains(value)));
-        assert_ne!(centroids, k_means(&servers[0], 4));
+        assert_ne!(centroids, k_means(&servers[0], 6, 4));
     }
 }
