@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use dunlin_trust::Subject;
 use dunlin_wire::Cid;
 
-use super::{message::Item, notary::Hash};
+use super::message::Item;
 
 /// Something that is written.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Contents {
     pub(super) records: BTreeMap<Subject, Box<[u8]>>,
     pub(super) revocations: Vec<Arc<[u8]>>,
     pub(super) segments: BTreeMap<Cid, Arc<[u8]>>,
-    pub(super) statements: BTreeMap<Hash, Arc<Item>>,
+    pub(super) statements: Vec<Arc<Item>>,
     pub(super) conflicts: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
     pub(super) released: Option<Arc<Item>>,
     pub(super) templates: BTreeMap<usize, Arc<Item>>,
@@ -90,7 +90,7 @@ impl Contents {
             Write::Revocation(record) => self.revocations.push(record),
             Write::Segment(cid, bytes) => drop(self.segments.insert(cid, bytes)),
             Write::Remove(cid) => drop(self.segments.remove(&cid)),
-            Write::Statement(item) => drop(self.statements.insert(item.hash, item)),
+            Write::Statement(item) => self.statements.push(item),
             Write::Release(item) => self.released = Some(item),
             Write::Templates(author, item) => drop(self.templates.insert(author, item)),
             Write::ForgetTemplates(author) => drop(self.templates.remove(&author)),

@@ -32,7 +32,7 @@ use super::{
     disk::{Disk, Write},
     fact::Fact,
     message::{Item, Message},
-    notary::{Hash, Notary},
+    notary::Notary,
     town::{EPOCH_MS, Town},
 };
 
@@ -50,6 +50,9 @@ pub(super) const STATEMENTS_MAX: usize = 4_096;
 
 /// Questions that are waited for.
 const ASKED_MAX: usize = 16;
+
+/// How long before the run what a node remembers of others happened, in milliseconds: long enough to be trusted for.
+const BEFORE_MS: u64 = 2 * 3_600 * 1_000;
 
 /// After how long a question counts as not answered, in milliseconds.
 const TIMEOUT_MS: u64 = 10_000;
@@ -121,12 +124,15 @@ pub(super) struct Node {
     by_series: BTreeMap<String, Vec<Cid>>,
     pub(super) catalog: Option<Root>,
     blocks: BTreeMap<Cid, Arc<[u8]>>,
-    /// Attestations, decisions and proofs.
-    pub(super) statements: BTreeMap<Hash, Arc<Item>>,
+    /// Attestations, decisions and proofs, by their short names: many nodes hold thousands.
+    pub(super) statements: BTreeMap<u64, Arc<Item>>,
     statements_digest: u64,
-    makers: BTreeMap<Cid, BTreeSet<PeerId>>,
+    /// Who attests to a segment, by number.
+    makers: BTreeMap<Cid, BTreeSet<u32>>,
     sessions: BTreeMap<usize, Session>,
     asked: BTreeMap<usize, u64>,
+    /// Who presented a license since the last tick. As when connections end, it is forgotten then, and presented again.
+    presented: Vec<u32>,
     /// The own template set.
     released: Option<Arc<Item>>,
     /// Those of others.
@@ -158,6 +164,7 @@ impl Node {
             makers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
+            presented: Vec::new(),
             released: None,
             sets: BTreeMap::new(),
         }
@@ -194,7 +201,7 @@ impl Node {
         if !ctx.has(Bug::ForgetSequence) {
             self.sequence = contents.sequence;
         }
-        for item in contents.statements.values() {
+        for item in &contents.statements {
             self.recall(ctx, item);
         }
         for (cid, bytes) in &contents.segments {
@@ -231,6 +238,9 @@ impl Node {
     /// Does what is done from time to time: syncs, blames who does not answer, and compares with one peer.
     pub(super) fn on_tick(&mut self, ctx: &mut Context<'_>, with: usize) {
         self.disk.sync();
+        for peer in std::mem::take(&mut self.presented) {
+            self.trust.forget_license(&ctx.town.peers[peer as usize]);
+        }
         let late: Vec<_> = self
             .asked
             .iter()
@@ -257,6 +267,13 @@ impl Node {
         self.keep_records(ctx, change);
     }
 
+    /// Takes in what a peer did before the run began.
+    pub(super) fn remember_of(&mut self, ctx: &mut Context<'_>, peer: PeerId, evidence: Evidence) {
+        let before = self.unix(ctx).0.saturating_sub(BEFORE_MS);
+        let change = self.trust.observe(UnixMillis(before), peer, evidence);
+        self.keep_records(ctx, change);
+    }
+
     /// Returns the time by this node's wall clock.
     pub(super) fn unix(&self, ctx: &Context<'_>) -> UnixMillis {
         self.unix_at(ctx.now_ms)
@@ -271,8 +288,8 @@ impl Node {
         self.conflicts.preference(conflict, |peer| self.trust.standing(now, peer))
     }
 
-    pub(super) fn makers(&self, cid: &Cid) -> impl Iterator<Item = &PeerId> {
-        self.makers.get(cid).into_iter().flatten()
+    pub(super) fn makers<'a>(&self, town: &'a Town, cid: &Cid) -> impl Iterator<Item = &'a PeerId> {
+        self.makers.get(cid).into_iter().flatten().map(|maker| &town.peers[*maker as usize])
     }
 
     /// Returns how much is held in memory of what has a limit: seen, said, sessions, statements, questions, template sets.
@@ -307,6 +324,7 @@ impl Node {
         if let Some((license, signers)) = ctx.notary.license(peer, &ctx.town.licenses[peer]) {
             // Whoever is not let in for it is refused by the gate.
             self.trust.present_opened_license(now, id, license.clone(), signers).ok();
+            self.presented.push(peer as u32);
         }
     }
 

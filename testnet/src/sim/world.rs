@@ -206,7 +206,7 @@ impl World {
             self.with(node, |node, ctx| {
                 for peer in known {
                     let served = Evidence::Served { blocks: SERVED_BEFORE };
-                    node.observe(ctx, ctx.town.peers[peer], served);
+                    node.remember_of(ctx, ctx.town.peers[peer], served);
                 }
                 node.disk.sync();
             });

@@ -83,7 +83,7 @@ impl ConflictFlagged {
         for conflict in node.conflicts.iter() {
             let made = |version: &Version| {
                 let mut made = Version::new(version.cid, version.start, version.end);
-                for maker in node.makers(&version.cid) {
+                for maker in node.makers(view.town, &version.cid) {
                     made.attest(*maker, |peer| node.trust.standing(now, peer));
                 }
                 made

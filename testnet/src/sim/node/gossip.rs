@@ -78,7 +78,7 @@ impl Node {
     }
 
     pub(super) fn on_gossip(&mut self, ctx: &mut Context<'_>, from: usize, item: &Arc<Item>) {
-        if self.seen.contains(&item.id()) || self.statements.contains_key(&item.hash) {
+        if self.seen.contains(&item.id()) || self.statements.contains_key(&item.id()) {
             if ctx.has(Bug::CountTwice) && item.kind == Kind::Attestation {
                 self.count_again(ctx, item);
             }
@@ -314,12 +314,17 @@ impl Node {
         item: &Arc<Item>,
     ) {
         self.keep(item);
-        for cid in signed.value.segments() {
-            self.makers.entry(*cid).or_default().insert(signed.signer);
-        }
+        self.note_maker(ctx, signed);
         let now = self.unix(ctx);
         self.conflicts.attest(signed, |peer| self.trust.standing(now, peer));
         self.keep_conflicts(ctx);
+    }
+
+    fn note_maker(&mut self, ctx: &Context<'_>, signed: &Signed<Attestation>) {
+        let maker = ctx.town.index[&signed.signer] as u32;
+        for cid in signed.value.segments() {
+            self.makers.entry(*cid).or_default().insert(maker);
+        }
     }
 
     /// What a node does that counts what it is told, instead of who tells it.
@@ -357,9 +362,7 @@ impl Node {
         if item.kind == Kind::Attestation
             && let Ok(signed) = ctx.notary.open::<Attestation>(&item.hash, &item.bytes)
         {
-            for cid in signed.value.segments() {
-                self.makers.entry(*cid).or_default().insert(signed.signer);
-            }
+            self.note_maker(ctx, &signed);
             let now = self.unix(ctx);
             self.conflicts.attest(&signed, |peer| self.trust.standing(now, peer));
         }
@@ -373,7 +376,7 @@ impl Node {
 
     fn remember(&mut self, item: &Arc<Item>) -> bool {
         let has_room = self.statements.len() < STATEMENTS_MAX;
-        let is_new = has_room && self.statements.insert(item.hash, item.clone()).is_none();
+        let is_new = has_room && self.statements.insert(item.id(), item.clone()).is_none();
         if is_new {
             self.statements_digest ^= item.id();
         }

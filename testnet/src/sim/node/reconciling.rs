@@ -71,7 +71,7 @@ impl Node {
             ctx.out.push((from, Message::AskRevocations(Arc::new(request))));
         }
         if ours.statements != theirs.statements {
-            let names = self.statements.values().map(|item| item.id()).collect();
+            let names = self.statements.keys().copied().collect();
             ctx.out.push((from, Message::AskStatements(names)));
         }
         let count = |summary: &Summary| summary.catalog.map(|root| root.count);

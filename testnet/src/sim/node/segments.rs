@@ -163,7 +163,7 @@ impl Node {
     fn known_version(&self, ctx: &Context<'_>, body: &Body, cid: Cid) -> Version {
         let mut version = body.version(cid);
         let now = self.unix(ctx);
-        for maker in self.makers(&cid) {
+        for maker in self.makers(ctx.town, &cid) {
             version.attest(*maker, |peer| self.trust.standing(now, peer));
         }
         version
