@@ -220,6 +220,9 @@ fn public_objects_go_to_strangers_who_earned_trust_and_to_no_others() {
     for name in ["b", "c"] {
         set(&net.dir(name), "replicate_for_mib = 0", "replicate_for_mib = 100");
     }
+    for name in ["a", "b", "c"] {
+        set(&net.dir(name), "trust_after_hours = 1.0", "trust_after_hours = 0.0");
+    }
     let (a, b, c) = (net.node("a", &[]), net.node("b", &[]), net.node("c", &[]));
     for id in [&b_id, &c_id] {
         a.wait_for_peer(id);

@@ -160,11 +160,20 @@ pub struct Thresholds {
     pub keep_at: f64,
     /// At or above it a peer is trusted. Default 0.70.
     pub trust_at: f64,
+    /// How long after it was first seen a peer is trusted at the soonest, whatever it did. Keys cost nothing, and much
+    /// can be served within minutes: time is what cannot be made. Default one hour.
+    pub trust_after: Duration,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { quarantine_at: 0.25, release_at: 0.40, keep_at: 0.60, trust_at: 0.70 }
+        Self {
+            quarantine_at: 0.25,
+            release_at: 0.40,
+            keep_at: 0.60,
+            trust_at: 0.70,
+            trust_after: Duration::from_secs(60 * 60),
+        }
     }
 }
 

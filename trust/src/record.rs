@@ -1,5 +1,7 @@
 //! What is remembered about one peer, and persisted by the shell.
 
+use std::time::Duration;
+
 use libp2p_identity::PeerId;
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -74,6 +76,11 @@ impl Record {
     #[must_use]
     pub fn first_seen(&self) -> UnixMillis {
         self.first_seen
+    }
+
+    /// Returns for how long the peer is known; of a clock that went back, for no time.
+    pub(crate) fn known_for(&self, now: UnixMillis) -> Duration {
+        Duration::from_millis(now.millis_since(self.first_seen))
     }
 
     /// Returns the latest time at which evidence about it arrived.

@@ -1,6 +1,6 @@
 //! What a peer may do in four words, and how a score turns into one of them.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
@@ -39,8 +39,16 @@ impl Standing {
     /// Returns the standing that follows `self` at `score`.
     ///
     /// The two thresholds on each side (hysteresis) keep a score that hovers from flapping the
-    /// standing. It is monotone in both `self` and `score`, so better conduct never ends worse.
-    pub(crate) fn next(self, score: f64, thresholds: &Thresholds) -> Self {
+    /// standing. It is monotone in both `self` and `score`, so better conduct never ends worse. `known_for` is how
+    /// long ago the peer was first seen.
+    pub(crate) fn next(self, score: f64, known_for: Duration, thresholds: &Thresholds) -> Self {
+        match self.by_score(score, thresholds) {
+            Self::Trusted if known_for < thresholds.trust_after => Self::Probation,
+            next => next,
+        }
+    }
+
+    fn by_score(self, score: f64, thresholds: &Thresholds) -> Self {
         match self {
             Self::Revoked => Self::Revoked,
             Self::Quarantined if score < thresholds.release_at => Self::Quarantined,
@@ -79,9 +87,14 @@ mod tests {
         for (worse, better) in Standing::ALL.iter().zip(Standing::ALL.iter().skip(1)) {
             for percent in 0..=100 {
                 let score = f64::from(percent) / 100.0;
-                assert!(worse.next(score, &thresholds) <= better.next(score, &thresholds));
                 let higher = (score + 0.01).min(1.0);
-                assert!(better.next(score, &thresholds) <= better.next(higher, &thresholds));
+                for known_for in [Duration::ZERO, thresholds.trust_after] {
+                    let next = |from: &Standing, score| from.next(score, known_for, &thresholds);
+                    assert!(next(worse, score) <= next(better, score));
+                    assert!(next(better, score) <= next(better, higher));
+                    let longer = better.next(score, Duration::MAX, &thresholds);
+                    assert!(next(better, score) <= longer);
+                }
             }
         }
     }
@@ -89,16 +102,32 @@ mod tests {
     #[test]
     fn thresholds_have_hysteresis() {
         let thresholds = Thresholds::default();
+        let known_for = thresholds.trust_after;
         let between = (thresholds.quarantine_at + thresholds.release_at) / 2.0;
-        assert_eq!(Standing::Quarantined.next(between, &thresholds), Standing::Quarantined);
-        assert_eq!(Standing::Probation.next(between, &thresholds), Standing::Probation);
+        assert_eq!(
+            Standing::Quarantined.next(between, known_for, &thresholds),
+            Standing::Quarantined
+        );
+        assert_eq!(Standing::Probation.next(between, known_for, &thresholds), Standing::Probation);
         let between = (thresholds.keep_at + thresholds.trust_at) / 2.0;
-        assert_eq!(Standing::Trusted.next(between, &thresholds), Standing::Trusted);
-        assert_eq!(Standing::Probation.next(between, &thresholds), Standing::Probation);
+        assert_eq!(Standing::Trusted.next(between, known_for, &thresholds), Standing::Trusted);
+        assert_eq!(Standing::Probation.next(between, known_for, &thresholds), Standing::Probation);
+    }
+
+    #[test]
+    fn a_newcomer_is_not_trusted_whatever_it_did() {
+        let thresholds = Thresholds::default();
+        let nearly = thresholds.trust_after - Duration::from_millis(1);
+        assert_eq!(Standing::Probation.next(1.0, nearly, &thresholds), Standing::Probation);
+        let enough = thresholds.trust_after;
+        assert_eq!(Standing::Probation.next(1.0, enough, &thresholds), Standing::Trusted);
     }
 
     #[test]
     fn revoked_stays_revoked_at_any_score() {
-        assert_eq!(Standing::Revoked.next(1.0, &Thresholds::default()), Standing::Revoked);
+        assert_eq!(
+            Standing::Revoked.next(1.0, Duration::MAX, &Thresholds::default()),
+            Standing::Revoked
+        );
     }
 }

@@ -124,7 +124,7 @@ impl Trust {
         record.sums = self.sums_at(now, &record).with(evidence, &self.config.weights);
         record.updated = record.updated.max(now);
         let score = record.sums.score(&self.config.weights);
-        record.standing = from.next(score, &self.config.thresholds);
+        record.standing = from.next(score, record.known_for(now), &self.config.thresholds);
         self.put_record(record);
         let change = self.moved(now, peer, seen);
         if change.is_some_and(|change| change.to == Standing::Quarantined) {
@@ -336,7 +336,8 @@ impl Trust {
     fn conduct(&self, now: UnixMillis, peer: &PeerId, record: Option<&Record>) -> Standing {
         match record {
             Some(record) => {
-                record.standing.next(self.score_of(now, record), &self.config.thresholds)
+                let (score, known_for) = (self.score_of(now, record), record.known_for(now));
+                record.standing.next(score, known_for, &self.config.thresholds)
             }
             // A stranger whose misconduct could not be written down is not heard at all.
             None if self.is_closed_to(now, peer) => Standing::Quarantined,

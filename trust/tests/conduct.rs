@@ -1,9 +1,10 @@
 //! What a peer does over time, and where it ends up.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use dunlin_trust::{
-    Config, Evidence, HELD_MAX, Operation, Record, Standing, StandingChange, Trust, UnixMillis,
+    Config, Evidence, HELD_MAX, Operation, Record, Standing, StandingChange, Thresholds, Trust,
+    UnixMillis,
 };
 use dunlin_wire::cbor;
 use libp2p_identity::{Keypair, PeerId};
@@ -11,6 +12,12 @@ use libp2p_identity::{Keypair, PeerId};
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
 const START: u64 = 1_763_700_000_000;
+
+/// Settings under which conduct alone decides: how long a peer is known is what `standing.rs` tests.
+fn config() -> Config {
+    let thresholds = Thresholds { trust_after: Duration::ZERO, ..Thresholds::default() };
+    Config { thresholds, ..Config::default() }
+}
 
 fn peer(seed: u8) -> PeerId {
     Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public().to_peer_id()
@@ -21,7 +28,7 @@ fn at(elapsed_ms: u64) -> UnixMillis {
 }
 
 fn trust() -> Trust {
-    Trust::new(Config::default(), Vec::new())
+    Trust::new(config(), Vec::new())
 }
 
 fn persisted(trust: &mut Trust) -> Vec<Record> {
@@ -129,7 +136,7 @@ fn reconnecting_and_restarting_wash_nothing_off() {
         trust.observe(at(1), peer(1), Evidence::Session { seconds: 0 });
     }
     let records = persisted(&mut trust);
-    let mut trust = Trust::new(Config::default(), records);
+    let mut trust = Trust::new(config(), records);
     assert_eq!(trust.standing(at(1), &peer(1)), Standing::Quarantined);
     assert!((trust.score(at(1), &peer(1)) - before).abs() < 1e-6);
     assert!(trust.next_dirty().is_none(), "nothing new to persist");
@@ -161,7 +168,7 @@ fn clock_going_backwards_raises_no_score() {
 
 fn small(peers_max: usize, own: &[PeerId]) -> Trust {
     let own_peers: BTreeSet<PeerId> = own.iter().copied().collect();
-    Trust::new(Config { own_peers, peers_max, ..Config::default() }, Vec::new())
+    Trust::new(Config { own_peers, peers_max, ..config() }, Vec::new())
 }
 
 #[test]
@@ -218,7 +225,7 @@ fn lowering_the_limit_forgets_at_start() {
         trust.observe(at(0), peer(seed), Evidence::Served { blocks: 1 + u32::from(seed) });
     }
     let records = persisted(&mut trust);
-    let mut trust = Trust::new(Config { peers_max: 3, ..Config::default() }, records);
+    let mut trust = Trust::new(Config { peers_max: 3, ..config() }, records);
     assert_eq!(trust.peers().count(), 3);
     assert_eq!(std::iter::from_fn(|| trust.next_forgotten()).count(), 5);
 }

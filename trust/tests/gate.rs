@@ -1,16 +1,22 @@
 //! The gate, operation by operation and standing by standing, against the published table.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use dunlin_trust::{
     Acquaintance, Authorities, Config, Endorsements, Evidence, License, Operation, Refusal,
-    Standing, Trust, UnixMillis, Withdrawal,
+    Standing, Thresholds, Trust, UnixMillis, Withdrawal,
 };
 use dunlin_wire::envelope;
 use libp2p_identity::{Keypair, PeerId};
 
 const NOW: UnixMillis = UnixMillis(1_763_700_000_000);
 const PAGE: &str = include_str!("../../docs/trust.md");
+
+/// Settings under which conduct alone decides: how long a peer is known is what `standing.rs` tests.
+fn config() -> Config {
+    let thresholds = Thresholds { trust_after: Duration::ZERO, ..Thresholds::default() };
+    Config { thresholds, ..Config::default() }
+}
 
 fn key(seed: u8) -> Keypair {
     Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key")
@@ -32,7 +38,7 @@ fn withdraw(trust: &mut Trust, seed: u8) {
 fn judged(standing: Standing, own: bool) -> (Trust, PeerId) {
     let peer = peer(1);
     let own_peers = if own { BTreeSet::from([peer]) } else { BTreeSet::new() };
-    let mut trust = Trust::new(Config { own_peers, ..Config::default() }, Vec::new());
+    let mut trust = Trust::new(Config { own_peers, ..config() }, Vec::new());
     match standing {
         Standing::Probation => {}
         Standing::Trusted => drop(trust.observe(NOW, peer, Evidence::Served { blocks: 400 })),
@@ -118,11 +124,8 @@ fn the_refusal_says_who_what_and_why() {
 #[test]
 fn a_closed_network_gives_nothing_but_a_connection_to_who_has_no_license() {
     let authorities = Authorities::new("plant", [peer(7)], 1).unwrap();
-    let config = Config {
-        authorities: Some(authorities),
-        own_peers: BTreeSet::from([peer(1)]),
-        ..Config::default()
-    };
+    let config =
+        Config { authorities: Some(authorities), own_peers: BTreeSet::from([peer(1)]), ..config() };
     let mut trust = Trust::new(config, Vec::new());
     for operation in Operation::ALL {
         let refused = Err(Refusal::Unlicensed { peer: peer(1), operation });

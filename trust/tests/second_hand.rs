@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::time::Duration;
+
 use dunlin_trust::{
     Claim, Config, Evidence, Exclusive, Kind, Operation, PROOF_NAME_BYTES, PROOFS_HELD_MAX, Passed,
     Proof, ProofError, Proofs, Proven, REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report,
-    ReportError, SUBJECTS_MAX, Served, Standing, Trust, UnixMillis, WEIGHT_MAX,
+    ReportError, SUBJECTS_MAX, Served, Standing, Thresholds, Trust, UnixMillis, WEIGHT_MAX,
 };
 use dunlin_wire::{
     block::{Codec, cid_of},
@@ -37,6 +39,12 @@ impl Exclusive for Note {
 
 const KINDS: [Kind; 1] = [Kind::of::<Note>()];
 
+/// Settings under which conduct alone decides: how long a peer is known is what `standing.rs` tests.
+fn config() -> Config {
+    let thresholds = Thresholds { trust_after: Duration::ZERO, ..Thresholds::default() };
+    Config { thresholds, ..Config::default() }
+}
+
 fn key(seed: u64) -> Keypair {
     let mut secret = [9; 32];
     secret[..8].copy_from_slice(&seed.to_le_bytes());
@@ -62,7 +70,7 @@ fn equivocation(by: u64, number: u64) -> Proven {
 
 /// A node to which these peers have served enough to be trusted.
 fn node_that_trusts(trusted: std::ops::Range<u64>) -> Trust {
-    let mut trust = Trust::new(Config::default(), Vec::new());
+    let mut trust = Trust::new(config(), Vec::new());
     for seed in trusted {
         trust.observe(NOW, peer(seed), Evidence::Served { blocks: 400 });
         assert_eq!(trust.standing(NOW, &peer(seed)), Standing::Trusted);
@@ -139,7 +147,7 @@ fn hearsay_withholds_trust_and_never_quarantines() {
 
 #[test]
 fn no_setting_lets_hearsay_quarantine() {
-    let mut config = Config::default();
+    let mut config = config();
     (config.weights.hearsay, config.weights.hearsay_max) = (WEIGHT_MAX, WEIGHT_MAX);
     config.weights.slight_max = 7.99;
     let mut trust = Trust::new(config, Vec::new());
@@ -166,7 +174,7 @@ fn hearsay_is_explained() {
 
 #[test]
 fn a_proof_counts_in_full_once_and_whoever_brings_it() {
-    let mut trust = Trust::new(Config::default(), Vec::new());
+    let mut trust = Trust::new(config(), Vec::new());
     let proven = equivocation(7, 1);
     trust.observe_proof(NOW, &proven).unwrap();
     assert_eq!(trust.standing(NOW, &peer(7)), Standing::Quarantined);
@@ -178,7 +186,7 @@ fn a_proof_counts_in_full_once_and_whoever_brings_it() {
     let records: Vec<Record> = std::iter::from_fn(|| trust.next_dirty())
         .map(|record| cbor::decode(&cbor::encode(&record).unwrap(), 1 << 16).unwrap())
         .collect();
-    let mut restarted = Trust::new(Config::default(), records);
+    let mut restarted = Trust::new(config(), records);
     assert_eq!(restarted.observe_proof(NOW, &proven), None);
     assert_eq!(restarted.score(NOW, &peer(7)), score);
     restarted.observe_proof(NOW, &equivocation(7, 2));
@@ -187,7 +195,7 @@ fn a_proof_counts_in_full_once_and_whoever_brings_it() {
 
 #[test]
 fn no_more_proofs_are_kept_than_count() {
-    let mut trust = Trust::new(Config::default(), Vec::new());
+    let mut trust = Trust::new(config(), Vec::new());
     for number in 0..20 {
         trust.observe_proof(NOW, &equivocation(7, number));
     }

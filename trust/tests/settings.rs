@@ -58,12 +58,14 @@ prop_compose! {
     fn thresholds()(
         low in (0.001..0.5, 0.001..0.5),
         high in (0.5..0.999, 0.5..0.999),
+        trust_after_s in 0_u64..7_200,
     ) -> Thresholds {
         Thresholds {
             quarantine_at: f64::min(low.0, low.1),
             release_at: f64::max(low.0, low.1),
             keep_at: f64::min(high.0, high.1),
             trust_at: f64::max(high.0, high.1),
+            trust_after: Duration::from_secs(trust_after_s),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `[trust]`: the numbers behind a peer's score. `docs/trust.md` has the formula.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use dunlin_trust::{
     ConfigError, HALF_LIFE_MAX, HALF_LIFE_MIN, HalfLives, PEERS_MAX, PRIOR_MIN, Thresholds,
@@ -80,15 +80,22 @@ fn weights(section: &mut Section<'_>) -> Weights {
     weights
 }
 
+/// Reads a time in hours, as whole seconds, since rounding could leave the range.
+fn hours(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Duration {
+    let hours = |time: &Duration| time.as_secs_f64() / HOUR_SECS;
+    let range = hours(range.start())..=hours(range.end());
+    let chosen = section.float(key, hours(&default), range);
+    Duration::from_secs((chosen * HOUR_SECS).round() as u64)
+}
+
 fn half_lives(section: &mut Section<'_>) -> HalfLives {
     let default = HalfLives::default();
-    let hours = |time: Duration| time.as_secs_f64() / HOUR_SECS;
-    let range = hours(HALF_LIFE_MIN)..=hours(HALF_LIFE_MAX);
-    let mut half_life = |key, default| {
-        let chosen = section.float(key, hours(default), range.clone());
-        // Whole seconds, as rounding could leave the range.
-        Duration::from_secs((chosen * HOUR_SECS).round() as u64)
-    };
+    let mut half_life = |key, default| hours(section, key, default, HALF_LIFE_MIN..=HALF_LIFE_MAX);
     HalfLives {
         earned: half_life("earned_half_life_hours", default.earned),
         grave: half_life("grave_half_life_hours", default.grave),
@@ -105,6 +112,12 @@ fn thresholds(section: &mut Section<'_>) -> Thresholds {
         release_at: threshold("release_at", default.release_at),
         keep_at: threshold("keep_at", default.keep_at),
         trust_at: threshold("trust_at", default.trust_at),
+        trust_after: hours(
+            section,
+            "trust_after_hours",
+            default.trust_after,
+            Duration::ZERO..=HALF_LIFE_MAX,
+        ),
     }
 }
 

@@ -176,7 +176,9 @@ impl Node {
     /// Starts the node with this number, whose own peers are those with the numbers `own`.
     pub(crate) async fn start(number: u8, config: Config, own: &[u8], shell: impl Shell) -> Self {
         let own_peers: BTreeSet<_> = own.iter().map(|number| peer(*number)).collect();
-        let trust = dunlin_trust::Config { own_peers, ..dunlin_trust::Config::default() };
+        let mut trust = dunlin_trust::Config { own_peers, ..dunlin_trust::Config::default() };
+        // What a peer earns here counts at once.
+        trust.thresholds.trust_after = Duration::ZERO;
         Self::start_trusting(number, config, Trust::new(trust, Vec::new()), shell).await
     }
 
