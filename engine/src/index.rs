@@ -1,7 +1,8 @@
 //! Nearest vectors: an immutable index over a set of rows, and a mutable tier in front of it.
 //!
 //! [`GraphIndex`] answers small sets by comparing every row. From [`GRAPH_NODES_MIN`] distinct rows on it
-//! walks a graph over quantized codes and compares exactly what the walk found, so distances are
+//! walks a graph over quantized codes, of as many bits as near rows need to be told apart, and compares exactly what
+//! the walk found, so distances are
 //! those of [`crate::distance()`], bit for bit, and only which rows are found is approximate. It also
 //! compares every row where a walk would not pay or not be right: few rows pass the filter, a query is
 //! zero or far outside, or the rows cannot be told apart by their codes.
@@ -11,11 +12,12 @@
 //!
 //! [`LiveIndex`] takes inserts, updates and deletes, visible at once, over a `GraphIndex` of older rows.
 //!
-//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space of the graph), `codes.rs` (quantized
-//! rows), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the page is
+//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space of the graph), `byte_codes.rs` and `codes.rs` (what
+//! walks compare), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the page is
 //! `docs/formats/index.md`), `candidates.rs` (what rounding asks for), `live.rs`, and `../simd.rs` (the innermost loops).
 
 mod build;
+mod byte_codes;
 mod candidates;
 mod codes;
 mod encoding;
@@ -36,12 +38,16 @@ pub use encoding::{INDEX_VERSION, IndexError};
 pub use live::{LiveIndex, LiveMatch, LiveSearch};
 pub use row_set::RowSet;
 
+use std::sync::Arc;
+
 use self::{
+    byte_codes::{ByteCodes, ByteQuery},
     codes::{Codes, QueryCode},
-    exact::{Exact, ExactQuery},
+    exact::{Exact, ExactQuery, Values},
     graph::{Graph, Spare, Walk},
     groups::Groups,
     nearest::Nearest,
+    rounded::Rounded,
     space::Space,
 };
 use crate::{
@@ -77,6 +83,9 @@ const DOT_EFFORT_TIMES: usize = 2;
 
 /// A query whose squared norm is this many times that of the farthest row is not told apart by codes.
 const FAR_TIMES: f32 = 256.0;
+
+/// A query that is so many steps away in any dimension is not told apart on a grid, which has 65,535.
+const FAR_STEPS: f32 = 16.0 * 65_535.0;
 
 /// A question for the rows nearest to a vector.
 #[derive(Clone, Copy)]
@@ -227,7 +236,7 @@ struct Walked {
     space: Space,
     codes: Codes,
     graph: Graph,
-    /// The largest bias of a row.
+    /// The largest bias of a row, of rows in bytes.
     reach: f32,
     spare: Spare,
 }
@@ -290,9 +299,18 @@ impl GraphIndex {
     #[must_use]
     pub fn byte_count(&self) -> usize {
         let walked = self.walked.as_ref().map_or(0, |walked| {
-            walked.space.byte_count() + walked.codes.byte_count() + walked.graph.byte_count()
+            let codes = if self.has_codes_once() { 0 } else { walked.codes.byte_count() };
+            walked.space.byte_count() + codes + walked.graph.byte_count()
         });
         self.exact.byte_count() + self.groups.byte_count() + walked
+    }
+
+    /// Returns whether walks compare the very rows that answers are made of.
+    fn has_codes_once(&self) -> bool {
+        match (self.walked.as_ref().map(|walked| &walked.codes), &self.exact.values) {
+            (Some(Codes::Grid(codes)), Values::Rounded(rows)) => Arc::ptr_eq(codes, rows),
+            _ => false,
+        }
     }
 
     /// Returns whether the rows are of this dimension and compared in this metric.
@@ -324,11 +342,7 @@ impl GraphIndex {
         let mut walked = None;
         if count >= nodes_min.max(2) {
             let space = Space::fit(level, metric, dim, count, row);
-            let mut codes = Codes::new(space.dim_out(), count);
-            for node in 0..count {
-                let (values, bias) = space.row(level, row(node));
-                codes.push(&values, bias);
-            }
+            let codes = coded(level, &space, &exact, row);
             let Some(graph) = build::build(level, &codes, going) else { return Ok(None) };
             walked = Some(Walked::new(space, codes, graph));
         }
@@ -484,8 +498,10 @@ impl Index for GraphIndex {
 
 impl Walked {
     fn new(space: Space, codes: Codes, graph: Graph) -> Self {
-        let biases = (0..codes.count() as u32).map(|row| codes.tail(row).1);
-        let reach = biases.fold(0.0, f32::max);
+        let reach = match &codes {
+            Codes::Bytes(codes) => codes.reach(),
+            Codes::Grid(_) => 0.0,
+        };
         Self { space, codes, graph, reach, spare: Spare::default() }
     }
 
@@ -498,12 +514,50 @@ impl Walked {
 
     /// Returns the code of a query, unless codes cannot tell rows apart for it.
     fn query(&self, level: Level, vector: &[f32]) -> Option<QueryCode> {
-        let (values, weight) = self.space.query(level, vector);
-        let norm = simd::norm(level, &values) as f32;
-        let is_near = weight == 0.0 || norm <= FAR_TIMES * self.reach;
-        let is_zero = self.space.metric != Metric::Euclidean && vector.iter().all(|v| *v == 0.0);
-        (is_near && norm.is_finite() && !is_zero).then(|| QueryCode::new(&values, weight))
+        if self.space.metric != Metric::Euclidean && vector.iter().all(|value| *value == 0.0) {
+            return None;
+        }
+        match &self.codes {
+            Codes::Bytes(_) => {
+                let (values, weight) = self.space.query(level, vector);
+                let norm = simd::norm(level, &values) as f32;
+                let is_near = weight == 0.0 || norm <= FAR_TIMES * self.reach;
+                (is_near && norm.is_finite())
+                    .then(|| QueryCode::Bytes(ByteQuery::new(&values, weight)))
+            }
+            Codes::Grid(rows) => {
+                let target = rows.target(&self.space.on_grid(level, vector));
+                let is_near = target.iter().all(|steps| steps.abs() <= FAR_STEPS);
+                is_near.then_some(QueryCode::Grid(target))
+            }
+        }
     }
+}
+
+/// Returns rows as walks compare them.
+fn coded<'a>(
+    level: Level,
+    space: &Space,
+    exact: &Exact,
+    row: impl Fn(usize) -> &'a [f32],
+) -> Codes {
+    let mut bytes = ByteCodes::new(space.dim_out(), exact.count());
+    for node in 0..exact.count() {
+        let (values, bias) = space.row(level, row(node));
+        bytes.push(&values, bias);
+    }
+    let bytes = Codes::Bytes(bytes);
+    // Rows with large dot products are seldom near each other.
+    let is_enough = space.metric == Metric::Dot
+        || space.is_projected()
+        || bytes.tell_near_rows_apart(level, space.metric, exact);
+    if is_enough {
+        return bytes;
+    }
+    let on_grid = |node| space.on_grid(level, row(node));
+    let grid = Rounded::new(Metric::Euclidean, exact.dim, exact.count(), on_grid);
+    // Multiples of one vector have all one direction.
+    if grid.width() == 0 { bytes } else { Codes::Grid(Arc::new(grid)) }
 }
 
 /// Returns how many of the `ef` nearest by code are compared exactly: the order of codes is nearly right,

@@ -273,25 +273,76 @@ widened! {
 /// Independent partial sums over grids.
 pub(crate) const WIDE: usize = 16;
 
+/// Returns the weights of the last run over a grid. Where the values are not whole runs it begins among those of the
+/// run before, which it does not count again.
+#[inline(always)]
+fn last_run(weight: &[f32]) -> [f32; WIDE] {
+    let counted = weight.len() / WIDE * WIDE;
+    let begin = weight.len().saturating_sub(WIDE);
+    let mut last = [0.0; WIDE];
+    for (place, weight) in weight.iter().enumerate().skip(counted) {
+        last[place - begin] = *weight;
+    }
+    last
+}
+
+/// Returns the sum of the squares of `(target - code) * weight`; `last` is what [`last_run`] returns.
+#[inline(always)]
+fn squares_on_grid(target: &[f32], weight: &[f32], last: &[f32; WIDE], codes: &[u16]) -> f32 {
+    let mut lanes = [0.0_f32; WIDE];
+    let mut add = |target: &[f32; WIDE], weight: &[f32; WIDE], codes: &[u16; WIDE]| {
+        for lane in 0..WIDE {
+            let difference = (target[lane] - f32::from(codes[lane])) * weight[lane];
+            lanes[lane] += difference * difference;
+        }
+    };
+    let runs = codes.as_chunks::<WIDE>().0.iter().zip(target.as_chunks::<WIDE>().0);
+    for ((codes, target), weight) in runs.zip(weight.as_chunks::<WIDE>().0) {
+        add(target, weight, codes);
+    }
+    if !codes.len().is_multiple_of(WIDE) {
+        match (target.last_chunk::<WIDE>(), codes.last_chunk::<WIDE>()) {
+            (Some(target), Some(codes)) => add(target, last, codes),
+            _ => {
+                for (lane, (target, code)) in target.iter().zip(codes).enumerate() {
+                    let difference = (target - f32::from(*code)) * weight[lane];
+                    lanes[lane] += difference * difference;
+                }
+            }
+        }
+    }
+    // By halves, so that lanes are summed together.
+    let mut half = WIDE;
+    while half > 1 {
+        half /= 2;
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
 widened! {
     /// Returns the sum of the squares of `(target - code) * weight`, in single precision.
     fn grid_squares(target: &[f32], weight: &[f32], codes: &[u16]) -> f32 {
-        let (codes, codes_rest) = codes.as_chunks::<WIDE>();
-        let (target, target_rest) = target.as_chunks::<WIDE>();
-        let (weight, weight_rest) = weight.as_chunks::<WIDE>();
-        let mut lanes = [0.0_f32; WIDE];
-        for ((codes, target), weight) in codes.iter().zip(target).zip(weight) {
-            for lane in 0..WIDE {
-                let difference = (target[lane] - f32::from(codes[lane])) * weight[lane];
-                lanes[lane] += difference * difference;
-            }
+        squares_on_grid(target, weight, &last_run(weight), codes)
+    }
+}
+
+widened! {
+    /// Sets `squares[i]` to that sum for row `rows[i]` of `codes`, which stand row by row.
+    fn grid_squares_of(
+        target: &[f32],
+        weight: &[f32],
+        codes: &[u16],
+        rows: &[u32],
+        squares: &mut [f32]
+    ) {
+        let last = last_run(weight);
+        for (row, square) in rows.iter().zip(squares) {
+            let codes = &codes[*row as usize * weight.len()..][..weight.len()];
+            *square = squares_on_grid(target, weight, &last, codes);
         }
-        let mut rest = 0.0_f32;
-        for ((code, target), weight) in codes_rest.iter().zip(target_rest).zip(weight_rest) {
-            let difference = (target - f32::from(*code)) * weight;
-            rest += difference * difference;
-        }
-        lanes.iter().sum::<f32>() + rest
     }
 }
 
@@ -339,8 +390,11 @@ pub(crate) fn prefetch<T>(value: &T) {
 }
 
 /// Asks for all lines of a slice to be brought near.
+#[inline(always)]
 pub(crate) fn prefetch_all<T>(values: &[T]) {
-    for value in values.iter().step_by(LINE_BYTES / size_of::<T>()) {
+    let begun = values.as_ptr().addr() % LINE_BYTES / size_of::<T>();
+    let lines = values.iter().skip(LINE_BYTES / size_of::<T>() - begun);
+    for value in values.first().into_iter().chain(lines.step_by(LINE_BYTES / size_of::<T>())) {
         prefetch(value);
     }
 }
@@ -605,6 +659,37 @@ mod tests {
                     let any = sums.iter().any(|sum| !sum.is_finite() || *sum <= 0.5);
                     assert_eq!(any_within(level, sums, 0.5), any, "{level:?} {sums:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn grids_are_compared_alike_on_every_level() {
+        let mut random = Random::new(6);
+        for width in (1..50).chain([304]) {
+            let target: Vec<f32> = (0..width).map(|_| random.unit() * 65_535.0).collect();
+            let weight: Vec<f32> = (0..width).map(|_| random.unit()).collect();
+            let codes: Vec<u16> =
+                (0..width * 7).map(|_| (random.unit() * 65_535.0) as u16).collect();
+            let rows = [5, 0, 6, 3];
+            let of = |level| {
+                let mut squares = [0.0; 4];
+                grid_squares_of(level, &target, &weight, &codes, &rows, &mut squares);
+                squares
+            };
+            let squares = of(Level::detect());
+            for level in Level::available() {
+                assert_eq!(of(level), squares, "{level:?}");
+            }
+            for (row, square) in rows.iter().zip(squares) {
+                let codes = &codes[*row as usize * width..][..width];
+                assert_eq!(grid_squares(Level::detect(), &target, &weight, codes), square);
+                let terms =
+                    target.iter().zip(&weight).zip(codes).map(|((target, weight), code)| {
+                        (f64::from(*target) - f64::from(*code)) * f64::from(*weight)
+                    });
+                let exact: f64 = terms.map(|term| term * term).sum();
+                assert!((f64::from(square) - exact).abs() <= 1e-5 * exact, "{square} {exact}");
             }
         }
     }

@@ -133,13 +133,8 @@ pub unsafe extern "C" fn ann_build(
             let Some(dim) = u16::try_from(dim).ok().and_then(|dim| Dim::new(dim).ok()) else {
                 return std::ptr::null_mut();
             };
-            let built = GraphIndex::build_while(
-                Metric::Euclidean,
-                dim,
-                Form::Rounded,
-                values,
-                &|| true,
-            );
+            let built =
+                GraphIndex::build_while(Metric::Euclidean, dim, Form::Rounded, values, &|| true);
             Box::new(built.ok().flatten().expect("the caller promises finite rows"))
         }
         1 => Box::new(InstantDistance::build(effort, each.map(<[f32]>::to_vec))),

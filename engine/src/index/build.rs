@@ -7,7 +7,7 @@
 
 use super::{
     codes::{Codes, Scores},
-    graph::{Graph, Walk},
+    graph::{Graph, Hubs, Walk},
     random::Random,
 };
 use crate::simd::Level;
@@ -38,11 +38,10 @@ const ASKED_EVERY: usize = 256;
 pub(super) fn build(level: Level, codes: &Codes, going: &dyn Fn() -> bool) -> Option<Graph> {
     let count = codes.count();
     let order = Random::new(SEED).order(count as u32);
-    let mut graph = Graph::new(count, DEGREE_GROWING);
     // Enough to begin near, few enough to compare with all.
     let hub_count = (count.isqrt() / 4).clamp(1, HUBS_MAX);
-    graph.hubs = order[..hub_count].to_vec();
-    graph.hubs.sort_unstable();
+    let hubs = Hubs::new(order[..hub_count].to_vec(), codes);
+    let graph = Graph::new(count, DEGREE_GROWING, hubs);
     let walk = Walk::new(count, EF_CONSTRUCTION);
     let mut builder =
         Builder { level, codes, graph, walk, scores: Scores::default(), alpha: ALPHAS[0] };
@@ -130,8 +129,7 @@ impl Builder<'_> {
 
     /// Prunes every list to the final degree, and packs the lists.
     fn finish(&mut self) {
-        let mut finished = Graph::new(self.graph.count(), DEGREE);
-        finished.hubs.clone_from(&self.graph.hubs);
+        let mut finished = Graph::new(self.graph.count(), DEGREE, self.graph.hubs.clone());
         for node in 0..self.graph.count() as u32 {
             let neighbors: Vec<u32> = self.graph.neighbors(node).collect();
             if neighbors.len() > DEGREE {
@@ -149,7 +147,7 @@ impl Builder<'_> {
     fn link_the_unreachable(&mut self) {
         let count = self.graph.count() as u32;
         let mut reached = vec![false; count as usize];
-        let mut rest: Vec<u32> = self.graph.hubs.clone();
+        let mut rest: Vec<u32> = self.graph.hubs.nodes.clone();
         self.reach(&mut reached, &mut rest);
         for node in 0..count {
             if reached[node as usize] {
@@ -159,12 +157,13 @@ impl Builder<'_> {
             self.graph.walk(self.level, self.codes, &query, &mut self.walk);
             let near: Vec<u32> = self.walk.pool.nearest().map(|(_, near)| near).collect();
             if !near.into_iter().any(|near| self.graph.add(near, node)) {
-                self.graph.hubs.push(node);
+                let mut hubs = self.graph.hubs.nodes.clone();
+                hubs.push(node);
+                self.graph.hubs = Hubs::new(hubs, self.codes);
             }
             rest.push(node);
             self.reach(&mut reached, &mut rest);
         }
-        self.graph.hubs.sort_unstable();
     }
 
     /// Marks all that paths from `rest` lead to.

@@ -1,8 +1,12 @@
 //! Rows that are rounded: when, and which of them may be among the nearest.
 
+use std::sync::Arc;
+
 use super::{
-    CHECKED_ROWS, GraphIndex, Index, Search, VectorError, exact::Values, rounded::Rounded,
+    CHECKED_ROWS, GraphIndex, Index, Search, VectorError, codes::Codes, exact::Values,
+    rounded::Rounded,
 };
+use crate::collection::Metric;
 
 /// Rows are not rounded when, for more than one in eight of [`CHECKED_ROWS`], rounding could take away more than
 /// one part of this many of what tells the nearest of so many rows from the last.
@@ -28,7 +32,11 @@ impl GraphIndex {
         }
         let (dim, count) = (self.exact.dim, self.groups.node_count());
         let row = |node: usize| &values[self.groups.first(node as u32) as usize * dim..][..dim];
-        let rounded = Rounded::new(self.metric, dim, count, row);
+        let rounded = match self.walked.as_ref().map(|walked| &walked.codes) {
+            // Walks compare the very rows.
+            Some(Codes::Grid(rounded)) if self.metric == Metric::Euclidean => Arc::clone(rounded),
+            _ => Arc::new(Rounded::new(self.metric, dim, count, row)),
+        };
         let (checked, mut told_apart) = (CHECKED_ROWS.min(count), 0);
         for vector in (0..checked).map(|sample| row(sample * count / checked)) {
             let search = Search { vector, k: 1 + TOLD_APART_AMONG, effort: 64, filter: None };

@@ -1,138 +1,50 @@
-//! Rows of quantized codes, and queries that are compared with them.
+//! What walks compare: a byte a value, or 16 bits where bytes do not tell near rows apart.
 //!
-//! A row is some cache lines: one unsigned byte for each dimension, then in the last eight bytes its
-//! scale and its bias. A value is `(byte - 128) * scale`; the scale is the row's own, so an outlier
-//! costs itself precision and no other. The score of a row for a query is
-//! `weight * bias - 2 * dot`, which ranks rows as the distance does (`space.rs`). The query's bytes over
-//! the scale and the bias are zero, so dot products run over whole lines.
+//! Bytes say where a row is among all rows. Telemetry has many rows that are much nearer to each other than the
+//! step of a byte; walks over bytes would have to keep far more of them than are asked for. Whether bytes do is
+//! tried on a sample of the rows.
 
-use crate::simd::{self, LINE_BYTES, Level, Line};
+use std::sync::Arc;
 
-/// Bytes of a row that are not codes: scale and bias.
-const TAIL_BYTES: usize = 8;
+use super::{
+    byte_codes::{ByteCodes, ByteQuery},
+    exact::Exact,
+    nearest::Nearest,
+    rounded::Rounded,
+};
+use crate::{collection::Metric, simd::Level};
 
-/// What a code has for zero.
-const ZERO: i32 = 128;
+/// Rows of the sample whose nearest neighbors tell whether bytes do.
+const JUDGES: usize = 32;
 
-/// Quantized rows.
+/// How many nearest neighbors each of them has.
+const JUDGED_NEIGHBORS: usize = 10;
+
+/// Among how many of the nearest by bytes these should be: as many as are compared exactly.
+const JUDGED_AMONG: usize = 20;
+
+/// Share of them that has to be there.
+const FOUND_MIN: f64 = 0.95;
+
+/// Rows that are compared at a time.
+const TOGETHER: usize = 1_024;
+
+/// Rows as walks compare them.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Codes {
-    lines: usize,
-    store: Vec<Line>,
+pub(super) enum Codes {
+    /// In the space of the graph.
+    Bytes(ByteCodes),
+    /// On a grid: the rows, under the metric cosine divided by their norms. Where the index has the same rows for its
+    /// answers they are there once.
+    Grid(Arc<Rounded>),
 }
 
 /// A query in the form that codes are compared with.
 #[derive(Clone, Debug)]
-pub(super) struct QueryCode {
-    lines: Vec<Line>,
-    /// Twice the query's scale.
-    scale: f32,
-    /// What the dot product has too much because zero is not zero in codes.
-    offset: i32,
-    /// How much a row's bias counts.
-    weight: f32,
-}
-
-/// Returns how many lines a row of `dim` values takes.
-pub(super) const fn lines_for(dim: usize) -> usize {
-    (dim + TAIL_BYTES).div_ceil(LINE_BYTES)
-}
-
-/// Returns how many values fit a row of `lines`.
-pub(super) const fn dim_for(lines: usize) -> usize {
-    lines * LINE_BYTES - TAIL_BYTES
-}
-
-impl Codes {
-    /// Returns no rows, of `dim` values.
-    pub(super) fn new(dim: usize, capacity: usize) -> Self {
-        let lines = lines_for(dim);
-        Self { lines, store: simd::roomy(lines * capacity) }
-    }
-
-    /// Returns the rows that `store` holds, `lines` each.
-    pub(super) const fn from_lines(lines: usize, store: Vec<Line>) -> Self {
-        Self { lines, store }
-    }
-
-    /// Appends a row.
-    pub(super) fn push(&mut self, values: &[f32], bias: f32) {
-        let start = self.store.len();
-        self.store.resize(start + self.lines, Line([ZERO as u8; LINE_BYTES]));
-        let row = &mut self.store[start..];
-        let (scale, inverse) = scale_of(values);
-        for (index, value) in values.iter().enumerate() {
-            let code = quantized(*value, inverse) + ZERO;
-            row[index / LINE_BYTES].0[index % LINE_BYTES] = code as u8;
-        }
-        let tail = &mut row[self.lines - 1].0[LINE_BYTES - TAIL_BYTES..];
-        tail[..4].copy_from_slice(&scale.to_le_bytes());
-        tail[4..].copy_from_slice(&bias.to_le_bytes());
-    }
-
-    /// Returns how many rows there are.
-    pub(super) fn count(&self) -> usize {
-        self.store.len() / self.lines
-    }
-
-    /// Returns all rows, one after the other.
-    pub(super) fn lines(&self) -> &[Line] {
-        &self.store
-    }
-
-    /// Returns the scale and the bias of a row.
-    #[inline(always)]
-    pub(super) fn tail(&self, row: u32) -> (f32, f32) {
-        let line = &self.store[(row as usize + 1) * self.lines - 1].0;
-        let [.., a, b, c, d, e, f, g, h] = *line;
-        (f32::from_le_bytes([a, b, c, d]), f32::from_le_bytes([e, f, g, h]))
-    }
-
-    /// Returns how many bytes of memory the rows take.
-    pub(super) const fn byte_count(&self) -> usize {
-        self.store.len() * LINE_BYTES
-    }
-
-    /// Asks for a row to be brought near.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, row: u32) {
-        for line in &self.store[row as usize * self.lines..][..self.lines] {
-            simd::prefetch(line);
-        }
-    }
-
-    /// Returns a row as a query, for the distances between rows, and its bias.
-    pub(super) fn as_query(&self, row: u32) -> (QueryCode, f32) {
-        let (scale, bias) = self.tail(row);
-        let mut lines = self.store[row as usize * self.lines..][..self.lines].to_vec();
-        lines[self.lines - 1].0[LINE_BYTES - TAIL_BYTES..].fill(ZERO as u8);
-        let mut sum = 0;
-        for line in &mut lines {
-            for byte in &mut line.0 {
-                // Unsigned with zero at 128 becomes signed when the highest bit is turned.
-                *byte ^= ZERO as u8;
-                sum += i32::from(byte.cast_signed());
-            }
-        }
-        (QueryCode { lines, scale: 2.0 * scale, offset: ZERO * sum, weight: 1.0 }, bias)
-    }
-
-    /// Replaces `scores` with the scores of `rows` for `query`; small is near.
-    pub(super) fn scores(
-        &self,
-        level: Level,
-        query: &QueryCode,
-        rows: &[u32],
-        scores: &mut Scores,
-    ) {
-        scores.dots.resize(rows.len().max(scores.dots.len()), 0);
-        simd::dots(level, &self.store, &query.lines, rows, &mut scores.dots);
-        scores.values.clear();
-        scores.values.extend(rows.iter().zip(&scores.dots).map(|(row, dot)| {
-            let (scale, bias) = self.tail(*row);
-            query.weight * bias - query.scale * scale * (dot - query.offset) as f32
-        }));
-    }
+pub(super) enum QueryCode {
+    Bytes(ByteQuery),
+    /// In steps of the grid.
+    Grid(Vec<f32>),
 }
 
 /// Where scores are put; kept between uses.
@@ -142,33 +54,112 @@ pub(super) struct Scores {
     dots: Vec<i32>,
 }
 
-impl QueryCode {
-    /// Returns the code of a query for rows of as many values. The bias of rows counts `weight` times.
-    pub(super) fn new(values: &[f32], weight: f32) -> Self {
-        let mut lines = vec![Line([0; LINE_BYTES]); lines_for(values.len())];
-        let (scale, inverse) = scale_of(values);
-        let mut sum = 0;
-        for (index, value) in values.iter().enumerate() {
-            let code = quantized(*value, inverse);
-            sum += code;
-            lines[index / LINE_BYTES].0[index % LINE_BYTES] = code as u8;
+impl Codes {
+    /// Returns how many rows there are.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Bytes(codes) => codes.count(),
+            Self::Grid(rows) => rows.count(),
         }
-        Self { lines, scale: 2.0 * scale, offset: ZERO * sum, weight }
     }
-}
 
-/// Returns the step between codes, so that the largest value has the largest code, and its inverse.
-fn scale_of(values: &[f32]) -> (f32, f32) {
-    let largest = values.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    if largest > f32::MIN_POSITIVE * 127.0 {
-        (largest / 127.0, 127.0 / largest)
-    } else {
-        (0.0, 0.0)
+    /// Returns how many bytes of memory the rows take.
+    pub(super) fn byte_count(&self) -> usize {
+        match self {
+            Self::Bytes(codes) => codes.byte_count(),
+            Self::Grid(rows) => rows.byte_count(),
+        }
     }
-}
 
-/// Returns the code nearest to a value, from -127 to 127.
-fn quantized(value: f32, inverse: f32) -> i32 {
-    // Cut off above zero, which rounds to the nearest and needs no function call.
-    ((value * inverse + 128.5) as i32 - ZERO).clamp(-127, 127)
+    /// Returns some of the rows, as rows of their own.
+    pub(super) fn of_rows(&self, rows: &[u32]) -> Self {
+        match self {
+            Self::Bytes(codes) => Self::Bytes(codes.of_rows(rows)),
+            Self::Grid(grid) => Self::Grid(Arc::new(grid.of_rows(rows))),
+        }
+    }
+
+    /// Asks for a row to be brought near.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, row: u32) {
+        match self {
+            Self::Bytes(codes) => codes.prefetch(row),
+            Self::Grid(rows) => rows.prefetch(row),
+        }
+    }
+
+    /// Returns a row as a query, for the distances between rows, and what scores lack of these.
+    pub(super) fn as_query(&self, row: u32) -> (QueryCode, f32) {
+        match self {
+            Self::Bytes(codes) => {
+                let (query, bias) = codes.as_query(row);
+                (QueryCode::Bytes(query), bias)
+            }
+            Self::Grid(rows) => (QueryCode::Grid(rows.target_of(row)), 0.0),
+        }
+    }
+
+    /// Replaces `scores` with the scores of `rows` for `query`; small is near.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the query was made for codes of the other kind.
+    pub(super) fn scores(
+        &self,
+        level: Level,
+        query: &QueryCode,
+        rows: &[u32],
+        scores: &mut Scores,
+    ) {
+        let Scores { values, dots } = scores;
+        match (self, query) {
+            (Self::Bytes(codes), QueryCode::Bytes(query)) => {
+                codes.scores(level, query, rows, dots, values);
+            }
+            (Self::Grid(grid), QueryCode::Grid(target)) => {
+                values.resize(rows.len(), 0.0);
+                grid.squares(level, target, rows, values);
+            }
+            _ => panic!("a query is made for its codes"),
+        }
+    }
+
+    /// Returns whether the nearest rows of a sample of rows are also near by code.
+    pub(super) fn tell_near_rows_apart(&self, level: Level, metric: Metric, exact: &Exact) -> bool {
+        let count = exact.count();
+        let judges = JUDGES.min(count);
+        let (mut wanted, mut found) = (0, 0);
+        for judge in (0..judges).map(|judge| (judge * count / judges) as u32) {
+            let mut vector = Vec::with_capacity(exact.dim);
+            exact.append(judge, &mut vector);
+            let query = exact.query(level, metric, &vector);
+            let mut nearest = Nearest::new(1 + JUDGED_NEIGHBORS);
+            for row in 0..count as u32 {
+                nearest.offer(exact.distance(level, &query, row), row);
+            }
+            let Some((farthest, _)) = nearest.finish().last() else { continue };
+            let near = self.nearest(level, judge, 1 + JUDGED_AMONG);
+            let near = near.filter(|row| exact.distance(level, &query, *row) <= farthest);
+            let most = JUDGED_NEIGHBORS.min(count - 1);
+            wanted += most;
+            // The row itself is among them.
+            found += near.count().saturating_sub(1).min(most);
+        }
+        found as f64 >= FOUND_MIN * wanted as f64
+    }
+
+    /// Returns the `count` rows that are nearest to a row by code.
+    fn nearest(&self, level: Level, row: u32, count: usize) -> impl Iterator<Item = u32> {
+        let (query, _) = self.as_query(row);
+        let (all, mut scores) = (self.count() as u32, Scores::default());
+        let mut nearest = Nearest::new(count);
+        for first in (0..all).step_by(TOGETHER) {
+            let rows: Vec<u32> = (first..all.min(first + TOGETHER as u32)).collect();
+            self.scores(level, &query, &rows, &mut scores);
+            for (row, score) in rows.into_iter().zip(&scores.values) {
+                nearest.offer(f64::from(*score), row);
+            }
+        }
+        nearest.finish().map(|(_, row)| row)
+    }
 }

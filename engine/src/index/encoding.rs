@@ -3,10 +3,13 @@
 //! Decoding trusts nothing: a checksum stands over all, and what it cannot vouch for, because a stranger
 //! can compute one too, is checked value by value before anything is looked up with it.
 
+use std::sync::Arc;
+
 use super::{
     GraphIndex, ROWS_MAX, Walked,
     build::DEGREE,
-    codes::{Codes, dim_for, lines_for},
+    byte_codes::{ByteCodes, lines_for},
+    codes::Codes,
     exact::{Exact, Values},
     graph::{Graph, LINE_NEIGHBORS},
     groups::Groups,
@@ -19,7 +22,7 @@ use crate::{
 };
 
 /// The version that is written, and the only one that is read.
-pub const INDEX_VERSION: u32 = 2;
+pub const INDEX_VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"DUNLINIX";
 
@@ -27,6 +30,11 @@ const MAGIC: &[u8; 8] = b"DUNLINIX";
 const FLOATS: u8 = 0;
 const BYTES: u8 = 1;
 const ROUNDED: u8 = 2;
+
+/// What walks compare.
+const IN_BYTES: u32 = 0;
+const ON_A_GRID: u32 = 1;
+const AS_ROUNDED: u32 = 2;
 
 /// Most blocks of a projection.
 const BLOCKS_MAX: usize = 4;
@@ -81,15 +89,10 @@ impl GraphIndex {
         match &self.exact.values {
             Values::Bytes(values) => bytes.extend_from_slice(values),
             Values::Floats(values) => put_floats(&mut bytes, values),
-            Values::Rounded(values) => {
-                put_floats(&mut bytes, &values.lower);
-                put_floats(&mut bytes, &values.step);
-                bytes.extend_from_slice(&values.error.to_le_bytes());
-                bytes.extend(values.codes.iter().flat_map(|code| code.to_le_bytes()));
-            }
+            Values::Rounded(values) => put_grid(&mut bytes, values),
         }
         if let Some(walked) = &self.walked {
-            walked.encode(&mut bytes);
+            walked.encode(&mut bytes, self.has_codes_once());
         }
         let checksum = crc32fast::hash(&bytes);
         put_numbers(&mut bytes, &[checksum]);
@@ -133,7 +136,7 @@ impl GraphIndex {
         let exact = decode_exact(&mut reader, form, dim, node_count)?;
         let level = Level::detect();
         let walked = if has_graph == 1 {
-            Some(Walked::decode(&mut reader, level, (metric, dim), node_count)?)
+            Some(Walked::decode(&mut reader, level, metric, &exact)?)
         } else {
             None
         };
@@ -145,18 +148,26 @@ impl GraphIndex {
 }
 
 impl Walked {
-    fn encode(&self, bytes: &mut Vec<u8>) {
+    fn encode(&self, bytes: &mut Vec<u8>, has_codes_once: bool) {
         let Self { space, codes, graph, .. } = self;
         bytes.extend_from_slice(&space.unit.to_le_bytes());
         bytes.extend_from_slice(&space.peak.to_le_bytes());
         put_floats(bytes, &space.mean);
         put_numbers(bytes, &[(space.matrix.len() / space.dim_in()) as u32]);
         put_floats(bytes, space.matrix.as_flattened());
-        for line in codes.lines() {
-            bytes.extend_from_slice(&line.0);
+        match codes {
+            Codes::Bytes(codes) => {
+                put_numbers(bytes, &[IN_BYTES]);
+                codes.lines().iter().for_each(|line| bytes.extend_from_slice(&line.0));
+            }
+            Codes::Grid(_) if has_codes_once => put_numbers(bytes, &[AS_ROUNDED]),
+            Codes::Grid(rows) => {
+                put_numbers(bytes, &[ON_A_GRID]);
+                put_grid(bytes, rows);
+            }
         }
-        put_numbers(bytes, &[graph.hubs.len() as u32]);
-        put_numbers(bytes, &graph.hubs);
+        put_numbers(bytes, &[graph.hubs.nodes.len() as u32]);
+        put_numbers(bytes, &graph.hubs.nodes);
         for slots in graph.slots() {
             put_numbers(bytes, slots);
         }
@@ -165,9 +176,10 @@ impl Walked {
     fn decode(
         reader: &mut Reader<'_>,
         level: Level,
-        (metric, dim): (Metric, usize),
-        count: usize,
+        metric: Metric,
+        exact: &Exact,
     ) -> Result<Self, IndexError> {
+        let (dim, count) = (exact.dim, exact.count());
         let scales = (f64::from_le_bytes(reader.array()?), f64::from_le_bytes(reader.array()?));
         if !(scales.0.is_finite() && scales.0 > 0.0 && scales.1.is_finite()) {
             return Err(impossible("scale"));
@@ -180,17 +192,7 @@ impl Walked {
         }
         let matrix = reader.floats(blocks * dim_in * BLOCK)?.as_chunks::<BLOCK>().0.to_vec();
         let space = Space::from_parts(level, (metric, dim), scales, mean, matrix);
-        let lines = if blocks == 0 { lines_for(dim_in) } else { lines_for(dim_for(blocks)) };
-        let stored = reader.take(count, lines * LINE_BYTES)?;
-        let mut store = roomy(count * lines);
-        store.extend(stored.as_chunks::<LINE_BYTES>().0.iter().map(|line| Line(*line)));
-        let codes = Codes::from_lines(lines, store);
-        if (0..count as u32).any(|row| {
-            let (scale, bias) = codes.tail(row);
-            !(scale.is_finite() && bias.is_finite())
-        }) {
-            return Err(impossible("code"));
-        }
+        let codes = decode_codes(reader, &space, exact)?;
         let hub_count = reader.number()? as usize;
         let hubs = reader.numbers(hub_count)?;
         let slots = reader.take(count, DEGREE * 4)?.as_chunks::<{ 4 * LINE_NEIGHBORS }>().0;
@@ -198,9 +200,50 @@ impl Walked {
             let (numbers, _) = bytes.as_chunks::<4>();
             std::array::from_fn(|index| u32::from_le_bytes(numbers[index]))
         });
-        let graph = Graph::from_slots(count, slots, hubs).ok_or(impossible("neighbor"))?;
+        let graph = Graph::from_slots(&codes, slots, hubs).ok_or(impossible("neighbor"))?;
         Ok(Self::new(space, codes, graph))
     }
+}
+
+fn decode_codes(
+    reader: &mut Reader<'_>,
+    space: &Space,
+    exact: &Exact,
+) -> Result<Codes, IndexError> {
+    match (reader.number()?, space.metric, &exact.values) {
+        (IN_BYTES, ..) => {
+            let (count, lines) = (exact.count(), lines_for(space.dim_out()));
+            let stored = reader.take(count, lines * LINE_BYTES)?;
+            let mut store = roomy(count * lines);
+            store.extend(stored.as_chunks::<LINE_BYTES>().0.iter().map(|line| Line(*line)));
+            let codes = ByteCodes::from_lines(lines, store);
+            let is_finite = |(scale, bias): (f32, f32)| scale.is_finite() && bias.is_finite();
+            if !(0..count as u32).all(|row| is_finite(codes.tail(row))) {
+                return Err(impossible("code"));
+            }
+            Ok(Codes::Bytes(codes))
+        }
+        (ON_A_GRID, Metric::Euclidean | Metric::Cosine, _) => {
+            Ok(Codes::Grid(decode_grid(reader, exact.dim, exact.count())?.into()))
+        }
+        (AS_ROUNDED, Metric::Euclidean, Values::Rounded(rows)) => Ok(Codes::Grid(Arc::clone(rows))),
+        _ => Err(impossible("code")),
+    }
+}
+
+/// Returns rounded rows; a grid that does not vary in any dimension is none.
+fn decode_grid(reader: &mut Reader<'_>, dim: usize, count: usize) -> Result<Rounded, IndexError> {
+    let (lower, step) = (reader.floats(dim)?, reader.floats(dim)?);
+    let error = f64::from_le_bytes(reader.array()?);
+    let width = step.iter().filter(|step| **step > 0.0).count();
+    if step.iter().any(|step| *step < 0.0) || width == 0 || error.is_nan() || error < 0.0 {
+        return Err(impossible("grid"));
+    }
+    let length = count.checked_mul(width).ok_or(IndexError::Length)?;
+    let (stored, _) = reader.take(length, 2)?.as_chunks::<2>();
+    let mut codes = roomy(length);
+    codes.extend(stored.iter().map(|code| u16::from_le_bytes(*code)));
+    Ok(Rounded::from_parts(lower, step, error, codes))
 }
 
 fn decode_groups(
@@ -238,20 +281,8 @@ fn decode_exact(
         return Ok(Exact { dim, values: Values::Bytes(values) });
     }
     if form == ROUNDED {
-        let (lower, step) = (reader.floats(dim)?, reader.floats(dim)?);
-        let error = f64::from_le_bytes(reader.array()?);
-        let width = step.iter().filter(|step| **step > 0.0).count();
-        if step.iter().any(|step| *step < 0.0) || width == 0 || error.is_nan() || error < 0.0 {
-            return Err(impossible("grid"));
-        }
-        let length = count.checked_mul(width).ok_or(IndexError::Length)?;
-        let (stored, _) = reader.take(length, 2)?.as_chunks::<2>();
-        let mut codes = roomy(length);
-        codes.extend(stored.iter().map(|code| u16::from_le_bytes(*code)));
-        return Ok(Exact {
-            dim,
-            values: Values::Rounded(Rounded::from_parts(lower, step, error, codes)),
-        });
+        let rows = decode_grid(reader, dim, count)?;
+        return Ok(Exact { dim, values: Values::Rounded(rows.into()) });
     }
     let length = count.checked_mul(dim).ok_or(IndexError::Length)?;
     Ok(Exact { dim, values: Values::Floats(reader.floats(length)?) })
@@ -272,6 +303,13 @@ const fn metric_of(code: u8) -> Option<Metric> {
         2 => Some(Metric::Dot),
         _ => None,
     }
+}
+
+fn put_grid(bytes: &mut Vec<u8>, rows: &Rounded) {
+    put_floats(bytes, &rows.lower);
+    put_floats(bytes, &rows.step);
+    bytes.extend_from_slice(&rows.error.to_le_bytes());
+    bytes.extend(rows.codes.iter().flat_map(|code| code.to_le_bytes()));
 }
 
 fn put_numbers(bytes: &mut Vec<u8>, numbers: &[u32]) {

@@ -1,5 +1,7 @@
 //! Rows for the distances of answers: as they were given, in the narrowest form that loses nothing, or rounded.
 
+use std::sync::Arc;
+
 use super::rounded::{Rounded, RoundedQuery};
 use crate::{
     collection::Metric,
@@ -21,7 +23,7 @@ pub(super) enum Values {
     /// Any others.
     Floats(Vec<f32>),
     /// Others, not as they were given.
-    Rounded(Rounded),
+    Rounded(Arc<Rounded>),
 }
 
 impl std::fmt::Debug for Values {
@@ -30,7 +32,7 @@ impl std::fmt::Debug for Values {
         match self {
             Self::Bytes(values) => write!(f, "{} bytes", values.len()),
             Self::Floats(values) => write!(f, "{} floats", values.len()),
-            Self::Rounded(values) => write!(f, "{} rounded rows", values.count()),
+            Self::Rounded(rows) => rows.fmt(f),
         }
     }
 }
@@ -116,7 +118,7 @@ impl Exact {
     }
 
     /// Returns how many rows there are.
-    pub(super) const fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         match &self.values {
             Values::Bytes(values) => values.len() / self.dim,
             Values::Floats(values) => values.len() / self.dim,
@@ -125,7 +127,7 @@ impl Exact {
     }
 
     /// Returns how many bytes of memory the rows take.
-    pub(super) const fn byte_count(&self) -> usize {
+    pub(super) fn byte_count(&self) -> usize {
         match &self.values {
             Values::Bytes(values) => values.len(),
             Values::Floats(values) => 4 * values.len(),

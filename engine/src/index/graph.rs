@@ -35,17 +35,38 @@ struct Part([u32; LINE_NEIGHBORS]);
 pub(super) struct Graph {
     parts_per_node: usize,
     parts: Vec<Part>,
-    /// Where walks begin.
-    pub(super) hubs: Vec<u32>,
+    pub(super) hubs: Hubs,
+}
+
+/// Where walks begin: a walk compares all of these, so their codes stand together.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Hubs {
+    pub(super) nodes: Vec<u32>,
+    codes: Codes,
+    /// Which row of the codes each of them is.
+    places: Vec<u32>,
+}
+
+impl Hubs {
+    pub(super) fn new(mut nodes: Vec<u32>, codes: &Codes) -> Self {
+        nodes.sort_unstable();
+        let codes = codes.of_rows(&nodes);
+        let places = (0..nodes.len() as u32).collect();
+        Self { nodes, codes, places }
+    }
+
+    fn byte_count(&self) -> usize {
+        4 * (self.nodes.len() + self.places.len()) + self.codes.byte_count()
+    }
 }
 
 impl Graph {
     /// Returns nodes without neighbors; there will be at most `degree` each, rounded up to whole lines.
-    pub(super) fn new(count: usize, degree: usize) -> Self {
+    pub(super) fn new(count: usize, degree: usize, hubs: Hubs) -> Self {
         let parts_per_node = degree.div_ceil(LINE_NEIGHBORS);
         let mut parts = simd::roomy(count * parts_per_node);
         parts.resize(count * parts_per_node, Part([NONE; LINE_NEIGHBORS]));
-        Self { parts_per_node, parts, hubs: Vec::new() }
+        Self { parts_per_node, parts, hubs }
     }
 
     /// Returns how many nodes there are.
@@ -90,17 +111,17 @@ impl Graph {
         self.parts.iter().map(|part| &part.0)
     }
 
-    /// Returns the graph of these lists, if every neighbor and hub is one of the `count` nodes.
+    /// Returns the graph of these lists over the rows of `codes`, if every neighbor and hub is one of them.
     pub(super) fn from_slots(
-        count: usize,
+        codes: &Codes,
         slots: impl Iterator<Item = [u32; LINE_NEIGHBORS]>,
         hubs: Vec<u32>,
     ) -> Option<Self> {
-        let mut graph = Self::new(count, DEGREE);
+        let count = codes.count();
         if hubs.is_empty() || hubs.iter().any(|hub| *hub as usize >= count) {
             return None;
         }
-        graph.hubs = hubs;
+        let mut graph = Self::new(count, DEGREE, Hubs::new(hubs, codes));
         for (part, slots) in graph.parts.iter_mut().zip(slots) {
             if slots.iter().any(|neighbor| *neighbor != NONE && *neighbor as usize >= count) {
                 return None;
@@ -111,16 +132,14 @@ impl Graph {
     }
 
     /// Returns how many bytes of memory the graph takes.
-    pub(super) const fn byte_count(&self) -> usize {
-        self.parts.len() * size_of::<Part>() + 4 * self.hubs.len()
+    pub(super) fn byte_count(&self) -> usize {
+        self.parts.len() * size_of::<Part>() + self.hubs.byte_count()
     }
 
     /// Fills the walk's pool with the nodes nearest to the query.
     pub(super) fn walk(&self, level: Level, codes: &Codes, query: &QueryCode, walk: &mut Walk) {
         walk.begin();
-        self.meet(codes, self.hubs.iter().copied(), walk);
-        codes.scores(level, query, &walk.met, &mut walk.scores);
-        self.take(walk);
+        self.begin(level, query, walk);
         while let Some(node) = walk.pool.next() {
             walk.met.clear();
             self.meet(codes, self.neighbors(node), walk);
@@ -142,7 +161,7 @@ impl Graph {
         walk.begin();
         let mut met_count = 0;
         let mut frontier = BinaryHeap::new();
-        self.meet(codes, self.hubs.iter().copied(), walk);
+        self.meet(codes, self.hubs.nodes.iter().copied(), walk);
         loop {
             met_count += walk.met.len();
             if met_count > met_max {
@@ -167,6 +186,19 @@ impl Graph {
         }
     }
 
+    /// Fills the walk's pool with the hubs nearest to the query.
+    fn begin(&self, level: Level, query: &QueryCode, walk: &mut Walk) {
+        let Hubs { nodes, codes, places } = &self.hubs;
+        codes.scores(level, query, places, &mut walk.scores);
+        for (node, score) in nodes.iter().zip(&walk.scores.values) {
+            walk.pool.offer(*score, *node);
+        }
+        for (_, node) in walk.pool.nearest() {
+            walk.seen.insert(node);
+            self.prefetch(node);
+        }
+    }
+
     /// Collects those of some nodes that the walk has not met, and asks for their codes.
     #[inline(always)]
     fn meet(&self, codes: &Codes, nodes: impl Iterator<Item = u32>, walk: &mut Walk) {
@@ -183,11 +215,16 @@ impl Graph {
     fn take(&self, walk: &mut Walk) {
         for (node, score) in walk.met.iter().zip(&walk.scores.values) {
             if walk.pool.offer(*score, *node) {
-                let start = *node as usize * self.parts_per_node;
-                for part in &self.parts[start..][..self.parts_per_node] {
-                    simd::prefetch(part);
-                }
+                self.prefetch(*node);
             }
+        }
+    }
+
+    /// Asks for the neighbors of a node to be brought near.
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        for part in &self.parts[node as usize * self.parts_per_node..][..self.parts_per_node] {
+            simd::prefetch(part);
         }
     }
 }

@@ -50,17 +50,24 @@ pub(super) struct RoundedQuery<'a> {
     constant: f64,
 }
 
+impl std::fmt::Debug for Rounded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Vectors do not belong in a log.
+        write!(f, "{} rounded rows", self.count())
+    }
+}
+
 impl Rounded {
     /// Returns `count` rows, rounded; at least two are different.
-    pub(super) fn new<'a>(
+    pub(super) fn new<R: AsRef<[f32]>>(
         metric: Metric,
         dim: usize,
         count: usize,
-        row: impl Fn(usize) -> &'a [f32],
+        row: impl Fn(usize) -> R,
     ) -> Self {
-        let (mut lower, mut upper) = (row(0).to_vec(), row(0).to_vec());
+        let (mut lower, mut upper) = (row(0).as_ref().to_vec(), row(0).as_ref().to_vec());
         for values in (0..count).map(&row) {
-            for ((lower, upper), value) in lower.iter_mut().zip(&mut upper).zip(values) {
+            for ((lower, upper), value) in lower.iter_mut().zip(&mut upper).zip(values.as_ref()) {
                 (*lower, *upper) = (lower.min(*value), upper.max(*value));
             }
         }
@@ -70,7 +77,7 @@ impl Rounded {
         let mut largest = 0.0_f64;
         for values in (0..count).map(row) {
             let (mut error, mut norm) = (0.0_f64, 0.0_f64);
-            for (place, value) in values.iter().enumerate().take(dim) {
+            for (place, value) in values.as_ref().iter().enumerate().take(dim) {
                 let value = f64::from(*value);
                 let (lower, step) =
                     (f64::from(rounded.lower[place]), f64::from(rounded.step[place]));
@@ -111,6 +118,12 @@ impl Rounded {
         }
     }
 
+    /// Returns some of the rows, as rows of their own.
+    pub(super) fn of_rows(&self, rows: &[u32]) -> Self {
+        let codes = rows.iter().flat_map(|row| self.row(*row)).copied().collect();
+        Self::from_parts(self.lower.clone(), self.step.clone(), self.error, codes)
+    }
+
     /// Returns how many rows there are.
     pub(super) const fn count(&self) -> usize {
         // Rows are different from each other, so some dimension varies.
@@ -142,6 +155,7 @@ impl Rounded {
     }
 
     /// Asks for a row to be brought near.
+    #[inline(always)]
     pub(super) fn prefetch(&self, row: u32) {
         simd::prefetch_all(self.row(row));
     }
@@ -157,15 +171,35 @@ impl Rounded {
         let mut query = RoundedQuery { metric, values, norm, target: Vec::new(), constant: 0.0 };
         if metric == Metric::Euclidean {
             let above = |place: usize| f64::from(values[place]) - f64::from(self.lower[place]);
-            let on_grid = self.varying.iter().zip(&self.inverse);
-            let on_grid = on_grid.map(|(place, inverse)| (above(*place as usize) * inverse) as f32);
-            query.target.extend(on_grid);
+            query.target = self.target(values);
             if self.width() < self.lower.len() {
                 let constant = (0..self.lower.len()).filter(|place| self.step[*place] == 0.0);
                 query.constant = constant.map(|place| above(place) * above(place)).sum();
             }
         }
         query
+    }
+
+    /// Returns a vector in steps of the grid, of the dimensions that vary.
+    pub(super) fn target(&self, values: &[f32]) -> Vec<f32> {
+        let on_grid = self.varying.iter().zip(&self.inverse);
+        on_grid
+            .map(|(place, inverse)| {
+                let place = *place as usize;
+                ((f64::from(values[place]) - f64::from(self.lower[place])) * inverse) as f32
+            })
+            .collect()
+    }
+
+    /// Returns a row in steps of the grid.
+    pub(super) fn target_of(&self, row: u32) -> Vec<f32> {
+        self.row(row).iter().map(|code| f32::from(*code)).collect()
+    }
+
+    /// Sets `squares[i]` to the square of the distance between what is kept of `rows[i]` and a target, in the dimensions that
+    /// vary and in the square of a unit of the grid's own.
+    pub(super) fn squares(&self, level: Level, target: &[f32], rows: &[u32], squares: &mut [f32]) {
+        simd::grid_squares_of(level, target, &self.weight, &self.codes, rows, squares);
     }
 
     /// Returns the distance to what is kept of a row.

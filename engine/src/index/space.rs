@@ -12,7 +12,9 @@
 //! same size: one scale for a row then suits all its codes. What the projection drops counts no more: rows that are
 //! near each other have about the same there, and as a part of their norms alone it would look like distance.
 
-use super::{codes::dim_for, nearest::Nearest, random::Random};
+use std::borrow::Cow;
+
+use super::{byte_codes::dim_for, nearest::Nearest, random::Random};
 use crate::{
     collection::Metric,
     simd::{self, BLOCK, Level},
@@ -121,6 +123,11 @@ impl Space {
         if blocks == 0 { self.dim_in() } else { dim_for(blocks) }
     }
 
+    /// Returns whether rows are coded on fewer dimensions.
+    pub(super) const fn is_projected(&self) -> bool {
+        !self.matrix.is_empty()
+    }
+
     /// Returns how many values a prepared row has.
     pub(super) const fn dim_in(&self) -> usize {
         self.mean.len()
@@ -149,6 +156,14 @@ impl Space {
                 let prepared = self.prepared(level, query);
                 (self.project(level, &prepared, &self.shift), 1.0)
             }
+        }
+    }
+
+    /// Returns a row for a grid: under the metric cosine divided by its norm.
+    pub(super) fn on_grid<'a>(&self, level: Level, row: &'a [f32]) -> Cow<'a, [f32]> {
+        match self.metric {
+            Metric::Cosine => self.prepared(level, row).into(),
+            Metric::Euclidean | Metric::Dot => row.into(),
         }
     }
 

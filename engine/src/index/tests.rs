@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{exact::Values, random::Random, rounded::Rounded, *};
+use super::{random::Random, *};
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
 
@@ -22,7 +22,7 @@ fn with_rounded_rows(mut index: GraphIndex, values: &[f32]) -> GraphIndex {
     let (dim, count) = (index.exact.dim, index.groups.node_count());
     if count > 1 {
         let row = |node: usize| &values[index.groups.first(node as u32) as usize * dim..][..dim];
-        index.exact.values = Values::Rounded(Rounded::new(index.metric, dim, count, row));
+        index.exact.values = Values::Rounded(Rounded::new(index.metric, dim, count, row).into());
     }
     index
 }
@@ -351,7 +351,7 @@ fn golden_bytes_of_a_small_index() {
     let index = GraphIndex::build(Metric::Euclidean, dim_of(2), &[1.0, 2.0, 1.0, 2.0, 7.0, 0.0]);
     let expected = [
         &b"DUNLINIX"[..],
-        &[2, 0, 0, 0],             // version
+        &[3, 0, 0, 0],             // version
         &[1, 1, 0, 0],             // euclidean, values as bytes, no graph
         &[2, 0, 0, 0],             // dimension
         &[3, 0, 0, 0, 2, 0, 0, 0], // rows, nodes
@@ -370,7 +370,7 @@ fn golden_bytes_of_rounded_rows() {
     let index = GraphIndex::build(Metric::Dot, dim_of(2), &values).unwrap();
     let expected = [
         &b"DUNLINIX"[..],
-        &[2, 0, 0, 0],                         // version
+        &[3, 0, 0, 0],                         // version
         &[2, 2, 0, 0],                         // dot, values rounded, no graph
         &[2, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0], // dimension, rows, nodes
         &[0, 0, 0, 0, 0, 0, 0x20, 0x40],       // least values: 0, 2.5
@@ -386,13 +386,106 @@ fn golden_bytes_of_rounded_rows() {
 /// A graph is too long for hexadecimal; its checksum stands for it. A changed one is a new version.
 #[test]
 fn golden_checksums_of_graphs() {
-    let checksums =
-        [(20, Metric::Cosine), (20, Metric::Dot), (600, Metric::Euclidean)].map(|(dim, metric)| {
-            let bytes = walked(metric, dim, &clustered(13, 400, dim, 12, 0.3)).encode();
-            assert!(GraphIndex::decode(&bytes).is_ok());
-            crc32fast::hash(&bytes[..bytes.len() - 4])
+    let checksum = |index: &GraphIndex| {
+        let bytes = index.encode();
+        assert_eq!(GraphIndex::decode(&bytes).as_ref(), Ok(index));
+        crc32fast::hash(&bytes[..bytes.len() - 4])
+    };
+    let mut checksums = Vec::new();
+    for (dim, metric) in [(20, Metric::Cosine), (20, Metric::Dot), (600, Metric::Euclidean)] {
+        let index = walked(metric, dim, &clustered(13, 400, dim, 12, 0.3));
+        assert!(matches!(codes_of(&index), Codes::Bytes(_)));
+        checksums.push(checksum(&index));
+    }
+    let near = clustered(13, 400, 20, 12, 1e-5);
+    for metric in [Metric::Cosine, Metric::Euclidean] {
+        let index = walked(metric, 20, &near);
+        assert!(matches!(codes_of(&index), Codes::Grid(_)));
+        checksums.push(checksum(&index));
+    }
+    checksums.push(checksum(&walked(Metric::Euclidean, 20, &near).with_shared_rows()));
+    assert_eq!(
+        checksums,
+        [1_765_639_368, 4_152_933_616, 3_979_676_012, 3_290_108_180, 1_143_244_010, 3_762_944_048]
+    );
+}
+
+fn codes_of(index: &GraphIndex) -> &Codes {
+    &index.walked.as_ref().unwrap().codes
+}
+
+impl GraphIndex {
+    /// The index with answers made of the very rows that are walked, whether or not that is right.
+    fn with_shared_rows(mut self) -> Self {
+        if let Codes::Grid(rows) = codes_of(&self) {
+            self.exact.values = Values::Rounded(Arc::clone(rows));
+        }
+        self
+    }
+}
+
+/// Telemetry has thousands of rows within the step of a byte. A walk must not have to keep all of them.
+#[test]
+fn rows_that_bytes_do_not_tell_apart_are_found_with_little_effort() {
+    let (dim, rows, places) = (8, 6_000, 20);
+    let mut values = clustered(16, rows, dim, places, 0.0);
+    // From each of some places, far apart, a row of rows.
+    for row in 0..rows {
+        values[row * dim] += (row / places) as f32 * 1e-4;
+    }
+    for metric in [Metric::Cosine, Metric::Euclidean] {
+        let going = || true;
+        let built = GraphIndex::build_while(metric, dim_of(dim), Form::Rounded, &values, &going);
+        let index = built.unwrap().unwrap();
+        assert!(matches!(codes_of(&index), Codes::Grid(_)), "{metric:?}");
+        let is_shared = metric == Metric::Euclidean;
+        assert_eq!(index.has_codes_once(), is_shared, "the rows are there once where they can be");
+        let recalls = (0..rows).step_by(150).map(|row| {
+            let mut vector = values[row * dim..][..dim].to_vec();
+            vector[0] += 3e-5;
+            let search = Search { vector: &vector, k: 10, effort: 30, filter: None };
+            let found = index.search(&search).unwrap();
+            recall(&found, &brute(metric, &values, &vector, 10, |_| true))
         });
-    assert_eq!(checksums, [96_094_612, 2_443_866_154, 3_046_893_159]);
+        let mean = recalls.sum::<f64>() / 40.0;
+        assert!(mean > 0.95, "{metric:?}: {mean}");
+        assert_eq!(GraphIndex::decode(&index.encode()).as_ref(), Ok(&index));
+    }
+}
+
+#[test]
+fn multiples_of_few_vectors_have_directions_that_no_grid_holds() {
+    let values: Vec<f32> =
+        (1..5_200).flat_map(|times| [times as f32, 2.0 * times as f32]).collect();
+    let index = GraphIndex::build(Metric::Cosine, dim_of(2), &values).unwrap();
+    let search = Search { vector: &[1.0, 2.0], k: 5, effort: 50, filter: None };
+    let found = index.search(&search).unwrap();
+    assert_eq!(found.len(), 5);
+    assert!(found.iter().all(|found| found.distance.abs() < 1e-12), "{found:?}");
+}
+
+/// What says how rows are walked must agree with the metric and the form of the values.
+#[test]
+fn a_grid_where_none_can_be_is_refused() {
+    let near = clustered(13, 400, 20, 12, 1e-5);
+    let whole = walked(Metric::Euclidean, 20, &near);
+    let shared = whole.clone().with_shared_rows().encode();
+    // The number that says so stands behind the space: unit, peak, mean, blocks.
+    let rows = 8 + 4 + 4 + 12 + 2 * 4 * 20 + 8 + 2 * 20 * 400;
+    let place = rows + 8 + 8 + 4 * 20 + 4;
+    assert_eq!(shared[place..][..4], [2, 0, 0, 0]);
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = shared.clone();
+        bytes[at] = byte;
+        let end = bytes.len() - 4;
+        let checksum = crc32fast::hash(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&checksum);
+        GraphIndex::decode(&bytes)
+    };
+    assert!(changed(place, 2).is_ok());
+    for (at, byte) in [(place, 3), (place + 3, 1), (12, 0)] {
+        assert_eq!(changed(at, byte), Err(IndexError::Impossible { part: "code" }), "{at}");
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dunlin_engine::{
     CollectionSpec, Config, Engine, Exactness, Fidelity, Include, KnnAnswer, KnnQuery,
     MaintainError, Metadata, Metric, Observation, Source, TimeRange, Timestamp, distance,
+    index::INDEX_VERSION,
     storage::{Simulated, Storage},
 };
 
@@ -314,6 +315,30 @@ fn a_damaged_file_is_made_again_and_no_segment_is_missed() {
             assert!(maintain(&engine) > 0, "it is made again");
             check(&engine, name);
             assert_eq!(sealed(&engine), expected);
+        }
+    }
+}
+
+#[test]
+fn a_file_of_another_version_is_made_again() {
+    let disk = furnished();
+    let expected = sealed(&open(&disk.crash()));
+    for file in disk.list("index").unwrap() {
+        let name = format!("index/{file}");
+        let whole = disk.content(&name).unwrap();
+        let magic = b"DUNLINIX";
+        let version = magic.len() + whole.windows(8).position(|bytes| bytes == magic).unwrap();
+        for other in [1_u32, 2, INDEX_VERSION + 1] {
+            let mut bytes = whole.clone();
+            bytes[version..][..4].copy_from_slice(&other.to_le_bytes());
+            let left = disk.crash();
+            left.put(&name, bytes);
+            let engine = open(&left);
+            check(&engine, &name);
+            assert!(maintain(&engine) > 0, "it is made again");
+            check(&engine, &name);
+            assert_eq!(sealed(&engine), expected);
+            assert_eq!(left.content(&name).unwrap(), whole, "in the version of this build");
         }
     }
 }
