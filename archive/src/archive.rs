@@ -113,15 +113,17 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// Fails when the file is no archive, is of a newer format, or is open elsewhere.
+    /// Fails when the file is no archive, is of a newer format, is open elsewhere, or is missing while its large blocks
+    /// are there.
     pub fn open(path: &Path, config: Config) -> Result<Self, OpenError> {
+        let folder = Folder::beside(path);
         if !path.exists() {
+            folder.ensure_empty(path)?;
             files::create_whole(path, |database| prepare(database).map(drop))?;
         }
         let mut builder = Database::builder();
         let database = builder.set_cache_size(config.cache_bytes).open(path);
-        let folder = Box::new(Folder::beside(path));
-        Self::with_database(path, database, Some(folder), config.bytes_max)
+        Self::with_database(path, database, Some(Box::new(folder)), config.bytes_max)
     }
 
     /// Opens an archive on a storage of the caller's, for tests of what a crash leaves behind. Without a folder all

@@ -22,6 +22,8 @@ use std::{
 
 use dunlin_wire::limits::BLOCK_BYTES_MAX;
 
+use crate::OpenError;
+
 /// Blocks from this size on, in bytes, stand in files. A file costs a sync of its own: `docs/formats/archive.md`
 /// has what was measured.
 pub const LARGE_BYTES_MIN: usize = 256 * 1024;
@@ -274,6 +276,25 @@ impl Folder {
     /// Returns the folder of the archive in the file at `path`. It is made when it is needed.
     pub(super) fn beside(path: &Path) -> Self {
         Self { path: path.with_extension("files") }
+    }
+
+    /// Makes sure that there is no block of an archive whose file is missing: none would be kept in a new one.
+    pub(super) fn ensure_empty(&self, path: &Path) -> Result<(), OpenError> {
+        let mut count = 0;
+        let walked = self.walk(|_, files| {
+            count += files.len();
+            Ok(())
+        });
+        match walked {
+            Err(cause) => {
+                let cause = Box::new(redb::Error::Io(cause));
+                Err(OpenError::Database { path: self.path.clone(), cause })
+            }
+            Ok(()) if count > 0 => {
+                Err(OpenError::Missing { path: path.into(), folder: self.path.clone() })
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn subfolder(&self, folder: u64) -> PathBuf {
