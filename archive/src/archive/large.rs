@@ -20,7 +20,7 @@ use std::{
     thread,
 };
 
-use dunlin_wire::limits::BLOCK_BYTES_MAX;
+use dunlin_wire::{block::Block, limits::BLOCK_BYTES_MAX};
 
 use crate::OpenError;
 
@@ -158,7 +158,7 @@ impl LargeFiles {
     }
 
     /// Writes files: they and their names are durable afterwards, or none is there.
-    fn write(&self, new: &BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
+    fn write(&self, new: &BTreeMap<u64, Block>) -> io::Result<()> {
         let written = self.try_write(new);
         if written.is_err() {
             // Somebody may have removed it.
@@ -168,7 +168,7 @@ impl LargeFiles {
         written
     }
 
-    fn try_write(&self, new: &BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
+    fn try_write(&self, new: &BTreeMap<u64, Block>) -> io::Result<()> {
         let mut folders: Vec<u64> = new.keys().map(|number| FileName::of(*number).folder).collect();
         folders.dedup();
         for folder in &folders {
@@ -182,11 +182,11 @@ impl LargeFiles {
     }
 
     /// Writes files on several threads, for a disk takes their syncs together.
-    fn write_beside_each_other(&self, new: &[(&u64, &Vec<u8>)]) -> io::Result<()> {
+    fn write_beside_each_other(&self, new: &[(&u64, &Block)]) -> io::Result<()> {
         let next = AtomicUsize::new(0);
         let write_some = || {
-            while let Some((number, bytes)) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(cause) = self.folder.write(FileName::of(**number), bytes) {
+            while let Some((number, block)) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(cause) = self.folder.write(FileName::of(**number), block.bytes()) {
                     // The others need not go on.
                     next.store(new.len(), Ordering::Relaxed);
                     return Err(cause);
@@ -217,7 +217,7 @@ impl LargeFiles {
 #[derive(Debug)]
 pub(crate) struct Batch {
     files: Files,
-    new: BTreeMap<u64, Vec<u8>>,
+    new: BTreeMap<u64, Block>,
     gone: Vec<u64>,
 }
 
@@ -226,12 +226,13 @@ impl Batch {
         Self { files, new: BTreeMap::new(), gone: Vec::new() }
     }
 
-    /// Takes the bytes of a block if they belong in a file, and returns which one they will be in.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Option<InFile> {
-        let files = self.files.as_ref().filter(|_| bytes.len() >= LARGE_BYTES_MIN)?;
+    /// Takes a block if it belongs in a file, and returns which one it will be in.
+    pub(super) fn add(&mut self, block: &Block) -> Option<InFile> {
+        let bytes = block.bytes().len();
+        let files = self.files.as_ref().filter(|_| bytes >= LARGE_BYTES_MIN)?;
         let number = files.next.fetch_add(1, Ordering::Relaxed);
-        self.new.insert(number, bytes.to_vec());
-        Some(InFile { number, bytes: bytes.len() as u64 })
+        self.new.insert(number, block.clone());
+        Some(InFile { number, bytes: bytes as u64 })
     }
 
     /// Notes that no row names a file any more.
@@ -260,7 +261,7 @@ impl Batch {
 impl ReadFile for Batch {
     fn read(&self, file: InFile) -> io::Result<Vec<u8>> {
         match self.new.get(&file.number) {
-            Some(bytes) => Ok(bytes.clone()),
+            Some(block) => Ok(block.bytes().to_vec()),
             None => self.files.read(file),
         }
     }

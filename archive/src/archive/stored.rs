@@ -6,6 +6,7 @@
 //! than itself, and is still copied into pages of redb's and written from there in small parts. So large ones
 //! stand in files ([`large`](super::large)), where there is a folder for them.
 
+use dunlin_wire::block::Block;
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, StorageError, Table, TableDefinition,
     TableError, WriteTransaction,
@@ -143,16 +144,13 @@ impl<'a> Writing<'a> {
         })
     }
 
-    /// Writes the bytes of a block, in place of what is there of it.
-    pub(crate) fn write(
-        &mut self,
-        batch: &mut Batch,
-        cid: &[u8],
-        bytes: &[u8],
-    ) -> Result<(), StorageError> {
+    /// Writes a block, in place of what is there of it.
+    pub(crate) fn write(&mut self, batch: &mut Batch, block: &Block) -> Result<(), StorageError> {
+        let (key, bytes) = (block.cid().to_bytes(), block.bytes());
+        let cid = key.as_slice();
         self.remove_file(batch, cid)?;
         self.remove_pieces(cid)?;
-        if let Some(file) = batch.add(bytes) {
+        if let Some(file) = batch.add(block) {
             self.large.insert(cid, file.to_row())?;
             self.blocks.insert(cid, &[][..])?;
             return Ok(());

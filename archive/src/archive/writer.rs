@@ -135,7 +135,7 @@ impl<'a> Writer<'a> {
         let stored = self.blocks.read(&self.batch, &key)?;
         let is_there = stored.is_some();
         if stored.is_none_or(|bytes| verify(block.cid(), &bytes).is_err()) {
-            self.blocks.write(&mut self.batch, &key, block.bytes())?;
+            self.blocks.write(&mut self.batch, block)?;
         }
         // One that was damaged was counted when it came, with the bytes that its CID names.
         if !is_there {
