@@ -31,9 +31,6 @@ const SMALL: u64 = 100_000;
 fn main() {
     let folder = std::env::args().nth(1).expect("a folder to work in");
     let folder = tempfile::tempdir_in(folder).unwrap();
-    for bytes in [MIB / 2, MIB - 4_096, MIB] {
-        room(&folder.path().join(format!("room-{bytes}")), bytes);
-    }
     for round in 1..=3 {
         println!("round {round}");
         let sizes = [4, 32, 64, 128, 256, 512, 1_024].map(|kib| kib * 1_024);
@@ -72,15 +69,6 @@ fn objects(numbers: std::ops::Range<u64>, bytes: usize, pin: &Pin) -> Vec<Object
 fn put(archive: &Archive, objects: &[Object], bytes: usize) {
     let batch = BATCH.min(BATCH_BYTES / bytes);
     objects.chunks(batch).for_each(|batch| archive.put(batch, None).unwrap());
-}
-
-/// How much room blocks of a size take in redb's file.
-fn room(folder: &Path, bytes: usize) {
-    let mut archive = open(folder);
-    put(&archive, &objects(0..64, bytes, &Pin::own("bench")), bytes);
-    while archive.compact().unwrap() {}
-    let blocks = (64 * bytes) as f64 / MIB as f64;
-    println!("64 blocks of {bytes} bytes, {blocks:.1} MiB: a file of {:.1} MiB", file_mib(folder));
 }
 
 /// How fast blocks of a size are put, in durable batches, and read, verified.
