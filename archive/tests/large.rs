@@ -269,25 +269,24 @@ fn readers_see_a_block_whole_or_not_at_all_while_it_leaves_and_comes_back() {
     let archive = fixture.open();
     let (pin, block) = (Pin::fetched("servers"), large(1));
     let (is_over, seen, missed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    match archive.get(block.cid()).unwrap() {
-                        Some(bytes) => {
-                            assert_eq!(bytes, block.bytes());
-                            seen.fetch_add(1, Ordering::Relaxed);
-                        }
-                        None => drop(missed.fetch_add(1, Ordering::Relaxed)),
-                    }
+    let read = || {
+        while !is_over.load(Ordering::Relaxed) {
+            match archive.get(block.cid()).unwrap() {
+                Some(bytes) => {
+                    assert_eq!(bytes, block.bytes());
+                    seen.fetch_add(1, Ordering::Relaxed);
                 }
-            });
+                None => drop(missed.fetch_add(1, Ordering::Relaxed)),
+            }
         }
+    };
+    thread::scope(|scope| {
+        let readers = [(); 3].map(|()| scope.spawn(read));
+        let enough = |count: &AtomicU64| count.load(Ordering::Relaxed) >= 50;
         let mut rounds = 0;
-        // A machine that is busy with other things gives readers their turn at last.
-        while rounds < 200
-            || seen.load(Ordering::Relaxed) < 50
-            || missed.load(Ordering::Relaxed) < 50
+        // A machine that is busy with other things gives readers their turn at last. One that ends has failed.
+        while (rounds < 200 || !enough(&seen) || !enough(&missed))
+            && !readers.iter().any(|reader| reader.is_finished())
         {
             archive.put(&[leaf(&pin, &block)], None).unwrap();
             archive.unpin_root(&pin, block.cid()).unwrap();
