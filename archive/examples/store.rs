@@ -13,11 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dunlin_archive::{Archive, Config, Object, Pin, Retention};
+use dunlin_archive::{Archive, Config, LARGE_BYTES_MIN, Object, Pin, Retention};
 use dunlin_wire::{
     Cid,
     block::{Block, Codec},
 };
+use redb::backends::FileBackend;
 
 const MIB: usize = 1 << 20;
 
@@ -36,7 +37,11 @@ fn main() {
         let sizes = [4, 32, 64, 128, 256, 512, 1_024].map(|kib| kib * 1_024);
         for bytes in sizes {
             let count = if bytes == 4_096 { 2_000 } else { 64 * MIB / bytes };
-            transfer(&folder.path().join(format!("transfer-{bytes}-{round}")), count, bytes);
+            let folder = folder.path().join(format!("transfer-{bytes}-{round}"));
+            transfer("redb", &in_redb(&folder.join("redb")), count, bytes);
+            if bytes >= LARGE_BYTES_MIN {
+                transfer("files", &open(&folder.join("files")), count, bytes);
+            }
         }
     }
     leaving(&folder.path().join("leaving"));
@@ -58,6 +63,14 @@ fn open(folder: &Path) -> Archive {
     Archive::open(&folder.join("blocks.redb"), Config::default()).unwrap()
 }
 
+/// Opens an archive whose large blocks stand in pieces in redb's file.
+fn in_redb(folder: &Path) -> Archive {
+    fs::create_dir_all(folder).unwrap();
+    let file = fs::File::create_new(folder.join("blocks.redb")).unwrap();
+    let storage = FileBackend::new(file).unwrap();
+    Archive::open_on(storage, None, Config::default()).unwrap()
+}
+
 fn file_mib(folder: &Path) -> f64 {
     fs::metadata(folder.join("blocks.redb")).unwrap().len() as f64 / MIB as f64
 }
@@ -71,13 +84,13 @@ fn put(archive: &Archive, objects: &[Object], bytes: usize) {
     objects.chunks(batch).for_each(|batch| archive.put(batch, None).unwrap());
 }
 
-/// How fast blocks of a size are put, in durable batches, and read, verified.
-fn transfer(folder: &Path, count: usize, bytes: usize) {
-    let archive = open(folder);
+/// How fast blocks of a size are put, in durable batches, and read, verified. redb's file and those of blocks take
+/// turns, for a disk is not equally fast all the time.
+fn transfer(place: &str, archive: &Archive, count: usize, bytes: usize) {
     let objects = objects(0..count as u64, bytes, &Pin::fetched("bench"));
     let mib = (count * bytes) as f64 / MIB as f64;
     let began = Instant::now();
-    put(&archive, &objects, bytes);
+    put(archive, &objects, bytes);
     let put = began.elapsed().as_secs_f64();
     let began = Instant::now();
     for object in &objects {
@@ -87,7 +100,7 @@ fn transfer(folder: &Path, count: usize, bytes: usize) {
     let get = began.elapsed().as_secs_f64();
     let kib = bytes / 1_024;
     println!(
-        "  {count:>5} x {kib:>5} KiB: put {put:.3} s, {:>4.0} MiB/s; get {get:.3} s, {:>5.0} MiB/s",
+        "  {count:>5} x {kib:>5} KiB, {place:<5}: put {put:.3} s, {:>4.0} MiB/s; get {get:.3} s, {:>5.0} MiB/s",
         mib / put,
         mib / get
     );

@@ -137,7 +137,8 @@ impl Archive {
         folder: Option<Box<dyn BlockFolder>>,
         config: Config,
     ) -> Result<Self, OpenError> {
-        let database = Database::builder().create_with_backend(storage);
+        let mut builder = Database::builder();
+        let database = builder.set_cache_size(config.cache_bytes).create_with_backend(storage);
         Self::with_database(Path::new("(storage)"), database, folder, config.bytes_max)
     }
 
