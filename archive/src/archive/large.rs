@@ -161,7 +161,8 @@ impl LargeFiles {
     fn write(&self, new: &BTreeMap<u64, Block>) -> io::Result<()> {
         let written = self.try_write(new);
         if written.is_err() {
-            // Somebody may have removed it.
+            // After a sync that failed nobody knows what the disk has: what is tried again gets new files, and makes the
+            // subfolder anew, which somebody may have removed.
             self.made.store(0, Ordering::Relaxed);
             self.remove(new.keys());
         }
