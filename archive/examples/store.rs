@@ -1,5 +1,5 @@
-//! Measures what the archive's format page says of redb and of files: large blocks put and read, what the
-//! file does when blocks leave, and how long a writer waits while many do.
+//! Measures what the archive's format page says: blocks of many sizes put and read, what redb's file does when
+//! blocks leave, and how long a writer waits while many do.
 //!
 //! `cargo run --release -p dunlin-archive --example store -- FOLDER`
 
@@ -7,26 +7,24 @@
 
 use std::{
     fs,
-    io::Write,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use dunlin_archive::{Archive, Config, Object, Pin, Retention};
+use dunlin_archive::{Archive, Config, LARGE_BYTES_MIN, Object, Pin, Retention};
 use dunlin_wire::{
     Cid,
-    block::{Block, Codec, verify},
+    block::{Block, Codec},
 };
+use redb::backends::FileBackend;
 
 const MIB: usize = 1 << 20;
 
-/// Blocks of 1 MiB.
-const BLOCKS: u64 = 256;
-
-/// Blocks in one durable batch.
-const BATCH: usize = 16;
+/// Blocks in one durable batch at most, and their bytes: as a node commits what it fetches.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 16 * MIB;
 
 /// Objects of the size of a summary.
 const SMALL: u64 = 100_000;
@@ -34,14 +32,19 @@ const SMALL: u64 = 100_000;
 fn main() {
     let folder = std::env::args().nth(1).expect("a folder to work in");
     let folder = tempfile::tempdir_in(folder).unwrap();
-    for bytes in [MIB / 2, MIB - 4_096, MIB] {
-        room(&folder.path().join(format!("room-{bytes}")), bytes);
-    }
     for round in 1..=3 {
         println!("round {round}");
-        redb(&folder.path().join(format!("redb-{round}")));
-        files(&folder.path().join(format!("files-{round}")));
+        let sizes = [4, 32, 64, 128, 256, 512, 1_024].map(|kib| kib * 1_024);
+        for bytes in sizes {
+            let count = if bytes == 4_096 { 2_000 } else { 64 * MIB / bytes };
+            let folder = folder.path().join(format!("transfer-{bytes}-{round}"));
+            transfer("redb", &in_redb(&folder.join("redb")), count, bytes);
+            if bytes >= LARGE_BYTES_MIN {
+                transfer("files", &open(&folder.join("files")), count, bytes);
+            }
+        }
     }
+    leaving(&folder.path().join("leaving"));
     removal(&folder.path().join("removal"));
 }
 
@@ -55,93 +58,76 @@ fn block(number: u64, bytes: usize) -> Block {
     Block::new(Codec::Raw, words.flatten().collect())
 }
 
-fn rate(what: &str, began: Instant) {
-    let seconds = began.elapsed().as_secs_f64();
-    println!("  {what:<24}{:>8.0} MiB/s", BLOCKS as f64 / seconds);
-}
-
 fn open(folder: &Path) -> Archive {
     fs::create_dir_all(folder).unwrap();
     Archive::open(&folder.join("blocks.redb"), Config::default()).unwrap()
+}
+
+/// Opens an archive whose large blocks stand in pieces in redb's file.
+fn in_redb(folder: &Path) -> Archive {
+    fs::create_dir_all(folder).unwrap();
+    let file = fs::File::create_new(folder.join("blocks.redb")).unwrap();
+    let storage = FileBackend::new(file).unwrap();
+    Archive::open_on(storage, None, Config::default()).unwrap()
 }
 
 fn file_mib(folder: &Path) -> f64 {
     fs::metadata(folder.join("blocks.redb")).unwrap().len() as f64 / MIB as f64
 }
 
-/// How much room blocks of a size take.
-fn room(folder: &Path, bytes: usize) {
-    let archive = open(folder);
-    for batch in 0..4 {
-        let numbers = batch * BATCH as u64..(batch + 1) * BATCH as u64;
-        let objects: Vec<_> =
-            numbers.map(|number| Object::leaf(Pin::own("bench"), block(number, bytes))).collect();
-        archive.put(&objects, None).unwrap();
-    }
-    let mut archive = archive;
-    while archive.compact().unwrap() {}
-    let (blocks, file) = ((4 * BATCH * bytes) as f64 / MIB as f64, file_mib(folder));
-    println!("{} blocks of {bytes} bytes, {blocks:.1} MiB: a file of {file:.1} MiB", 4 * BATCH);
+fn objects(numbers: std::ops::Range<u64>, bytes: usize, pin: &Pin) -> Vec<Object> {
+    numbers.map(|number| Object::leaf(pin.clone(), block(number, bytes))).collect()
 }
 
-fn redb(folder: &Path) {
-    let blocks: Vec<_> = (0..BLOCKS).map(|number| block(number, MIB)).collect();
-    let cids: Vec<Cid> = blocks.iter().map(|block| *block.cid()).collect();
-    let objects: Vec<_> =
-        blocks.into_iter().map(|block| Object::leaf(Pin::own("bench"), block)).collect();
+fn put(archive: &Archive, objects: &[Object], bytes: usize) {
+    let batch = BATCH.min(BATCH_BYTES / bytes);
+    objects.chunks(batch).for_each(|batch| archive.put(batch, None).unwrap());
+}
+
+/// How fast blocks of a size are put, in durable batches, and read, verified. redb's file and those of blocks take
+/// turns, for a disk is not equally fast all the time.
+fn transfer(place: &str, archive: &Archive, count: usize, bytes: usize) {
+    let objects = objects(0..count as u64, bytes, &Pin::fetched("bench"));
+    let mib = (count * bytes) as f64 / MIB as f64;
+    let began = Instant::now();
+    put(archive, &objects, bytes);
+    let put = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    for object in &objects {
+        let read = archive.get(object.root.cid()).unwrap();
+        assert_eq!(read.map(|read| read.len()), Some(bytes));
+    }
+    let get = began.elapsed().as_secs_f64();
+    let kib = bytes / 1_024;
+    println!(
+        "  {count:>5} x {kib:>5} KiB, {place:<5}: put {put:.3} s, {:>4.0} MiB/s; get {get:.3} s, {:>5.0} MiB/s",
+        mib / put,
+        mib / get
+    );
+}
+
+/// What redb's file does when blocks leave that stand in it.
+fn leaving(folder: &Path) {
+    const BYTES: usize = MIB / 8;
+    const COUNT: u64 = 2_048;
     let mut archive = open(folder);
-    let began = Instant::now();
-    objects.chunks(BATCH).for_each(|batch| archive.put(batch, None).unwrap());
-    rate("redb, put", began);
-    let began = Instant::now();
-    cids.iter().for_each(|cid| drop(archive.get(cid).unwrap().unwrap()));
-    rate("redb, get, verified", began);
-    print!("  redb's file: {:.0} MiB", file_mib(folder));
+    let pin = Pin::own("bench");
+    let blocks = objects(0..COUNT, BYTES, &pin);
+    let cids: Vec<Cid> = blocks.iter().map(|object| *object.root.cid()).collect();
+    put(&archive, &blocks, BYTES);
+    print!("redb's file: {:.0} MiB", file_mib(folder));
     cids.chunks(BATCH).step_by(2).for_each(|batch| {
-        archive.unpin_roots(&Pin::own("bench"), batch).unwrap();
+        archive.unpin_roots(&pin, batch).unwrap();
     });
     print!(", half removed: {:.0}", file_mib(folder));
-    let more: Vec<_> = (BLOCKS..BLOCKS + BLOCKS / 2)
-        .map(|number| Object::leaf(Pin::own("more"), block(number, MIB)))
-        .collect();
-    more.chunks(BATCH).for_each(|batch| archive.put(batch, None).unwrap());
+    let more = Pin::own("more");
+    put(&archive, &objects(COUNT..COUNT + COUNT / 2, BYTES, &more), BYTES);
     print!(", as many put: {:.0}", file_mib(folder));
-    archive.unpin(&Pin::own("more")).unwrap();
+    archive.unpin(&more).unwrap();
     let began = Instant::now();
     while archive.compact().unwrap() {}
     let seconds = began.elapsed().as_secs_f64();
     println!(", removed and compacted: {:.0}, in {seconds:.1} s", file_mib(folder));
-}
-
-/// Blocks as files, in folders by two letters, each written aside, synced and renamed; folders are synced
-/// with the batch. So a put is as durable as one of redb, though not all or nothing.
-fn files(folder: &Path) {
-    let blocks: Vec<_> = (0..BLOCKS).map(|number| block(number, MIB)).collect();
-    let path = |cid: &Cid| {
-        let name = cid.to_string();
-        folder.join(&name[name.len() - 2..]).join(&name)
-    };
-    let began = Instant::now();
-    for batch in blocks.chunks(BATCH) {
-        for block in batch {
-            let path = path(block.cid());
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let aside = path.with_extension("new");
-            let mut file = fs::File::create(&aside).unwrap();
-            file.write_all(block.bytes()).unwrap();
-            file.sync_data().unwrap();
-            fs::rename(&aside, &path).unwrap();
-        }
-        for block in batch {
-            fs::File::open(path(block.cid()).parent().unwrap()).unwrap().sync_all().unwrap();
-        }
-    }
-    rate("files, put", began);
-    let began = Instant::now();
-    for block in &blocks {
-        verify(block.cid(), &fs::read(path(block.cid())).unwrap()).unwrap();
-    }
-    rate("files, get, verified", began);
 }
 
 /// How long a writer waits: alone, while many objects leave in steps, and while they leave all at once.

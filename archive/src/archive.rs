@@ -1,4 +1,4 @@
-//! The block store: blocks by CID, kept by pins, in one redb file.
+//! The block store: blocks by CID, kept by pins, in one redb file, and large ones in files beside it.
 //!
 //! `docs/formats/archive.md` describes the tables. A block is stored once however many objects link to
 //! it, and leaves when the last pin that reaches it does: every pin counts its blocks.
@@ -6,6 +6,7 @@
 mod bundles;
 mod copies;
 mod digest;
+mod large;
 mod named;
 mod pins;
 mod placements;
@@ -18,21 +19,26 @@ pub(crate) mod stored;
 pub(crate) mod tables;
 pub(crate) mod writer;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use dunlin_wire::{Cid, block::Block};
-use redb::{Database, StorageBackend};
+use redb::{Database, ReadableDatabase, StorageBackend};
 
-use self::tables::{FORMAT, prepare};
 pub use self::{
     bundles::{LandError, Landing, Sent},
     copies::SealedCopy,
     digest::Digest,
+    large::{BlockFolder, FileName, LARGE_BYTES_MIN, disk_bytes},
     named::{Depth, NamedPin, PinError},
     pins::{Held, Usage},
     publishing::Publication,
     recovered::{Arrival, NamedRecord, OVERLAPPING_MAX, Overlapping, Snapshot},
     retain::{RetainError, Retained, Retention},
+};
+use self::{
+    large::{Files, Folder, LargeFiles},
+    stored::Reading,
+    tables::{FORMAT, prepare},
 };
 use crate::{OpenError, Pin, PutError, files};
 
@@ -91,6 +97,7 @@ pub struct Stats {
 /// A block store with pins. Cheap to share: all methods take `&self`, writers take turns.
 pub struct Archive {
     pub(crate) database: Database,
+    files: Files,
     bytes_max: u64,
 }
 
@@ -101,33 +108,44 @@ impl std::fmt::Debug for Archive {
 }
 
 impl Archive {
-    /// Opens the archive in the file at `path`, making it when it is missing.
+    /// Opens the archive in the file at `path`, making it when it is missing. Large blocks are in a folder beside
+    /// it, whose name ends with `.files` instead.
     ///
     /// # Errors
     ///
-    /// Fails when the file is no archive, is of a newer format, or is open elsewhere.
+    /// Fails when the file is no archive, is of a newer format, is open elsewhere, or is missing while its large blocks
+    /// are there.
     pub fn open(path: &Path, config: Config) -> Result<Self, OpenError> {
+        let folder = Folder::beside(path);
         if !path.exists() {
+            folder.ensure_empty(path)?;
             files::create_whole(path, |database| prepare(database).map(drop))?;
         }
         let mut builder = Database::builder();
         let database = builder.set_cache_size(config.cache_bytes).open(path);
-        Self::with_database(path, database, config.bytes_max)
+        Self::with_database(path, database, Some(Box::new(folder)), config.bytes_max)
     }
 
-    /// Opens an archive on a storage of the caller's, for tests of what a crash leaves behind.
+    /// Opens an archive on a storage of the caller's, for tests of what a crash leaves behind. Without a folder all
+    /// blocks are in the storage.
     ///
     /// # Errors
     ///
     /// As [`Self::open`].
-    pub fn open_on(storage: impl StorageBackend, config: Config) -> Result<Self, OpenError> {
-        let database = Database::builder().create_with_backend(storage);
-        Self::with_database(Path::new("(storage)"), database, config.bytes_max)
+    pub fn open_on(
+        storage: impl StorageBackend,
+        folder: Option<Box<dyn BlockFolder>>,
+        config: Config,
+    ) -> Result<Self, OpenError> {
+        let mut builder = Database::builder();
+        let database = builder.set_cache_size(config.cache_bytes).create_with_backend(storage);
+        Self::with_database(Path::new("(storage)"), database, folder, config.bytes_max)
     }
 
     fn with_database(
         path: &Path,
         database: Result<Database, redb::DatabaseError>,
+        folder: Option<Box<dyn BlockFolder>>,
         bytes_max: u64,
     ) -> Result<Self, OpenError> {
         let fail =
@@ -137,10 +155,11 @@ impl Archive {
         if found != FORMAT {
             return Err(OpenError::Format { path: path.into(), found, known: FORMAT });
         }
-        Ok(Self { database, bytes_max })
+        let files = folder.map(|folder| open_files(&database, folder)).transpose();
+        Ok(Self { database, files: files.map_err(fail)?.map(Arc::new), bytes_max })
     }
 
-    /// Gives room back to the disk that what has left took; returns whether there was any. It takes as long
+    /// Gives room back to the disk that what has left took in redb's file; returns whether there was any. It takes as long
     /// as copying what stays, and nothing else can be done meanwhile.
     ///
     /// # Errors
@@ -149,4 +168,13 @@ impl Archive {
     pub fn compact(&mut self) -> Result<bool, PutError> {
         Ok(self.database.compact()?)
     }
+}
+
+/// Opens the files of large blocks, and removes those that a crash has left behind.
+fn open_files(
+    database: &Database,
+    folder: Box<dyn BlockFolder>,
+) -> Result<LargeFiles, redb::Error> {
+    let named = Reading::open(&database.begin_read()?)?.files()?;
+    Ok(LargeFiles::open(folder, &named)?)
 }

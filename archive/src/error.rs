@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dunlin_wire::Cid;
 
-/// Why an archive cannot be opened. Its file is unchanged.
+/// Why an archive cannot be opened. Its files are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -16,6 +16,14 @@ pub enum OpenError {
         /// Why.
         #[source]
         cause: Box<redb::Error>,
+    },
+    /// The file is missing, and large blocks of it are there: without it they would be files that nobody needs.
+    #[error("{path} is missing, but {folder} has blocks of it; put the file back, or remove the folder to begin anew", path = path.display(), folder = folder.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The folder of its large blocks.
+        folder: PathBuf,
     },
     /// The file was written by a newer version, or by something else.
     #[error("{path} has archive format {found}, but this version reads {known}", path = path.display())]

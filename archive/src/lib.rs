@@ -1,6 +1,6 @@
 //! The archive: where segments live by CID, and how they are fetched from peers.
 //!
-//! [`Archive`] is a block store on one redb file. Objects are put whole, a root with the blocks it links
+//! [`Archive`] is a block store on one redb file, with large blocks in files beside it. Objects are put whole, a root with the blocks it links
 //! to, under a [`Pin`] that says why they are kept; a batch is one durable commit, and what is read back
 //! is verified against its CID every time. [`Retrieval`] decides which peer to ask for which block; it
 //! is pure, and the shell above carries its questions over the network. [`bitswap`] does the same for the
@@ -48,9 +48,10 @@ pub mod roots;
 pub mod sealing;
 
 pub use archive::{
-    Archive, Arrival, Config, Depth, Digest, Held, LandError, Landing, NamedPin, NamedRecord,
-    OVERLAPPING_MAX, Object, Overlapping, PinError, Publication, RetainError, Retained, Retention,
-    SealedCopy, Sent, Snapshot, Stats, Usage,
+    Archive, Arrival, BlockFolder, Config, Depth, Digest, FileName, Held, LARGE_BYTES_MIN,
+    LandError, Landing, NamedPin, NamedRecord, OVERLAPPING_MAX, Object, Overlapping, PinError,
+    Publication, RetainError, Retained, Retention, SealedCopy, Sent, Snapshot, Stats, Usage,
+    disk_bytes,
 };
 pub use error::{OpenError, PutError, ReadError};
 pub use import::{ImportError, Imported, Visibility, import};

@@ -16,7 +16,7 @@ use crate::{
     Archive, Pin, PutError, ReadError,
     archive::{
         tables::{META, PINS, stored_cid, stored_links},
-        writer::{Writer, count_up},
+        writer::count_up,
     },
 };
 
@@ -290,12 +290,12 @@ impl Archive {
     /// Fails when the store refuses; nothing has left then.
     pub fn unpin_root(&self, pin: &Pin, root: &Cid) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             writer.unpin(pin, root)?;
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Returns whether a pin holds a root with all of these blocks.

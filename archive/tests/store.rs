@@ -40,6 +40,13 @@ impl Fixture {
     fn open(&self) -> Archive {
         Archive::open(&self.path(), Config::default()).unwrap()
     }
+
+    /// Makes an archive whose large blocks stand in pieces, as they did in the second format.
+    fn open_without_folder(&self) -> Archive {
+        let file = fs::File::options().read(true).write(true).create_new(true).open(self.path());
+        let storage = redb::backends::FileBackend::new(file.unwrap()).unwrap();
+        Archive::open_on(storage, None, Config::default()).unwrap()
+    }
 }
 
 #[test]
@@ -335,7 +342,7 @@ fn blocks_of_every_size_come_back_leave_and_are_counted() {
     let around = |bytes: usize| [bytes - 1, bytes, bytes + 1];
     let sizes: Vec<usize> = [0, 1]
         .into_iter()
-        .chain([1, 2, 3, 33].into_iter().flat_map(|n| around(n * piece)))
+        .chain([1, 2, 3, 8].into_iter().flat_map(|n| around(n * piece)))
         .collect();
     let blocks: Vec<Block> = sizes.iter().map(|bytes| large(1, *bytes)).collect();
     for block in &blocks {
@@ -360,9 +367,9 @@ fn blocks_of_every_size_come_back_leave_and_are_counted() {
 }
 
 #[test]
-fn a_block_of_a_mebibyte_takes_little_more_room_than_that() {
+fn a_block_of_a_mebibyte_in_pieces_takes_little_more_room_than_that() {
     let fixture = Fixture::new();
-    let archive = fixture.open();
+    let archive = fixture.open_without_folder();
     let blocks = (0..32).map(|number| Object::leaf(Pin::own("servers"), large(number, 1 << 20)));
     archive.put(&blocks.collect::<Vec<_>>(), None).unwrap();
     drop(archive);
@@ -400,9 +407,46 @@ fn a_file_of_the_first_format_opens_and_one_of_a_newer_format_is_refused() {
     archive.unpin(&Pin::own("servers")).unwrap();
     assert_eq!(archive.stats().unwrap(), Stats::default());
     drop(archive);
-    rewrite(3);
+    rewrite(4);
     let refused = Archive::open(&fixture.path(), Config::default()).unwrap_err();
-    assert!(matches!(refused, OpenError::Format { found: 3, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Format { found: 4, known: 3, .. }), "{refused}");
+}
+
+#[test]
+fn a_file_of_the_second_format_is_read_as_it_stands_and_new_large_blocks_go_to_files() {
+    const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    const LARGE: redb::TableDefinition<'_, &[u8], (u64, u64)> = redb::TableDefinition::new("large");
+    let fixture = Fixture::new();
+    let (old, new) = (large(1, 1 << 20), large(2, 1 << 20));
+    let leaf = |block: &Block| Object::leaf(Pin::own("servers"), block.clone());
+    let files = || {
+        let folder = fs::read_dir(fixture.path().with_extension("files").join("0"));
+        folder.map_or(0, |folder| folder.count())
+    };
+    let archive = fixture.open_without_folder();
+    archive.put(&[leaf(&old)], Some(1)).unwrap();
+    drop(archive);
+    let database = redb::Database::open(fixture.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert("format", 2).unwrap();
+    assert!(transaction.delete_table(LARGE).unwrap());
+    transaction.commit().unwrap();
+    drop(database);
+
+    let archive = fixture.open();
+    assert_eq!(archive.get(old.cid()).unwrap().as_deref(), Some(old.bytes()));
+    archive.put(&[leaf(&old), leaf(&new)], Some(2)).unwrap();
+    drop(archive);
+    assert_eq!(files(), 1, "what is in pieces stays there");
+    let archive = fixture.open();
+    for block in [&old, &new] {
+        assert_eq!(archive.get(block.cid()).unwrap().as_deref(), Some(block.bytes()));
+        let held = archive.held(&Pin::own("servers"), block.cid()).unwrap().unwrap();
+        assert_eq!(held.bytes, 1 << 20);
+    }
+    assert_eq!(archive.stats().unwrap(), Stats { blocks: 2, bytes: 2 << 20 });
+    archive.unpin(&Pin::own("servers")).unwrap();
+    assert_eq!((archive.stats().unwrap(), files()), (Stats::default(), 0));
 }
 
 #[test]

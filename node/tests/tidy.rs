@@ -102,7 +102,8 @@ fn cores_read_no_clock_spawn_nothing_and_draw_no_randomness() {
     assert!(sins.is_empty(), "{sins:#?}");
 }
 
-/// It is no core, but all that it has to do with the network stands in one place.
+/// It is no core, but all that it has to do with the network stands in one place. One other file has threads, which
+/// end with the call that starts them: they sync files beside each other.
 #[test]
 fn one_file_of_the_archive_opens_sockets_and_waits() {
     let forbidden = [
@@ -118,7 +119,10 @@ fn one_file_of_the_archive_opens_sockets_and_waits() {
     let mut sins = Vec::new();
     for (path, text) in room_sources("archive") {
         if !path.ends_with("backend/http.rs") {
-            let code = code(&text);
+            let mut code = code(&text);
+            if path.ends_with("archive/large.rs") {
+                code = code.replace("thread::scope", "").replace("thread::Builder", "");
+            }
             sins.extend(
                 forbidden
                     .iter()

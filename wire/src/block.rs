@@ -3,6 +3,8 @@
 //! A CID is the data: [`verify`] is the one place where bytes from outside earn their name, and a
 //! [`Block`] can only be had by making it here or by passing that check.
 
+use std::sync::Arc;
+
 use cid::{Cid, Version, multihash::Multihash};
 use sha2::{Digest, Sha256};
 
@@ -67,18 +69,18 @@ pub fn verify(cid: &Cid, bytes: &[u8]) -> Result<(), VerifyError> {
     if cid_of(codec, bytes) == *cid { Ok(()) } else { Err(VerifyError::Mismatch { cid: *cid }) }
 }
 
-/// Bytes together with the CID that they hash to.
+/// Bytes together with the CID that they hash to. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Block {
     cid: Cid,
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl Block {
     /// Returns the block that holds `bytes`.
     #[must_use]
     pub fn new(codec: Codec, bytes: Vec<u8>) -> Self {
-        Self { cid: cid_of(codec, &bytes), bytes }
+        Self { cid: cid_of(codec, &bytes), bytes: Arc::new(bytes) }
     }
 
     /// Returns the block when `bytes` are what `cid` names.
@@ -88,7 +90,7 @@ impl Block {
     /// As [`verify`].
     pub fn verified(cid: Cid, bytes: Vec<u8>) -> Result<Self, VerifyError> {
         verify(&cid, &bytes)?;
-        Ok(Self { cid, bytes })
+        Ok(Self { cid, bytes: Arc::new(bytes) })
     }
 
     /// Returns the content identifier.
@@ -103,10 +105,10 @@ impl Block {
         &self.bytes
     }
 
-    /// Returns the content without a copy.
+    /// Returns the content, without a copy unless there is a clone.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+        Arc::unwrap_or_clone(self.bytes)
     }
 }
 

@@ -118,9 +118,9 @@ impl Archive {
     pub fn stage(&self, bundle: &Cid, blocks: &[Block]) -> Result<(), PutError> {
         let pin = Pin::staged(bundle);
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
+        let changes = {
             let mut staged = transaction.open_table(STAGED)?;
-            let mut writer = Writer::open(&transaction)?;
+            let mut writer = self.writer(&transaction)?;
             for block in blocks {
                 let key = block.cid().to_bytes();
                 if writer.pins.get((pin.as_str(), key.as_slice()))?.is_none() {
@@ -130,7 +130,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Returns whether a block of a bundle is in the staging area.
@@ -175,15 +175,15 @@ impl Archive {
             return Ok(());
         }
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
+        let changes = {
             let mut staged = transaction.open_table(STAGED)?;
-            let mut writer = Writer::open(&transaction)?;
+            let mut writer = self.writer(&transaction)?;
             for pin in pins.keys() {
                 writer.unstage(&mut staged, pin)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Makes a staged bundle visible, all of it in one durable commit: its segments as fetched ones, the
@@ -199,10 +199,10 @@ impl Archive {
     pub fn land(&self, landing: &Landing<'_>) -> Result<(), LandError> {
         let Landing { signer, bundle, manifest, gaps, templates } = landing;
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
+        let changes = {
             let mut staged = transaction.open_table(STAGED)?;
             let mut received = transaction.open_table(RECEIVED)?;
-            let mut writer = Writer::open(&transaction)?;
+            let mut writer = self.writer(&transaction)?;
             let signer = signer.to_string();
             let last = received.get(signer.as_str())?.map(|stored| stored_link(stored.value()));
             follows(last.transpose()?, bundle, manifest, *gaps)?;
@@ -215,7 +215,7 @@ impl Archive {
             received.insert(signer.as_str(), (manifest.sequence, key.as_slice()))?;
             writer.finish()?
         };
-        Ok(self.commit(transaction, before, now)?)
+        Ok(self.commit(transaction, changes)?)
     }
 
     /// Returns the last bundle of each peer that was taken in.
@@ -282,9 +282,9 @@ impl Archive {
     ) -> Result<(), PutError> {
         let sequence = sent.link.sequence;
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
+        let changes = {
             let mut marks = transaction.open_table(SENT)?;
-            let mut writer = Writer::open(&transaction)?;
+            let mut writer = self.writer(&transaction)?;
             for frame in frames {
                 writer.put(&Object::leaf(Pin::sent(sequence), frame.clone()))?;
             }
@@ -308,7 +308,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Returns the own bundle of this number, or the last one.
@@ -356,7 +356,7 @@ impl Writer<'_> {
                 let damaged = |_| LandError::Damaged { cid: Box::new(*cid) };
                 let links = dag::links(cid, &block).map_err(damaged)?;
                 for link in &links {
-                    if writer.blocks.get(link.to_bytes().as_slice())?.is_none() {
+                    if !writer.blocks.has(&link.to_bytes())? {
                         return Err(LandError::Damaged { cid: Box::new(*link) });
                     }
                 }

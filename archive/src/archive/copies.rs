@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dunlin_wire::Cid;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Archive, Object, tables::stored_cid, writer::Writer};
+use super::{Archive, Object, tables::stored_cid};
 use crate::{Pin, PutError, ReadError, catalog::Entry};
 
 /// Pin and root of a segment, to the root of its sealed copy.
@@ -32,8 +32,8 @@ impl Archive {
     /// As [`Self::put_cataloged`]; nothing is stored then.
     pub fn put_copies(&self, own: &Pin, copies: &[SealedCopy]) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             let mut table = transaction.open_table(COPIES)?;
             let mut entries: BTreeMap<&Pin, Vec<Entry>> = BTreeMap::new();
             for SealedCopy { of, object } in copies {
@@ -51,7 +51,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Returns the root of the sealed copy of a segment that `own` holds, if there is one.
@@ -111,8 +111,8 @@ impl Archive {
         // First, so that no catalog names what is gone.
         self.drop_catalog(of_copies)?;
         let transaction = self.database.begin_write()?;
-        let (dropped, (before, now)) = {
-            let mut writer = Writer::open(&transaction)?;
+        let (dropped, changes) = {
+            let mut writer = self.writer(&transaction)?;
             let mut table = transaction.open_table(COPIES)?;
             let mut found = Vec::new();
             for entry in table.range((own.as_str(), &[][..])..)? {
@@ -130,7 +130,7 @@ impl Archive {
             let dropped = found.into_iter().map(|(_, copy)| copy).collect::<Vec<_>>();
             (dropped, writer.finish()?)
         };
-        self.commit(transaction, before, now)?;
+        self.commit(transaction, changes)?;
         Ok(dropped)
     }
 }

@@ -9,7 +9,6 @@ use redb::{ReadableDatabase, ReadableTable};
 use super::{
     Archive,
     tables::{NAMED, NamedRow, PINS, stored_cid},
-    writer::Writer,
 };
 use crate::{
     Pin, PinName, PutError, ReadError,
@@ -203,8 +202,8 @@ impl Archive {
     /// Has a pin hold blocks that are here, each by itself.
     fn hold(&self, pin: &Pin, cids: &[Cid]) -> Result<(), PinError> {
         let transaction = self.database.begin_write().map_err(PutError::from)?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for cid in cids {
                 let mut is_held = false;
                 for name in stored_names(cid) {
@@ -217,7 +216,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        Ok(self.commit(transaction, before, now)?)
+        Ok(self.commit(transaction, changes)?)
     }
 
     /// Lets go of up to `count` roots that a pin holds; says whether there may be more.
@@ -236,14 +235,14 @@ impl Archive {
             }
             roots.push(stored_cid(root)?);
         }
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for root in &roots {
                 writer.unpin(pin, root)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)?;
+        self.commit(transaction, changes)?;
         Ok(roots.len() == count)
     }
 }

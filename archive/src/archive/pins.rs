@@ -7,9 +7,8 @@ use redb::ReadableDatabase;
 
 use super::{
     Archive,
-    stored::{self, BLOCKS, PIECES},
+    stored::Reading,
     tables::{PINS, stored_cid, stored_links},
-    writer::Writer,
 };
 use crate::{Pin, PutError, ReadError};
 
@@ -97,14 +96,14 @@ impl Archive {
     /// Fails when the store refuses; nothing has left then.
     pub fn unpin(&self, pin: &Pin) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for root in writer.roots(pin)? {
                 writer.unpin(pin, &root)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Lets go of some roots that `pin` holds; returns the size of what no other pin holds, and has left.
@@ -114,15 +113,16 @@ impl Archive {
     /// As [`Self::unpin`].
     pub fn unpin_roots(&self, pin: &Pin, roots: &[Cid]) -> Result<u64, PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for root in roots {
                 writer.unpin(pin, root)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)?;
-        Ok(before.bytes.saturating_sub(now.bytes))
+        let freed = changes.freed_bytes();
+        self.commit(transaction, changes)?;
+        Ok(freed)
     }
 
     /// Returns what `pin` holds of an object with this root: what it links to, and its size.
@@ -132,14 +132,14 @@ impl Archive {
     /// Fails when the store cannot be read.
     pub fn held(&self, pin: &Pin, root: &Cid) -> Result<Option<Held>, ReadError> {
         let transaction = self.database.begin_read()?;
-        let (blocks, pieces) = (transaction.open_table(BLOCKS)?, transaction.open_table(PIECES)?);
+        let blocks = Reading::open(&transaction)?;
         let pins = transaction.open_table(PINS)?;
         let Some(links) = pins.get((pin.as_str(), root.to_bytes().as_slice()))? else {
             return Ok(None);
         };
         let (links, mut bytes) = (stored_links(links.value())?, 0);
         for cid in std::iter::once(root).chain(&links) {
-            bytes += stored::length(&blocks, &pieces, &cid.to_bytes())?.unwrap_or(0);
+            bytes += blocks.length(&cid.to_bytes())?.unwrap_or(0);
         }
         Ok(Some(Held { links, bytes }))
     }
@@ -175,7 +175,7 @@ impl Archive {
     /// Fails when the store cannot be read.
     pub fn usage(&self, prefix: &str) -> Result<BTreeMap<Pin, Usage>, ReadError> {
         let transaction = self.database.begin_read()?;
-        let (blocks, pieces) = (transaction.open_table(BLOCKS)?, transaction.open_table(PIECES)?);
+        let blocks = Reading::open(&transaction)?;
         let pins = transaction.open_table(PINS)?;
         let mut found: BTreeMap<Pin, Usage> = BTreeMap::new();
         for entry in pins.range((prefix, &[][..])..)? {
@@ -189,7 +189,7 @@ impl Archive {
             let links = stored_links(links.value())?;
             for cid in std::iter::once(root.to_vec()).chain(links.iter().map(Cid::to_bytes)) {
                 usage.blocks += 1;
-                usage.bytes += stored::length(&blocks, &pieces, &cid)?.unwrap_or(0);
+                usage.bytes += blocks.length(&cid)?.unwrap_or(0);
             }
         }
         Ok(found)

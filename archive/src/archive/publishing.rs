@@ -101,7 +101,7 @@ impl Archive {
     /// Fails when the store refuses; nothing changed then.
     pub fn publish(&self) -> Result<Option<Publication>, PutError> {
         let transaction = self.database.begin_write()?;
-        let mut writer = Writer::open(&transaction)?;
+        let mut writer = self.writer(&transaction)?;
         let listing =
             Listing { pins: &writer.pins, catalogs: &writer.catalogs, public: &writer.public };
         let roots = listing.roots()?;
@@ -122,9 +122,9 @@ impl Archive {
             }
             writer.put(&Object::leaf(Pin::published(), block))?;
         }
-        let (before, now) = writer.finish()?;
+        let changes = writer.finish()?;
         if is_new {
-            self.commit(transaction, before, now)?;
+            self.commit(transaction, changes)?;
         } else {
             transaction.abort()?;
         }
@@ -138,7 +138,7 @@ impl Archive {
     /// Fails when the store refuses; nothing changed then.
     pub fn unpublish(&self) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let mut writer = Writer::open(&transaction)?;
+        let mut writer = self.writer(&transaction)?;
         let is_published = writer.meta.remove(GENERATION)?.is_some();
         let retired = pin_names(&writer.pins, Pin::RETIRED)?;
         for pin in retired.into_iter().chain([Pin::published()]) {
@@ -146,8 +146,8 @@ impl Archive {
                 writer.unpin(&pin, &root)?;
             }
         }
-        let (before, now) = writer.finish()?;
-        if is_published { self.commit(transaction, before, now) } else { Ok(transaction.abort()?) }
+        let changes = writer.finish()?;
+        if is_published { self.commit(transaction, changes) } else { Ok(transaction.abort()?) }
     }
 
     /// Returns what was kept of what the DHT was told.

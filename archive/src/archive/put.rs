@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use dunlin_wire::block::Block;
-use redb::{ReadableTable, WriteTransaction};
+use redb::WriteTransaction;
 
-use super::{Archive, Object, Stats, writer::Writer};
+use super::{
+    Archive, Object,
+    writer::{Changes, Writer},
+};
 use crate::{Pin, PutError, catalog::Entry};
 
 impl Archive {
@@ -22,8 +25,8 @@ impl Archive {
     /// Fails when the quota does not allow it or the store refuses; nothing is stored then.
     pub fn put(&self, objects: &[Object], position: Option<u64>) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for object in objects {
                 writer.put(object)?;
             }
@@ -32,7 +35,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// As [`Self::put`] for segments, each with the start of its course: they are entered in the catalogs of
@@ -47,8 +50,8 @@ impl Archive {
         position: Option<u64>,
     ) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for (_, object) in segments {
                 writer.put(object)?;
             }
@@ -65,7 +68,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Enters segments that a pin holds in its catalog, durably.
@@ -75,12 +78,12 @@ impl Archive {
     /// As [`Self::put_cataloged`].
     pub fn enter(&self, pin: &Pin, entries: &[Entry]) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             writer.enter(pin, entries)?;
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Forgets the catalog of a pin, which was damaged on disk: it can be made again of what the pin holds.
@@ -90,8 +93,8 @@ impl Archive {
     /// Fails when the store refuses; nothing changed then.
     pub fn drop_catalog(&self, pin: &Pin) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             let nodes = Pin::catalog(pin);
             for node in writer.roots(&nodes)? {
                 writer.unpin(&nodes, &node)?;
@@ -100,7 +103,7 @@ impl Archive {
             writer.put_own_root(pin)?;
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Makes `object` the only one under its pin: what the pin held before leaves, unless another pin
@@ -111,12 +114,12 @@ impl Archive {
     /// As [`Self::put`].
     pub fn replace(&self, object: &Object) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             writer.replace(object)?;
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Writes a block again that is here and was damaged on disk; one that is not here stays so.
@@ -126,27 +129,39 @@ impl Archive {
     /// Fails when the store refuses.
     pub fn mend(&self, block: &Block) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
-            if writer.blocks.get(block.cid().to_bytes().as_slice())?.is_some() {
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
+            if writer.blocks.has(&block.cid().to_bytes())? {
                 writer.store(block, false)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
-    /// Makes a transaction durable, unless it takes the archive beyond its quota.
+    /// Opens the tables of a write transaction.
+    pub(crate) fn writer<'a>(
+        &self,
+        transaction: &'a WriteTransaction,
+    ) -> Result<Writer<'a>, PutError> {
+        Writer::open(transaction, self.files.clone())
+    }
+
+    /// Makes a transaction durable, unless it takes the archive beyond its quota: its files before it, and what
+    /// it has no use for any more is removed after it. When it is not known whether it is durable, both stay.
     pub(crate) fn commit(
         &self,
         transaction: WriteTransaction,
-        before: Stats,
-        now: Stats,
+        changes: Changes,
     ) -> Result<(), PutError> {
+        let Changes { before, now, batch } = changes;
         if now.bytes > before.bytes.max(self.bytes_max) {
             let more = now.bytes - before.bytes;
             return Err(PutError::Full { bytes: before.bytes, more, bytes_max: self.bytes_max });
         }
-        Ok(transaction.commit()?)
+        batch.write()?;
+        transaction.commit()?;
+        batch.remove_gone();
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use redb::ReadableDatabase;
 
 use super::{
     Archive, Stats, bundles,
-    stored::{self, BLOCKS, PIECES},
+    stored::Reading,
     tables::{CATALOGS, META, PUBLIC, read_stats, stored_cid},
 };
 use crate::{Pin, ReadError, catalog::Root};
@@ -17,14 +17,25 @@ impl Archive {
     ///
     /// Fails when the stored bytes no longer hash to `cid`; they are not returned.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>, ReadError> {
-        let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
-        let (blocks, pieces) = (transaction.open_table(BLOCKS)?, transaction.open_table(PIECES)?);
-        let Some(bytes) = stored::read(&blocks, &pieces, &key)? else { return Ok(None) };
-        if bundles::is_hidden(&transaction, &key)? {
-            return Ok(None);
+        let (key, mut damaged) = (cid.to_bytes(), None);
+        loop {
+            let transaction = self.database.begin_read()?;
+            let blocks = Reading::open(&transaction)?;
+            let Some(bytes) = blocks.read(&self.files, &key)? else { return Ok(None) };
+            if bundles::is_hidden(&transaction, &key)? {
+                return Ok(None);
+            }
+            if let Ok(block) = Block::verified(*cid, bytes) {
+                return Ok(Some(block));
+            }
+            // A file may have left with its row since this transaction began. Only if the row is still there, the
+            // file is damaged; one that names another file is of a block that was put again meanwhile.
+            let file = blocks.file(&key)?;
+            if file == damaged {
+                return Err(ReadError::Damaged { cid: *cid });
+            }
+            damaged = file;
         }
-        let block = Block::verified(*cid, bytes);
-        block.map(Some).map_err(|_| ReadError::Damaged { cid: *cid })
     }
 
     /// Returns the bytes of a block, verified.
@@ -43,7 +54,7 @@ impl Archive {
     /// Fails when the store cannot be read.
     pub fn has(&self, cid: &Cid) -> Result<bool, ReadError> {
         let (transaction, key) = (self.database.begin_read()?, cid.to_bytes());
-        let is_here = transaction.open_table(BLOCKS)?.get(key.as_slice())?.is_some();
+        let is_here = Reading::open(&transaction)?.has(&key)?;
         Ok(is_here && !bundles::is_hidden(&transaction, &key)?)
     }
 

@@ -10,9 +10,9 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable, StorageError, Table
 
 use super::{
     Archive, Object,
-    stored::{self, BLOCKS, PIECES},
+    large::Files,
+    stored::Reading,
     tables::{CATALOGS, stored_cid},
-    writer::Writer,
 };
 use crate::{
     Pin, PutError, ReadError,
@@ -85,8 +85,8 @@ impl Archive {
     ) -> Result<usize, PutError> {
         let transaction = self.database.begin_write()?;
         let mut new = 0;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             let mut series = transaction.open_table(SERIES)?;
             let mut longest = transaction.open_table(LONGEST)?;
             let mut conflicts = transaction.open_table(CONFLICTS)?;
@@ -116,7 +116,7 @@ impl Archive {
             writer.enter(&Pin::recovered(collection), &entries)?;
             writer.finish()?
         };
-        self.commit(transaction, before, now)?;
+        self.commit(transaction, changes)?;
         Ok(new)
     }
 
@@ -133,8 +133,8 @@ impl Archive {
         records: &[NamedRecord],
     ) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             let mut conflicts = transaction.open_table(CONFLICTS)?;
             for statement in statements {
                 writer.put(statement)?;
@@ -149,7 +149,7 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Returns the records of all conflicts and decisions, in the order of their names.
@@ -169,7 +169,7 @@ impl Archive {
     ///
     /// Fails when the store cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
-        Ok(Snapshot { transaction: self.database.begin_read()? })
+        Ok(Snapshot { transaction: self.database.begin_read()?, files: self.files.clone() })
     }
 }
 
@@ -202,6 +202,7 @@ fn overlapping(
 /// The archive as it was at one moment.
 pub struct Snapshot {
     transaction: ReadTransaction,
+    files: Files,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -223,15 +224,14 @@ impl Snapshot {
         Ok(Some(Root { cid: stored_cid(cid)?, count }))
     }
 
-    /// Returns the bytes of a block, when it was there and whole.
+    /// Returns the bytes of a block, when it was there and whole. A large one that has left the archive since is as
+    /// good as damaged; nodes of catalogs are not large.
     ///
     /// # Errors
     ///
     /// Fails when the store cannot be read.
     pub fn get(&self, cid: &Cid) -> Result<Option<Vec<u8>>, ReadError> {
-        let blocks = self.transaction.open_table(BLOCKS)?;
-        let pieces = self.transaction.open_table(PIECES)?;
-        let bytes = stored::read(&blocks, &pieces, &cid.to_bytes())?;
+        let bytes = Reading::open(&self.transaction)?.read(&self.files, &cid.to_bytes())?;
         Ok(bytes.filter(|bytes| verify(cid, bytes).is_ok()))
     }
 }

@@ -14,7 +14,6 @@ use redb::ReadableDatabase;
 use super::{
     Archive, Stats,
     tables::{PINS, REFERENCES, TAKEN, stored_cid},
-    writer::Writer,
 };
 use crate::{Object, Pin, PutError, ReadError};
 
@@ -150,15 +149,15 @@ impl Archive {
     /// As [`Self::put`].
     pub fn put_fetched(&self, objects: &[Object], now_ms: u64) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for object in objects {
                 writer.put(object)?;
                 writer.date(object.pin.as_str(), &object.root.cid().to_bytes(), now_ms)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     fn look_at_fetched(&self) -> Result<Look, ReadError> {
@@ -191,14 +190,14 @@ impl Archive {
 
     fn date(&self, undated: &[(String, Vec<u8>)], now_ms: u64) -> Result<(), PutError> {
         let transaction = self.database.begin_write()?;
-        let (before, now) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for (pin, root) in undated {
                 writer.date(pin, root, now_ms)?;
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)
+        self.commit(transaction, changes)
     }
 
     /// Removes fetched objects from the end of the list, as long as the next one may leave; but none whose root
@@ -210,8 +209,8 @@ impl Archive {
     ) -> Result<Removed, PutError> {
         let transaction = self.database.begin_write()?;
         let (mut objects, mut passed) = (0, 0);
-        let (before, now): (Stats, Stats) = {
-            let mut writer = Writer::open(&transaction)?;
+        let changes = {
+            let mut writer = self.writer(&transaction)?;
             for fetched in chosen.iter().rev().take(STEP) {
                 if !may_leave(fetched, writer.stats()) {
                     break;
@@ -225,7 +224,8 @@ impl Archive {
             }
             writer.finish()?
         };
-        self.commit(transaction, before, now)?;
-        Ok(Removed { passed, objects, bytes: before.bytes.saturating_sub(now.bytes) })
+        let bytes = changes.freed_bytes();
+        self.commit(transaction, changes)?;
+        Ok(Removed { passed, objects, bytes })
     }
 }

@@ -3,17 +3,15 @@
 use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
-use super::{
-    Stats, bundles, copies, recovered,
-    stored::{BLOCKS, PIECES},
-};
+use super::{Stats, bundles, copies, recovered, stored::Writing};
 use crate::places;
 
 /// Version of the table layout.
-pub(crate) const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 3;
 
-/// The version whose blocks are whole in their row, however large. Its files need nothing but the new number.
-const WITHOUT_PIECES: u64 = 1;
+/// The versions before: blocks whole in their row, however large; and large ones in pieces. Both are read as they
+/// stand, and need nothing but the new number.
+const READABLE: [u64; 2] = [1, 2];
 
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// How many pins reach each block.
@@ -51,12 +49,11 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let format = {
         let mut meta = transaction.open_table(META)?;
         let found = meta.get("format")?.map(|format| format.value());
-        let format = found.filter(|format| *format != WITHOUT_PIECES).unwrap_or(FORMAT);
+        let format = found.filter(|format| !READABLE.contains(format)).unwrap_or(FORMAT);
         if found != Some(format) {
             meta.insert("format", format)?;
         }
-        transaction.open_table(BLOCKS)?;
-        transaction.open_table(PIECES)?;
+        Writing::open(&transaction)?;
         transaction.open_table(REFERENCES)?;
         transaction.open_table(PINS)?;
         transaction.open_table(PUBLIC)?;

@@ -9,7 +9,8 @@ use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::{
     Object, Stats,
-    stored::{self, BLOCKS, BlocksTable, PIECES, PiecesTable},
+    large::{Batch, Files},
+    stored::Writing,
     tables::{
         CATALOGS, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid, stored_links,
     },
@@ -23,32 +24,47 @@ use crate::{
 /// The tables of one write transaction.
 pub(crate) struct Writer<'a> {
     pub(crate) meta: Table<'a, &'static str, u64>,
-    pub(crate) blocks: BlocksTable<'a>,
-    pieces: PiecesTable<'a>,
+    pub(crate) blocks: Writing<'a>,
     pub(crate) references: Table<'a, &'static [u8], u64>,
     pub(crate) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
     pub(crate) public: Table<'a, &'static [u8], u64>,
     pub(crate) catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
     places: Places<'a>,
     taken: Table<'a, (&'static str, &'static [u8]), u64>,
+    batch: Batch,
     before: Stats,
     now: Stats,
 }
 
+/// What a write transaction did, beside its tables.
+pub(crate) struct Changes {
+    /// What the archive held before, and holds now.
+    pub(crate) before: Stats,
+    pub(crate) now: Stats,
+    pub(super) batch: Batch,
+}
+
+impl Changes {
+    /// Returns how much has left.
+    pub(crate) fn freed_bytes(&self) -> u64 {
+        self.before.bytes.saturating_sub(self.now.bytes)
+    }
+}
+
 impl<'a> Writer<'a> {
-    pub(crate) fn open(transaction: &'a WriteTransaction) -> Result<Self, PutError> {
+    pub(super) fn open(transaction: &'a WriteTransaction, files: Files) -> Result<Self, PutError> {
         let meta = transaction.open_table(META)?;
         let before = read_stats(&meta)?;
         Ok(Self {
             places: Places::open(transaction, &meta)?,
             meta,
-            blocks: transaction.open_table(BLOCKS)?,
-            pieces: transaction.open_table(PIECES)?,
+            blocks: Writing::open(transaction)?,
             references: transaction.open_table(REFERENCES)?,
             pins: transaction.open_table(PINS)?,
             public: transaction.open_table(PUBLIC)?,
             catalogs: transaction.open_table(CATALOGS)?,
             taken: transaction.open_table(TAKEN)?,
+            batch: Batch::new(files),
             before,
             now: before,
         })
@@ -109,17 +125,17 @@ impl<'a> Writer<'a> {
 
     /// Returns the bytes of a block when they are here and what its CID names.
     pub(crate) fn whole(&self, cid: &Cid) -> Result<Option<Vec<u8>>, StorageError> {
-        let bytes = stored::read(&self.blocks, &self.pieces, &cid.to_bytes())?;
+        let bytes = self.blocks.read(&self.batch, &cid.to_bytes())?;
         Ok(bytes.filter(|bytes| verify(cid, bytes).is_ok()))
     }
 
     /// Stores a block, unless it is there and whole, and counts one more pin that reaches it.
     pub(crate) fn store(&mut self, block: &Block, is_new: bool) -> Result<(), PutError> {
         let key = block.cid().to_bytes();
-        let stored = stored::read(&self.blocks, &self.pieces, &key)?;
+        let stored = self.blocks.read(&self.batch, &key)?;
         let is_there = stored.is_some();
         if stored.is_none_or(|bytes| verify(block.cid(), &bytes).is_err()) {
-            stored::write(&mut self.blocks, &mut self.pieces, &key, block.bytes())?;
+            self.blocks.write(&mut self.batch, block)?;
         }
         // One that was damaged was counted when it came, with the bytes that its CID names.
         if !is_there {
@@ -149,7 +165,7 @@ impl<'a> Writer<'a> {
     /// Has a pin hold a block by itself that is here; says whether it is.
     pub(crate) fn hold(&mut self, pin: &Pin, cid: &Cid) -> Result<bool, PutError> {
         let key = cid.to_bytes();
-        if self.blocks.get(key.as_slice())?.is_none() {
+        if !self.blocks.has(&key)? {
             return Ok(false);
         }
         let of_pin = (pin.as_str(), key.as_slice());
@@ -208,18 +224,18 @@ impl<'a> Writer<'a> {
         if !count_down(&mut self.references, &key)? {
             return Ok(());
         }
-        if let Some(bytes) = stored::remove(&mut self.blocks, &mut self.pieces, &key)? {
+        if let Some(bytes) = self.blocks.remove(&mut self.batch, &key)? {
             self.now.blocks = self.now.blocks.saturating_sub(1);
             self.now.bytes = self.now.bytes.saturating_sub(bytes);
         }
         Ok(())
     }
 
-    /// Writes the counts; returns those before and after.
-    pub(crate) fn finish(mut self) -> Result<(Stats, Stats), PutError> {
+    /// Writes the counts; returns what is yet to be done when the transaction is committed.
+    pub(crate) fn finish(mut self) -> Result<Changes, PutError> {
         self.meta.insert("blocks", self.now.blocks)?;
         self.meta.insert("bytes", self.now.bytes)?;
-        Ok((self.before, self.now))
+        Ok(Changes { before: self.before, now: self.now, batch: self.batch })
     }
 }
 

@@ -68,8 +68,7 @@ pub(super) fn disk(folder: &Folder, config: &Config) -> Finding {
             return Finding::broken("disk", cause.to_string(), "see that the disk is mounted");
         }
     };
-    let stored =
-        fs::metadata(folder.path().join("archive/blocks.redb")).map_or(0, |file| file.len());
+    let stored = dunlin_archive::disk_bytes(&folder.path().join("archive/blocks.redb"));
     let may_grow = config.archive.bytes_max.saturating_sub(stored);
     let found = format!("{} free where the data is", size(free));
     if free < FREE_BYTES_MIN {
