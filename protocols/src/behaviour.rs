@@ -40,6 +40,7 @@ use crate::{
     },
     network::StartError,
     provider_store::ProviderStore,
+    relay_client::RelayClient,
     transport,
 };
 
@@ -106,7 +107,7 @@ pub(crate) struct Behaviour {
     pub(crate) catalogs: CatalogsExchange,
     pub(crate) replicas: ReplicasExchange,
     pub(crate) membership: MembershipExchange,
-    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) relay_client: RelayClient,
     pub(crate) relay: Toggle<MembersOnly<relay::Behaviour>>,
     pub(crate) autonat_client: MembersOnly<Guarded<autonat::client::Behaviour>>,
     pub(crate) autonat_server: Toggle<MembersOnly<Guarded<autonat::server::Behaviour>>>,
@@ -142,7 +143,7 @@ impl Behaviour {
             catalogs: exchange(CATALOG_PROTOCOL),
             replicas: exchange(REPLICAS_PROTOCOL),
             membership: exchange(MEMBERSHIP_PROTOCOL),
-            relay_client,
+            relay_client: RelayClient::new(relay_client),
             relay: config
                 .helping
                 .map(|limits| MembersOnly::new(relay(me, limits), is_closed))

@@ -41,6 +41,7 @@ mod peers;
 mod provider_store;
 mod rate;
 mod reachability;
+mod relay_client;
 mod relays;
 mod requests;
 mod transport;
