@@ -37,6 +37,7 @@ pub mod messages;
 mod multiplexer;
 mod name_store;
 mod network;
+mod pacing;
 mod peers;
 mod provider_store;
 mod rate;

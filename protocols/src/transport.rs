@@ -26,6 +26,7 @@ use crate::{
     config::{QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX},
     multiplexer,
     network::StartError,
+    pacing::Paced,
 };
 
 /// A connection that is not agreed upon after this is given up, dialled or accepted: whoever sends half a handshake
@@ -81,7 +82,7 @@ pub(crate) fn all(
     settings.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
     settings.max_stream_data = QUIC_STREAM_BYTES_MAX;
     settings.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
-    let quic = quic::tokio::Transport::new(settings).map(move |(peer, muxer), _| {
+    let quic = Paced::new(quic::tokio::Transport::new(settings)).map(move |(peer, muxer), _| {
         (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
     });
 
