@@ -313,7 +313,7 @@ pub(crate) fn swarm(
     let transport = if config.is_air_gapped {
         transport::none(keypair, relayed, meters)?
     } else {
-        transport::all(keypair, relayed, meters)?
+        transport::all(keypair, relayed, meters, &config.dns)?
     };
     let behaviour = Behaviour::new(keypair, config, is_closed, relay_client)?;
     let settings = swarm::Config::with_tokio_executor()
