@@ -57,6 +57,11 @@ const GOSSIP_FRAMING_BYTES_MAX: usize = 512;
 /// than the messages.
 const GOSSIP_BYTES_MAX: usize = 64 * 1024;
 
+/// How long gossip remembers how a peer behaved that has left. It remembers all of them, some 2 KiB each, without another
+/// limit, so that strangers who come with ever new keys would fill an hour, which is the default; what peers did that bears on
+/// their standing, `trust` remembers, within limits.
+const SCORE_RETENTION: Duration = Duration::from_secs(60);
+
 /// Places at this relay that one peer may hold, less one: the crate refuses the one behind the next.
 const RESERVATIONS_PER_PEER: usize = 1;
 /// Connections with one peer that this relay carries at once, less one.
@@ -266,6 +271,7 @@ fn gossip(keypair: &Keypair, config: &Config) -> Result<Gossip, StartError> {
     let scores = gossipsub::PeerScoreParams {
         ip_colocation_factor_weight: if config.one_machine { 0.0 } else { -5.0 },
         topics: topics.iter().map(|topic| (topic.hash(), quiet_topic())).collect(),
+        retain_score: SCORE_RETENTION,
         ..gossipsub::PeerScoreParams::default()
     };
     gossip

@@ -39,6 +39,7 @@ const ANSWER_BYTES_MAX: usize = 128 * 1_024;
 pub struct Guest {
     peer: PeerId,
     address: Multiaddr,
+    introduction: Introduction,
     session: Session,
     /// It asks one thing after the other. The stream stays open, as a client's would, and with it the connection.
     dht: Mutex<yamux::Stream>,
@@ -69,13 +70,13 @@ impl Guest {
         let introduction = Introduction::begin(&target, &keypair).bytes(2, &address.to_vec());
         let introduction =
             spoken.fold(introduction, |message, spoken| message.bytes(3, spoken.as_bytes()));
-        let introduction = Introduction(Arc::new(introduction.framed()));
+        let introduction = Introduction::new(introduction.framed());
         let tally = Arc::new(Tally::default());
-        let session = Session::open(&target, 0, &keypair, introduction, &tally);
+        let session = Session::open(&target, 0, &keypair, introduction.clone(), &tally);
         let session = session.await.map_err(refused)?;
         let dht = session.stream(&protocol).await.map_err(refused)?;
         let peer = keypair.public().to_peer_id();
-        Ok(Self { peer, address, session, dht: Mutex::new(dht) })
+        Ok(Self { peer, address, introduction, session, dht: Mutex::new(dht) })
     }
 
     /// Returns who it is.
@@ -88,6 +89,12 @@ impl Guest {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.session.is_over()
+    }
+
+    /// Returns whether the node has asked who it is: before, it takes no record of it.
+    #[must_use]
+    pub fn is_introduced(&self) -> bool {
+        self.introduction.is_told()
     }
 
     /// Leaves the record that it provides what is called after it. The node may pass it over, and does not say so.

@@ -242,7 +242,12 @@ async fn come(node: Multiaddr, from: Ipv4Addr) -> anyhow::Result<Guest> {
         }
         tokio::time::sleep(PAUSE).await;
     };
-    // A record of somebody who has not said yet who it is is passed over; the node asks first thing.
+    // A record of somebody who has not said yet who it is is passed over; the node asks first thing, and takes a moment to
+    // hear the answer.
+    while !guest.is_introduced() {
+        ensure!(!guest.is_gone(), "the node let a client go that had just come");
+        tokio::time::sleep(PAUSE).await;
+    }
     tokio::time::sleep(PAUSE).await;
     guest.announce().await?;
     Ok(guest)
