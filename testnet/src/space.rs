@@ -135,8 +135,8 @@ impl Fabric {
         Spawner::start(move || {
             leave()?;
             ip(&["link", "set", "lo", "up"])?;
-            let home = format!("/proc/self/task/{}/ns/net", rustix::thread::gettid());
-            let home = home.replace("self", &std::process::id().to_string());
+            let (process, task) = (std::process::id(), rustix::thread::gettid());
+            let home = format!("/proc/{process}/task/{task}/ns/net");
             // A namespace is a thread's own, and this one is at home.
             let router = thread::Builder::new().name("router".to_owned());
             let router = router.spawn(move || fabric.build_router(place, mapping, &home))?;
