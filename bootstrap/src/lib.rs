@@ -11,14 +11,16 @@
 
 use anyhow::Context;
 use dunlin_protocols::{
-    Config, Event, Keypair, KnownPeer, Multiaddr, Network, messages::RefusalReason,
+    Config, Event, Handle, Keypair, KnownPeer, Multiaddr, Network, messages::RefusalReason,
 };
 use dunlin_trust::Trust;
 use tokio_util::sync::CancellationToken;
 
 /// What a bootstrap node asks of whoever runs it.
 #[derive(Debug)]
-pub struct Shell<L, R, P> {
+pub struct Shell<S, L, R, P> {
+    /// Is given the network once it runs, to ask it how it is.
+    pub on_start: S,
     /// Is given every address that it listens on, with its peer id, as soon as it does.
     pub on_listening: L,
     /// Writes records of revocations down, behind all before or, if told so, in place of them, and says whether they
@@ -43,13 +45,15 @@ pub async fn run(
     trust: Trust,
     stop: CancellationToken,
     mut shell: Shell<
+        impl FnOnce(Handle) + Send,
         impl FnMut(&Multiaddr) + Send,
         impl FnMut(Vec<Vec<u8>>, bool) -> bool + Send,
         impl FnMut(Vec<KnownPeer>) + Send,
     >,
 ) -> anyhow::Result<()> {
-    let (_handle, mut events, network) =
+    let (handle, mut events, network) =
         Network::start(config, keypair, trust).await.context("the bootstrap node cannot start")?;
+    (shell.on_start)(handle);
     loop {
         tokio::select! {
             biased;
@@ -97,7 +101,7 @@ mod tests {
         time::Duration,
     };
 
-    use dunlin_protocols::{Handle, NetworkError, PeerId};
+    use dunlin_protocols::{NetworkError, PeerId};
     use tokio::{
         sync::{mpsc, oneshot},
         task::JoinHandle,
@@ -157,6 +161,7 @@ mod tests {
             let kept = Arc::new(Mutex::new(Vec::new()));
             let keeping = Arc::clone(&kept);
             let shell = Shell {
+                on_start: drop,
                 on_listening,
                 keep_revocations: |_, _| true,
                 keep_peers: move |known| *keeping.lock().unwrap() = known,

@@ -38,8 +38,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field};
 
-pub(crate) use self::bundles::bundle_json;
 use self::{auth::Token, error::ApiError};
+pub(crate) use self::{
+    bundles::bundle_json,
+    metrics::{OPEN_METRICS, Sample},
+};
 use crate::daemon::Shared;
 
 /// Largest request body: 10,000 observations of 128 channels as JSON fit.

@@ -4,6 +4,7 @@
 //! be accepted. [`DEFAULT_TOML`] is both what `dunlin init` writes and the documentation of the keys;
 //! a test reads it back and compares it with [`Config::default`], so neither can drift.
 
+mod dns;
 mod reader;
 mod relay;
 mod standing;
@@ -55,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) pinning: PinningConfig,
     /// The trustless gateway.
     pub(crate) gateway: GatewayConfig,
+    /// The page that a bootstrap node shows.
+    pub(crate) page: PageConfig,
     /// What leaves the node, and at what cost.
     pub(crate) privacy: PrivacyConfig,
     /// What the node takes from others.
@@ -78,6 +81,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) external: Vec<Multiaddr>,
     /// Peers to dial first, each with its `/p2p` part.
     pub(crate) bootstrap: Vec<Multiaddr>,
+    /// Servers to ask about names in addresses; those of the system when empty.
+    pub(crate) dns: Vec<SocketAddr>,
     /// Whether to find peers on the local network.
     pub(crate) mdns: bool,
     /// Whether strangers reach this node.
@@ -217,6 +222,13 @@ impl FromStr for ServiceAt {
     }
 }
 
+/// The page that a bootstrap node shows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PageConfig {
+    /// Where it listens, if at all.
+    pub(crate) listen: ListenOn,
+}
+
 /// The trustless gateway.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GatewayConfig {
@@ -331,6 +343,7 @@ impl Config {
             kubo: reader.section("kubo", KuboConfig::read),
             pinning: reader.section("pinning", PinningConfig::read),
             gateway: reader.section("gateway", GatewayConfig::read),
+            page: reader.section("page", PageConfig::read),
             privacy: reader.section("privacy", PrivacyConfig::read),
             templates: reader.section("templates", TemplatesConfig::read),
             log: reader.section("log", LogConfig::read),
@@ -406,6 +419,7 @@ impl NetworkConfig {
                 &[],
                 "a multiaddr that ends in /p2p/<peer id>",
             ),
+            dns: dns::servers(section),
             mdns: section.boolean("mdns", true),
             reach: section.choice("reach", &[("local", Reach::Local), ("public", Reach::Public)]),
             own_peers: section.parsed_list("own_peers", &[], "a peer id like 12D3KooW…"),
@@ -618,6 +632,13 @@ impl GatewayConfig {
     }
 }
 
+impl PageConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let accepted = "\"off\" or an address like 127.0.0.1:4603";
+        Self { listen: section.parsed("listen", "off", accepted) }
+    }
+}
+
 impl PrivacyConfig {
     fn read(section: &mut Section<'_>) -> Self {
         let templates_max = section.integer("templates_max", 16, 1..=16);
@@ -708,6 +729,7 @@ mod tests {
             lisen = ['/ip4/0.0.0.0/tcp/1']
             bootstrap = ['/nonsense']
             mdns = 'yes'
+            dns = ['dns.example.org']
             [privacy]
             epsilon = -1
             [lgo]
@@ -721,12 +743,13 @@ mod tests {
             "did you mean `listen`",
             "network.bootstrap",
             "network.mdns",
+            "network.dns",
             "privacy.epsilon",
             "did you mean `log`",
         ] {
             assert!(message.contains(part), "{part} is not in:\n{message}");
         }
-        assert_eq!(error.mistakes().len(), 6, "{message}");
+        assert_eq!(error.mistakes().len(), 7, "{message}");
     }
 
     #[test]

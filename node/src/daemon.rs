@@ -39,8 +39,9 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use dunlin_bootstrap::Shell;
-use dunlin_protocols::{KnownPeer, Multiaddr, Reach, Room};
+use dunlin_protocols::{Handle, KnownPeer, Multiaddr, Reach, Room};
 use dunlin_trust::{Acquaintance, Endorsements, Pending};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
@@ -68,7 +69,7 @@ use crate::{
     cli::{NetworkArgs, RunArgs},
     config::{Config, Mode, NetworkConfig},
     data_dir::{DataDir, NETWORK_ADDRESS_FILE},
-    interrupt,
+    interrupt, page,
 };
 
 /// Longest clean end. What is acknowledged is durable anyway; this is for peers and checkpoints.
@@ -146,12 +147,29 @@ pub(crate) fn bootstrap(path: &Path, args: NetworkArgs) -> anyhow::Result<ExitCo
         };
         let mut network = network_config(&config, license, true);
         network.known_peers = peers_file::load(&dir);
-        let shell = Shell { on_listening, keep_revocations: keep, keep_peers };
+        let listener = match config.page.listen.0 {
+            Some(at) => Some(page::bind(at).await?),
+            None => None,
+        };
+        let (name, stop_page) = (config.network.name.to_string(), stop.child_token());
+        let on_start = move |network| {
+            if let Some(listener) = listener {
+                tokio::spawn(show_page(listener, network, name, stop_page));
+            }
+        };
+        let shell = Shell { on_start, on_listening, keep_revocations: keep, keep_peers };
         dunlin_bootstrap::run(network, identity, trust, stop, shell).await
     });
     runtime.shutdown_timeout(WORK_DEADLINE);
     dir.unpublish();
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Serves the page of a bootstrap node. Without it, the node goes on.
+async fn show_page(listener: TcpListener, network: Handle, name: String, stop: CancellationToken) {
+    if let Err(cause) = page::serve(listener, network, name, stop).await {
+        tracing::error!(cause = format!("{cause:#}"), "the page is gone");
+    }
 }
 
 /// Writes down that a key of this node retired itself, as if a peer had said so.
@@ -215,6 +233,7 @@ fn network_config(
         listen: config.listen.clone(),
         external: config.external.clone(),
         bootstrap: config.bootstrap.clone(),
+        dns: config.dns.clone(),
         mdns: config.mdns,
         reach: config.reach,
         dht: config.dht.clone(),

@@ -40,9 +40,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::listener::Bounded;
 use self::{
     answer::Refusal,
-    listener::Bounded,
     request::{CarWish, Format, Wish},
     source::{Denied, DenyList, Stores},
 };

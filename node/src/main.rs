@@ -18,6 +18,7 @@ mod input;
 mod interrupt;
 mod key_ring;
 mod output;
+mod page;
 mod statement;
 
 use std::process::ExitCode;

@@ -61,6 +61,42 @@ fn a_protected_key_opens_with_its_passphrase_and_no_other() {
 }
 
 #[test]
+fn a_node_starts_with_the_passphrase_of_its_key_alone_and_never_says_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("node");
+    let peer = shown(&mut identity(&dir, &["show"]))["peer"].clone();
+    let right = secret(temp.path(), "right", "kumquat zyzzyva\n");
+    let wrong = secret(temp.path(), "wrong", "battery staple\n");
+    shown(identity(&dir, &["protect"]).env("DUNLIN_NEW_PASSPHRASE_FILE", &right));
+    let sealed = fs::read(dir.join("identity.key")).unwrap();
+    for command in ["run", "bootstrap"] {
+        // There is no terminal to ask on.
+        let start = || {
+            let mut start = dunlin(&[command, "--data-dir"]);
+            start.arg(&dir).env("RUST_LOG", "trace");
+            start
+        };
+        let none = complaint(&mut start());
+        assert!(none.contains("name a file with it in DUNLIN_PASSPHRASE_FILE"), "{none}");
+        let refused = complaint(start().env("DUNLIN_PASSPHRASE_FILE", &wrong));
+        assert!(refused.contains("this is not its passphrase"), "{refused}");
+        assert!(!refused.contains("battery") && !refused.contains("kumquat"), "{refused}");
+        let absent = complaint(start().env("DUNLIN_PASSPHRASE_FILE", temp.path().join("absent")));
+        assert!(absent.contains("absent"), "{absent}");
+    }
+    let node = Node::start_sealed(&dir, &right);
+    assert_eq!(node.client().status().unwrap().peer, peer.as_str().unwrap());
+    let log = node.log();
+    node.stop();
+    assert!(log.len() > 1_000, "it logs everything");
+    for secret in ["kumquat", "zyzzyva"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+    // It is sealed as it was: no copy in the clear, and nothing of it elsewhere in the folder.
+    assert_eq!(fs::read(dir.join("identity.key")).unwrap(), sealed);
+}
+
+#[test]
 fn a_rotated_key_keeps_its_lineage_and_the_old_one_is_retired_for_good() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("node");

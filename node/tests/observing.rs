@@ -11,7 +11,7 @@ use std::{
     process::Stdio,
 };
 
-use common::{Node, eventually, http, observation, stdout, two_channels};
+use common::{Node, dunlin, eventually, http, observation, peers, stdout, two_channels};
 use dunlin_client::{IngestRequest, Observation};
 use serde_json::Value;
 
@@ -152,6 +152,55 @@ fn logs_tell_no_vectors_keys_or_tokens_at_any_level() {
 fn after<'a>(bytes: &'a [u8], marker: &[u8]) -> &'a [u8] {
     let at = bytes.windows(marker.len()).position(|part| part == marker).unwrap() + marker.len();
     &bytes[at..at + 32]
+}
+
+#[test]
+fn a_bootstrap_node_shows_how_it_is_and_who_is_connected_to_nobody() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("boot");
+    peers::init(&dir, "page-test");
+    // A port that was free a moment ago.
+    let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let page = format!("[page]\nlisten = \"{at}\"");
+    let config = std::fs::read_to_string(dir.join("config.toml")).unwrap();
+    let before = config.split_once("[page]").unwrap().0;
+    let after = config.split_once("[privacy]").unwrap().1;
+    std::fs::write(dir.join("config.toml"), format!("{before}{page}\n[privacy]{after}")).unwrap();
+    let flags = ["bootstrap", "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"];
+    let _boot = peers::KillOnDrop::spawn(dunlin(&flags).arg(&dir));
+    let address = eventually("it listens", || peers::address_in(&dir));
+    let node_dir = temp.path().join("node");
+    let peer = peers::init(&node_dir, "page-test");
+    let node =
+        Node::start_with(&node_dir, &["--listen", "/ip4/127.0.0.1/tcp/0", "--bootstrap", &address]);
+    node.wait_for_peer(address.rsplit_once("/p2p/").unwrap().1);
+
+    let connected = "dunlin_protocols_peers_connected 1";
+    let metrics = eventually("it counts its peer", || {
+        Some(page_at(at, "/metrics")).filter(|text| text.contains(connected))
+    });
+    assert!(metrics.contains("application/openmetrics-text") && metrics.ends_with("# EOF\n"));
+    for name in ["relay_reservations", "probes_served", "records_stored", "connections_refused"] {
+        assert!(metrics.contains(&format!("# HELP dunlin_protocols_{name} ")), "{name}: {metrics}");
+    }
+    assert!(page_at(at, "/healthz").ends_with("ok\n"));
+    let shown = page_at(at, "/");
+    for part in [address.as_str(), "page-test", "Connected peers<td>1<", "default-src 'none'"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    assert!(!shown.contains(&peer), "{shown}");
+    assert!(page_at(at, "/v1/status").starts_with("HTTP/1.1 404"));
+}
+
+/// Fetches a page, with its head.
+fn page_at(at: std::net::SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 #[cfg(feature = "otel")]

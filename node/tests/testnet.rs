@@ -8,7 +8,7 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -196,12 +196,19 @@ fn links_between_namespaces_are_cut_and_healed() {
     net.wait("the third is back", |nodes| nodes[3]["peers"].as_u64() >= Some(1));
 }
 
+/// Returns the command that plays a scenario that ships.
+fn scenario(name: &str) -> Command {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testnet/scenarios").join(name);
+    let mut command = dunlin(&["testnet", "run", "--json"]);
+    command.arg(file);
+    command
+}
+
 /// Plays a scenario that ships, and returns its report.
 #[track_caller]
 fn play(name: &str) -> Value {
     let _alone = alone();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testnet/scenarios").join(name);
-    let played = output(dunlin(&["testnet", "run", "--json"]).arg(file));
+    let played = output(&mut scenario(name));
     let errors = String::from_utf8_lossy(&played.stderr);
     let text = String::from_utf8_lossy(&played.stdout);
     assert!(played.status.success(), "{name}: {}: {errors}\n{text}", played.status);
@@ -227,6 +234,13 @@ fn churn_loses_nothing() {
 }
 
 #[test]
+fn a_network_is_upgraded_node_by_node_while_it_goes_on() {
+    let report = play("rolling-upgrade.toml");
+    // Ten segments of each of four peers, and what they took in while one of them, or the bootstrap node, was away.
+    assert!(report["acknowledged"].as_u64() > Some(4 * 10 * 20), "{report}");
+}
+
+#[test]
 fn a_laptop_that_slept_catches_up() {
     play("laptop-sleep-short.toml");
 }
@@ -240,6 +254,21 @@ fn a_hostile_peer_is_no_burden_to_honest_ones() {
         let attacker = &attack["attacker"];
         let did = attacker["tried"].as_u64().unwrap() + attacker["opened"].as_u64().unwrap();
         assert!(did > 10, "the attacker did something: {attacker}");
+    }
+}
+
+#[test]
+fn a_hostile_peer_over_quic_is_no_burden_to_honest_ones() {
+    if let Some(obstacle) = obstacle() {
+        eprintln!("skipped: {obstacle}");
+        return;
+    }
+    let report = play("hostile-quic-short.toml");
+    let attacks = report["attacks"].as_array().unwrap();
+    assert_eq!(attacks.len(), 3, "{report}");
+    for attack in attacks {
+        let attacker = &attack["attacker"];
+        assert!(attacker["tried"].as_u64() > Some(10), "the attacker did something: {attacker}");
     }
 }
 
@@ -258,11 +287,74 @@ fn a_check_that_does_not_hold_fails_the_run_and_says_why() {
     let file = temp.path().join("scenario.toml");
     let script = "name = \"n\"\nabout = \"a\"\npeers = 2\n[[step]]\ndo = \"connected\"\nat_least = 9\nwithin_s = 1\n[[step]]\ndo = \"heal\"\n";
     fs::write(&file, script).unwrap();
-    let played = output(dunlin(&["testnet", "run", "--json"]).arg(file));
+    let out = temp.path().join("out");
+    let played = output(dunlin(&["testnet", "run", "--json"]).arg(file).arg("--out").arg(&out));
     assert_eq!(played.status.code(), Some(1));
+    assert!(out.join("report.json").exists() && out.join("peer-1.log").exists());
     let report: Value = serde_json::from_slice(&played.stdout).unwrap();
     let steps = report["steps"].as_array().unwrap();
     assert_eq!((report["passed"].as_bool(), steps.len()), (Some(false), 2), "{report}");
     let why = steps[1]["failed"].as_str().unwrap();
     assert!(why.contains("has ") && why.contains("within 1 s"), "{why}");
+}
+
+/// Plays a scenario with NATs, if the kernel does them.
+#[track_caller]
+fn play_behind_nats(name: &str) {
+    if let Some(obstacle) = obstacle().or_else(nat_obstacle) {
+        eprintln!("skipped: {obstacle}");
+        return;
+    }
+    play(name);
+}
+
+/// Says why the kernel does no NAT: a scenario that takes it is refused before anything else.
+fn nat_obstacle() -> Option<String> {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("scenario.toml");
+    let script = "name = \"n\"\nabout = \"a\"\npeers = 1\nnetns = true\n[nat]\nnodes = \"1\"\nmapping = \"per-source\"\n[[step]]\ndo = \"kept\"\n";
+    fs::write(&file, script).unwrap();
+    let played = output(dunlin(&["testnet", "run"]).arg(file));
+    let errors = String::from_utf8_lossy(&played.stderr).into_owned();
+    let is_unable = errors.contains("the kernel does no NAT here");
+    assert!(played.status.success() || is_unable, "{errors}");
+    is_unable.then_some(errors)
+}
+
+#[test]
+fn a_pair_behind_nats_meets_by_relay_goes_on_directly_and_trades_templates() {
+    play_behind_nats("nat-pair.toml");
+}
+
+#[test]
+fn a_pair_that_stays_relayed_is_served_within_the_limits_of_the_relay() {
+    play_behind_nats("nat-pair-relayed.toml");
+}
+
+/// Returns the network namespaces of a process's threads that are not ours.
+fn spaces_of(pid: u32) -> Vec<PathBuf> {
+    let ours = namespace(std::process::id());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let spaces = threads.filter_map(|thread| fs::read_link(thread.path().join("ns/net")).ok());
+    let mut spaces: Vec<_> = spaces.filter(|space| Some(space) != ours.as_ref()).collect();
+    spaces.sort();
+    spaces.dedup();
+    spaces
+}
+
+#[test]
+fn nothing_outlives_a_scenario_with_nats_that_is_killed() {
+    let _alone = alone();
+    if let Some(obstacle) = obstacle().or_else(nat_obstacle) {
+        eprintln!("skipped: {obstacle}");
+        return;
+    }
+    let mut child = scenario("nat-pair.toml").stdout(Stdio::null()).spawn().unwrap();
+    // A street's end for the bootstrap node, and a home and a router for each peer.
+    let spaces = eventually("the homes are built", || {
+        Some(spaces_of(child.id())).filter(|spaces| spaces.len() >= 5)
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("its processes and namespaces end", || (!are_used(&spaces)).then_some(()));
 }

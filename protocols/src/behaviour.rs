@@ -40,6 +40,7 @@ use crate::{
     },
     network::StartError,
     provider_store::ProviderStore,
+    relay_client::RelayClient,
     transport,
 };
 
@@ -55,6 +56,11 @@ const GOSSIP_FRAMING_BYTES_MAX: usize = 512;
 /// Largest frame of gossip, in bytes: gossip's own talk about which messages there are needs more room
 /// than the messages.
 const GOSSIP_BYTES_MAX: usize = 64 * 1024;
+
+/// How long gossip remembers how a peer behaved that has left. It remembers all of them, some 2 KiB each, without another
+/// limit, so that strangers who come with ever new keys would fill an hour, which is the default; what peers did that bears on
+/// their standing, `trust` remembers, within limits.
+const SCORE_RETENTION: Duration = Duration::from_secs(60);
 
 /// Places at this relay that one peer may hold, less one: the crate refuses the one behind the next.
 const RESERVATIONS_PER_PEER: usize = 1;
@@ -106,7 +112,7 @@ pub(crate) struct Behaviour {
     pub(crate) catalogs: CatalogsExchange,
     pub(crate) replicas: ReplicasExchange,
     pub(crate) membership: MembershipExchange,
-    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) relay_client: RelayClient,
     pub(crate) relay: Toggle<MembersOnly<relay::Behaviour>>,
     pub(crate) autonat_client: MembersOnly<Guarded<autonat::client::Behaviour>>,
     pub(crate) autonat_server: Toggle<MembersOnly<Guarded<autonat::server::Behaviour>>>,
@@ -142,7 +148,7 @@ impl Behaviour {
             catalogs: exchange(CATALOG_PROTOCOL),
             replicas: exchange(REPLICAS_PROTOCOL),
             membership: exchange(MEMBERSHIP_PROTOCOL),
-            relay_client,
+            relay_client: RelayClient::new(relay_client),
             relay: config
                 .helping
                 .map(|limits| MembersOnly::new(relay(me, limits), is_closed))
@@ -265,6 +271,7 @@ fn gossip(keypair: &Keypair, config: &Config) -> Result<Gossip, StartError> {
     let scores = gossipsub::PeerScoreParams {
         ip_colocation_factor_weight: if config.one_machine { 0.0 } else { -5.0 },
         topics: topics.iter().map(|topic| (topic.hash(), quiet_topic())).collect(),
+        retain_score: SCORE_RETENTION,
         ..gossipsub::PeerScoreParams::default()
     };
     gossip
@@ -312,7 +319,7 @@ pub(crate) fn swarm(
     let transport = if config.is_air_gapped {
         transport::none(keypair, relayed, meters)?
     } else {
-        transport::all(keypair, relayed, meters)?
+        transport::all(keypair, relayed, meters, &config.dns)?
     };
     let behaviour = Behaviour::new(keypair, config, is_closed, relay_client)?;
     let settings = swarm::Config::with_tokio_executor()

@@ -1,6 +1,6 @@
 //! What an operator chooses about the network, and the limits that nobody may turn off.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use crate::{bandwidth::Bandwidth, island::Island, known_peers::KnownPeer};
 use dunlin_trust::Endorsements;
@@ -58,6 +58,8 @@ pub struct Config {
     pub external: Vec<Multiaddr>,
     /// Peers to dial first, each with its `/p2p` part.
     pub bootstrap: Vec<Multiaddr>,
+    /// Servers that are asked about names in addresses. Default none: those of the system.
+    pub dns: Vec<SocketAddr>,
     /// Peers that were known when the node ended, from [`crate::Event::PeersKnown`]. They are dialled while few peers
     /// are connected. Default none.
     pub known_peers: Vec<KnownPeer>,
@@ -100,6 +102,7 @@ impl Config {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            dns: Vec::new(),
             known_peers: Vec::new(),
             mdns: true,
             reach: Reach::Local,

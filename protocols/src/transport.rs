@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
@@ -26,6 +27,7 @@ use crate::{
     config::{QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX},
     multiplexer,
     network::StartError,
+    pacing::Paced,
 };
 
 /// A connection that is not agreed upon after this is given up, dialled or accepted: whoever sends half a handshake
@@ -57,11 +59,13 @@ fn carried(
     relayed.boxed()
 }
 
-/// Returns all transports as one; which of a peer's addresses are tried first is the swarm's business.
+/// Returns all transports as one; which of a peer's addresses are tried first is the swarm's business. `dns` are the
+/// servers that are asked about names, or none: those of the system.
 pub(crate) fn all(
     keypair: &Keypair,
     relayed: relay::client::Transport,
     meters: &Arc<Meters>,
+    dns: &[SocketAddr],
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let fail = |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
     let security = noise::Config::new(keypair).map_err(|cause| fail(&cause))?;
@@ -81,16 +85,15 @@ pub(crate) fn all(
     settings.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
     settings.max_stream_data = QUIC_STREAM_BYTES_MAX;
     settings.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
-    let quic = quic::tokio::Transport::new(settings).map(move |(peer, muxer), _| {
+    let quic = Paced::new(quic::tokio::Transport::new(settings)).map(move |(peer, muxer), _| {
         (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
     });
 
     let direct = tcp.or_transport(quic).map(|either, _| either.into_inner());
-    let direct = dns::tokio::Transport::system(direct).map_err(|cause| fail(&cause))?;
+    let direct = named(direct, dns);
 
     let counting = Arc::clone(meters);
-    let below = dns::tokio::Transport::system(plain_tcp()).map_err(|cause| fail(&cause))?;
-    let websocket = websocket::Config::new(below)
+    let websocket = websocket::Config::new(named(plain_tcp(), dns))
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
         .multiplex(multiplexer::Upgrade)
@@ -105,6 +108,29 @@ pub(crate) fn all(
         .or_transport(direct)
         .map(|either, _| either.into_inner());
     Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
+}
+
+/// Returns a transport that also dials names.
+fn named<T>(inner: T, servers: &[SocketAddr]) -> dns::tokio::Transport<T> {
+    let settings = if servers.is_empty() {
+        // A machine whose system names no server, or that no resolver understands, still reaches addresses.
+        hickory_resolver::system_conf::read_system_conf().unwrap_or_else(|cause| {
+            tracing::warn!(%cause, "the system names no server for names; addresses with names are not reached");
+            (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
+        })
+    } else {
+        let servers = servers.iter().map(name_server).collect();
+        (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
+    };
+    dns::tokio::Transport::custom(inner, settings.0, settings.1)
+}
+
+fn name_server(at: &SocketAddr) -> NameServerConfig {
+    let ways = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut way| {
+        way.port = at.port();
+        way
+    });
+    NameServerConfig::new(at.ip(), true, ways.into())
 }
 
 /// Checks that nobody listens on a TCP address. libp2p shares its ports, so without this a second node on

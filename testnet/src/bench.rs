@@ -2,6 +2,7 @@
 //! measured against in the same run.
 
 pub mod anomalies;
+pub mod bootstrap;
 pub mod compression;
 pub mod discovery;
 pub mod ingest;

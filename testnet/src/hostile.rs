@@ -128,8 +128,8 @@ fn begin(
 ) -> anyhow::Result<Arc<Process>> {
     let supervisor = Arc::clone(&network.supervisor);
     let log = network.plan.dir.join(LOG_FILE);
-    let (mut command, spawner) = network.stranger(victim)?;
-    command.args(["--attack", attack.name(), "--seconds", &seconds.to_string()]);
+    let (mut command, spawner) = network.stranger(victim, attack)?;
+    command.args(["--seconds", &seconds.to_string()]);
     let process = match spawner {
         None => supervisor.spawn("the attacker", command, &log)?,
         Some(spawner) => supervisor.spawn_by(spawner, "the attacker", command, &log)?,

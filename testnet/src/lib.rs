@@ -6,6 +6,7 @@
 //! - [`up`], [`tell`], [`down`]: a network to play with, which lives until it is stopped, and what may be done to it.
 //! - [`play`]: scenarios, which do it by a script, check, and report.
 //! - [`split`]: real nodes in network namespaces, cut in two and healed.
+//! - [`nat`]: the routers of homes, for scenarios and tests.
 //! - [`liar`]: a peer that serves one block with a flipped byte.
 //! - [`mod@bench`]: benchmarks on real telemetry, beside what others reach in the same run.
 //! - [`sim`]: many nodes' cores under one virtual clock and one seed, with everything that can go wrong.
@@ -25,6 +26,11 @@ mod hostile;
 mod interrupt;
 pub mod liar;
 mod links;
+#[cfg(target_os = "linux")]
+pub mod nat;
+#[cfg(not(target_os = "linux"))]
+#[path = "nat/elsewhere.rs"]
+pub mod nat;
 mod network;
 mod peer;
 mod process;

@@ -11,16 +11,18 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use dunlin_client::Client;
+use dunlin_hostile::Attack;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     interrupt::Interrupt,
     links::{Counts, Links, Profile},
+    nat::Mapping,
     peer::{Home, Identity, NETWORK_ADDRESS_FILE, Program},
     process::{POLL, Process, Spawner, Supervisor},
     skew::Skew,
-    space::{self, Fabric},
+    space::{self, Fabric, Street},
 };
 
 /// Peers of one test network; they share this machine.
@@ -51,12 +53,26 @@ pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     /// Whether each node gets a network namespace, whose links can be broken.
     pub(crate) netns: bool,
+    /// Who is behind a NAT, in namespaces.
+    pub(crate) nat: Option<Nat>,
     /// What the links are like, in namespaces.
     pub(crate) profile: Profile,
     /// Decides which packets are lost.
     pub(crate) seed: u64,
     /// Whether clocks of nodes will be set.
     pub(crate) skewed: bool,
+}
+
+/// Peers at home, each behind a router of its own. All others are on the open internet then.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nat {
+    /// Who is at home, as [`Network::select`] reads it.
+    pub(crate) nodes: String,
+    /// What their routers are like.
+    pub(crate) mapping: Mapping,
+    /// What one connection may carry each way through the relay, in KiB; what `relay.circuit_kib_max` says when absent.
+    pub(crate) circuit_kib_max: Option<u32>,
 }
 
 /// A network that runs.
@@ -66,6 +82,8 @@ pub(crate) struct Network {
     pub(crate) nodes: Vec<Node>,
     ids: Vec<String>,
     bootstrap: String,
+    /// Who is behind a NAT.
+    homes: Vec<usize>,
     fabric: Option<Fabric>,
     stranger: Option<Spawner>,
     skew: Option<Skew>,
@@ -104,17 +122,28 @@ impl Network {
             "a test network has 1 to {PEERS_MAX} peers, not {}",
             plan.peers
         );
+        ensure!(
+            plan.netns || plan.nat.is_none(),
+            "a NAT is between network namespaces: set `netns = true`"
+        );
+        let street = if plan.nat.is_some() { Street::Public } else { Street::Private };
         let fabric = if plan.netns {
-            Some(Fabric::start(Links::new(plan.profile, plan.seed))?)
+            Some(Fabric::start(Links::new(plan.profile, plan.seed), street)?)
         } else {
             None
         };
+        let homes = match &plan.nat {
+            Some(nat) => select(&nat.nodes, plan.peers as usize + 1)?,
+            None => Vec::new(),
+        };
+        ensure!(!homes.contains(&0), "the bootstrap node is to be reached: it is behind no NAT");
         let skew = if plan.skewed { Some(Skew::build(&plan.dir)?) } else { None };
         let mut network = Self {
             plan,
             nodes: Vec::new(),
             ids: Vec::new(),
             bootstrap: String::new(),
+            homes,
             fabric,
             stranger: None,
             skew,
@@ -154,6 +183,12 @@ impl Network {
             serde_json::from_str(&made).with_context(|| format!("dunlin init printed {made:?}"))?;
         // Nodes on loopback would look for others on the real network. Their bootstrap node introduces them.
         home.set_if_any("mdns = true", "mdns = false")?;
+        if let Some(nat) = &self.plan.nat {
+            home.set("reach = \"local\"", "reach = \"public\"")?;
+            if let Some(kib) = nat.circuit_kib_max.filter(|_| place == 0) {
+                home.set("circuit_kib_max = 4096", &format!("circuit_kib_max = {kib}"))?;
+            }
+        }
         if place > 0 {
             self.ids.push(identity.peer);
         }
@@ -162,7 +197,12 @@ impl Network {
             Some(fabric) => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
                 let port = listener.local_addr()?.port();
-                let spawner = fabric.space(place, Some(listener));
+                let spawner = match &self.plan.nat {
+                    Some(nat) if self.homes.contains(&place) => {
+                        fabric.home(place, nat.mapping, Some(listener))
+                    }
+                    _ => fabric.space(place, Some(listener)),
+                };
                 let spawner = spawner.context(
                     "cannot make a network namespace; it takes Linux, /dev/net/tun, `ip`, and root or `unshare --user`",
                 )?;
@@ -201,7 +241,9 @@ impl Network {
         };
         let home = node.home.clone();
         if place == 0 {
-            let ready = || home.network_address();
+            // Routers let QUIC through more readily, and where there is no NAT, any will do.
+            let wanted = if self.plan.nat.is_some() { "/quic-v1/" } else { "/p2p/" };
+            let ready = || home.network_address_with(wanted);
             let address = process.wait_ready("listen", START_TIMEOUT, &self.interrupt, ready)?;
             self.bootstrap = address;
         } else {
@@ -245,8 +287,9 @@ impl Network {
     }
 
     fn listen(&self, place: usize) -> Vec<String> {
-        if self.fabric.is_some() {
-            let address = space::address(place);
+        if let Some(fabric) = &self.fabric {
+            let is_home = self.homes.contains(&place);
+            let address = if is_home { space::HOME } else { fabric.address(place) };
             return vec![
                 format!("/ip4/{address}/tcp/{PORT}"),
                 format!("/ip4/{address}/udp/{PORT}/quic-v1"),
@@ -352,13 +395,17 @@ impl Network {
     pub(crate) fn stranger(
         &mut self,
         victim: usize,
+        attack: Attack,
     ) -> anyhow::Result<(Command, Option<&Spawner>)> {
         let node = self.node(victim)?;
-        let target = node.home.network_address();
-        let target = target.with_context(|| format!("{} does not listen", node.name))?;
+        let way = if attack.is_over_quic() { "/quic-v1/" } else { "/tcp/" };
+        let target = node.home.network_address_with(way);
+        let target = target.with_context(|| {
+            format!("{} does not listen on {way}; nodes do on QUIC with --netns", node.name)
+        })?;
         let mut command = Command::new(&self.plan.program);
         command.args(["testnet", "hostile", "--network", &self.plan.network, "--json"]);
-        command.args(["--target", &target]);
+        command.args(["--attack", attack.name(), "--target", &target]);
         let first = match &self.fabric {
             None => {
                 let [a, b] = self.subnet();
@@ -368,7 +415,7 @@ impl Network {
                 if self.stranger.is_none() {
                     self.stranger = Some(fabric.space(space::STRANGER, None)?);
                 }
-                space::address(space::STRANGER)
+                fabric.address(space::STRANGER)
             }
         };
         command.args(["--from", &first.to_string()]);

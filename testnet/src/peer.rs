@@ -140,10 +140,16 @@ impl Home {
 
     /// Returns where the process listens, once it does.
     pub(crate) fn network_address(&self) -> Option<String> {
+        self.network_address_with("/p2p/")
+    }
+
+    /// Returns the first address with a part at which the process listens, once it does.
+    pub(crate) fn network_address_with(&self, part: &str) -> Option<String> {
         let text = fs::read_to_string(self.network_address_file()).ok()?;
         // A line that is being written ends without a newline.
         let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        whole.map(str::trim).find(|line| line.contains("/p2p/")).map(str::to_owned)
+        let mut full = whole.map(str::trim).filter(|line| line.contains("/p2p/"));
+        full.find(|line| line.contains(part)).map(str::to_owned)
     }
 
     /// Returns the file that the address is read from.

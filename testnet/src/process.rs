@@ -32,7 +32,9 @@ pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// Children of one supervisor; a test network has at most 50 peers. Beyond it, starting is refused.
 const PROCESSES_MAX: usize = 64;
 
-/// Lines of a child's log that an error shows, and how much of the log is read for them.
+/// Lines of a child's log that an error shows, and how much of the log is read for them. When a panic stands there, they
+/// begin with that.
+const PANIC: &str = " panicked at ";
 const TAIL_LINES: usize = 12;
 const TAIL_BYTES: u64 = 8 * 1024;
 
@@ -376,7 +378,10 @@ pub(crate) fn tail_of(log: &Path) -> io::Result<String> {
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
-    Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"))
+    let last = lines.len().saturating_sub(TAIL_LINES);
+    // What a panic says stands before its backtrace.
+    let panic = lines.iter().rposition(|line| line.contains(PANIC));
+    Ok(lines[panic.unwrap_or(last).min(last)..].join("\n"))
 }
 
 /// Says how a process ended.

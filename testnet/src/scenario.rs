@@ -4,13 +4,14 @@
 //! not hold in its time ends the run. `docs/testnet.md` lists the steps.
 
 mod plot;
+mod reach;
 mod script;
 mod soak;
 mod steps;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -32,17 +33,17 @@ use crate::{
 /// What to play.
 #[derive(Clone, Debug)]
 pub struct ScenarioOptions {
-    /// The `dunlin` binary.
-    pub program: PathBuf,
-    /// Another build of it, for scenarios that change builds; the same one when there is none.
-    pub other: Option<PathBuf>,
+    /// The `dunlin` binary that nodes begin with.
+    pub old: PathBuf,
+    /// The one that scenarios upgrade them to.
+    pub new: PathBuf,
     /// The scenario.
     pub file: PathBuf,
     /// How many peers, instead of what the scenario says.
     pub peers: Option<u32>,
     /// How many minutes a soak takes, instead of what the scenario says.
     pub minutes: Option<f64>,
-    /// Where the report goes as files, with its plots.
+    /// Where the report goes as files, with its plots, and the nodes' logs when something did not hold.
     pub out: Option<PathBuf>,
     /// Print JSON instead of text.
     pub json: bool,
@@ -115,11 +116,12 @@ fn perform(script: &Script, options: &ScenarioOptions) -> anyhow::Result<Scenari
     let folder = tempfile::Builder::new().prefix("dunlin-testnet-").tempdir()?;
     doomed.get_or_init(|| folder.path().to_owned());
     let plan = Plan {
-        program: options.program.clone(),
+        program: options.old.clone(),
         network: name_of(folder.path()),
         peers: script.peers,
         dir: folder.path().to_owned(),
         netns: script.netns,
+        nat: script.nat.clone(),
         profile: script.profile,
         seed: script.seed,
         skewed: script.sets_clocks(),
@@ -131,7 +133,7 @@ fn perform(script: &Script, options: &ScenarioOptions) -> anyhow::Result<Scenari
         took_s: began.elapsed().as_secs_f64(),
         failed: None,
     };
-    let mut stage = Stage::new(&network, options.other.clone().unwrap_or(options.program.clone()));
+    let mut stage = Stage::new(&network, options.new.clone());
     let mut steps = vec![start];
     for step in &script.steps {
         let began = Instant::now();
@@ -150,6 +152,11 @@ fn perform(script: &Script, options: &ScenarioOptions) -> anyhow::Result<Scenari
             break;
         }
     }
+    if let Some(out) =
+        options.out.as_ref().filter(|_| steps.iter().any(|step| step.failed.is_some()))
+    {
+        keep_logs(folder.path(), out)?;
+    }
     let (acknowledged, attacks, soak) = stage.into_findings();
     let mut network = network.into_inner().unwrap_or_else(PoisonError::into_inner);
     let report = ScenarioReport {
@@ -167,7 +174,20 @@ fn perform(script: &Script, options: &ScenarioOptions) -> anyhow::Result<Scenari
     Ok(report)
 }
 
-fn write_files(report: &ScenarioReport, out: &std::path::Path) -> anyhow::Result<()> {
+/// Keeps what nodes said in a run that failed: their folders go.
+fn keep_logs(from: &Path, out: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot keep logs in {}", out.display());
+    fs::create_dir_all(out).with_context(cannot)?;
+    for entry in fs::read_dir(from).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        if let Some(name) = path.file_name().filter(|_| path.extension() == Some("log".as_ref())) {
+            fs::copy(&path, out.join(name)).with_context(cannot)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_files(report: &ScenarioReport, out: &Path) -> anyhow::Result<()> {
     let cannot = || format!("cannot write to {}", out.display());
     fs::create_dir_all(out).with_context(cannot)?;
     fs::write(out.join("report.json"), serde_json::to_vec_pretty(report)?).with_context(cannot)?;

@@ -5,12 +5,14 @@
 //! needs nothing of the kernel but TUN. Namespaces have no names: they end with the processes in them and with this one,
 //! however that ends.
 //!
+//! A node may also be at home, behind a router that does NAT: then the router has the cable, and the node a wire to it.
+//!
 //! The API of a node listens on its own loopback. A listener on ours with the same port hands connections on.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write as _},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     process::Command,
@@ -26,6 +28,7 @@ use rustix::{ioctl, thread::UnshareFlags};
 
 use crate::{
     links::{Links, Place},
+    nat::{self, Mapping},
     process::Spawner,
 };
 
@@ -62,6 +65,7 @@ pub(crate) struct Fabric(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    street: Street,
     started: Instant,
     table: Mutex<Table>,
     wake: Condvar,
@@ -87,7 +91,7 @@ struct Table {
 
 impl Fabric {
     /// Starts to carry packets.
-    pub(crate) fn start(links: Links) -> io::Result<Self> {
+    pub(crate) fn start(links: Links, street: Street) -> io::Result<Self> {
         let table = Table {
             links,
             cables: BTreeMap::new(),
@@ -95,8 +99,8 @@ impl Fabric {
             sent: 0,
             is_over: false,
         };
-        let inner =
-            Inner { started: Instant::now(), table: Mutex::new(table), wake: Condvar::new() };
+        let (started, wake) = (Instant::now(), Condvar::new());
+        let inner = Inner { street, started, table: Mutex::new(table), wake };
         let fabric = Self(Arc::new(inner));
         let carrier = fabric.clone();
         thread::Builder::new().name("links".to_owned()).spawn(move || carrier.deliver())?;
@@ -114,23 +118,75 @@ impl Fabric {
         let fabric = self.clone();
         Spawner::start(move || {
             leave()?;
-            ip(&["link", "set", "lo", "up"])?;
-            let cable = Arc::new(plug()?);
-            for address in addresses(place) {
-                ip(&["addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
-            }
-            ip(&["link", "set", "eth0", "up"])?;
-            ip(&["route", "add", "224.0.0.0/4", "dev", "eth0"])?;
-            fabric.lock().cables.insert(place, Arc::clone(&cable));
-            // Threads are where their parent is.
-            thread::Builder::new()
-                .name("cable".to_owned())
-                .spawn(move || fabric.read(place, &cable))?;
-            if let Some(api) = api {
-                thread::Builder::new().name("api".to_owned()).spawn(move || hand_on(&api))?;
-            }
-            Ok(())
+            fabric.lay_cable(place)?;
+            api.map_or(Ok(()), serve_api)
         })
+    }
+
+    /// Does as [`Self::space`], with a router between the cable and the node, which has an address that nobody else sees:
+    /// [`HOME`].
+    pub(crate) fn home(
+        &self,
+        place: Place,
+        mapping: Mapping,
+        api: Option<TcpListener>,
+    ) -> io::Result<Spawner> {
+        let fabric = self.clone();
+        Spawner::start(move || {
+            leave()?;
+            ip(&["link", "set", "lo", "up"])?;
+            let (process, task) = (std::process::id(), rustix::thread::gettid());
+            let home = format!("/proc/{process}/task/{task}/ns/net");
+            // A namespace is a thread's own, and this one is at home.
+            let router = thread::Builder::new().name("router".to_owned());
+            let router = router.spawn(move || fabric.build_router(place, mapping, &home))?;
+            router.join().map_err(|_| io::Error::other("the router's thread panicked"))??;
+            ip(&["addr", "add", &format!("{HOME}/24"), "dev", "eth0"])?;
+            ip(&["link", "set", "eth0", "up"])?;
+            ip(&["route", "add", "default", "via", &ROUTER.to_string()])?;
+            api.map_or(Ok(()), serve_api)
+        })
+    }
+
+    /// Leaves for a namespace of its own that is a router between the cable and another namespace.
+    fn build_router(self, place: Place, mapping: Mapping, home: &str) -> io::Result<()> {
+        leave()?;
+        ip(&["link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", home])?;
+        ip(&["addr", "add", &format!("{ROUTER}/24"), "dev", "lan"])?;
+        ip(&["link", "set", "lan", "up"])?;
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        nat::masquerade(mapping).map_err(|cause| {
+            io::Error::new(cause.kind(), format!("the kernel does no NAT here: {cause}"))
+        })?;
+        self.lay_cable(place)
+    }
+
+    /// Makes the cable of the namespace that this thread is in, and carries what comes over it.
+    fn lay_cable(self, place: Place) -> io::Result<()> {
+        ip(&["link", "set", "lo", "up"])?;
+        let cable = Arc::new(plug()?);
+        for address in self.addresses(place) {
+            let bits = self.0.street.prefix_bits();
+            ip(&["addr", "add", &format!("{address}/{bits}"), "dev", CABLE])?;
+        }
+        ip(&["link", "set", CABLE, "up"])?;
+        ip(&["route", "add", "224.0.0.0/4", "dev", CABLE])?;
+        self.lock().cables.insert(place, Arc::clone(&cable));
+        // Threads are where their parent is.
+        let reader = thread::Builder::new().name("cable".to_owned());
+        reader.spawn(move || self.read(place, &cable))?;
+        Ok(())
+    }
+
+    /// Returns a node's address on the street, or a stranger's first one.
+    pub(crate) fn address(&self, place: Place) -> Ipv4Addr {
+        self.0.street.address(place)
+    }
+
+    fn addresses(&self, place: Place) -> Vec<Ipv4Addr> {
+        let count = if place == STRANGER { STRANGER_ADDRESSES } else { 1 };
+        let [a, b, c, d] = self.address(place).octets();
+        (0..count).map(|further| Ipv4Addr::new(a, b, c, d + further)).collect()
     }
 
     /// Takes in what a node sends.
@@ -220,27 +276,44 @@ pub(crate) const STRANGER: Place = 200;
 /// Addresses of a stranger.
 pub(crate) const STRANGER_ADDRESSES: u8 = 64;
 
-/// Returns a node's address, or a stranger's first one.
-pub(crate) fn address(place: Place) -> Ipv4Addr {
-    let number = u8::try_from(place).unwrap_or(u8::MAX);
-    if place == STRANGER {
-        Ipv4Addr::new(10, 77, 200, 1)
-    } else {
-        Ipv4Addr::new(10, 77, 0, number + 1)
-    }
+/// The address of a node that is at home, where every home has the same, and of its router on that side.
+pub(crate) const HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+
+/// The device that a cable ends in.
+const CABLE: &str = "wan";
+
+/// What addresses nodes have for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Street {
+    /// Those of a private network, where everybody is reached.
+    Private,
+    /// Those of the internet: of a range that is for documentation, so that nobody else has them.
+    Public,
 }
 
-fn addresses(place: Place) -> Vec<Ipv4Addr> {
-    let first = address(place);
-    let count = if place == STRANGER { STRANGER_ADDRESSES } else { 1 };
-    let [a, b, c, d] = first.octets();
-    (0..count).map(|further| Ipv4Addr::new(a, b, c, d + further)).collect()
+impl Street {
+    fn address(self, place: Place) -> Ipv4Addr {
+        let number = u8::try_from(place).unwrap_or(u8::MAX);
+        match self {
+            _ if place == STRANGER => Ipv4Addr::new(10, 77, 200, 1),
+            Self::Private => Ipv4Addr::new(10, 77, 0, number + 1),
+            Self::Public => Ipv4Addr::new(203, 0, 113, number + 1),
+        }
+    }
+
+    fn prefix_bits(self) -> u8 {
+        match self {
+            Self::Private => 16,
+            Self::Public => 24,
+        }
+    }
 }
 
 fn place_of(address: Ipv4Addr) -> Option<Place> {
     match address.octets() {
         [10, 77, 200, _] => Some(STRANGER),
-        [10, 77, 0, number] => number.checked_sub(1).map(Place::from),
+        [10, 77, 0, number] | [203, 0, 113, number] => number.checked_sub(1).map(Place::from),
         _ => None,
     }
 }
@@ -253,12 +326,12 @@ fn leave() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the device `eth0` in the namespace of this thread, and returns its other end.
+/// Makes the device [`CABLE`] in the namespace of this thread, and returns its other end.
 #[expect(unsafe_code, reason = "the kernel's own call has no safe form")]
 fn plug() -> io::Result<File> {
     let cable = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
     let mut request = Request { name: [0; 16], flags: TUN_WITHOUT_HEADER, rest: [0; 22] };
-    request.name[..4].copy_from_slice(b"eth0");
+    request.name[..CABLE.len()].copy_from_slice(CABLE.as_bytes());
     // SAFETY: `TUNSETIFF` reads and writes a `struct ifreq`, which `Request` is by its layout and size, and keeps no
     // reference to it.
     unsafe {
@@ -266,6 +339,13 @@ fn plug() -> io::Result<File> {
         ioctl::ioctl(&cable, ask)?;
     }
     Ok(cable)
+}
+
+/// Hands connections to an API on from a thread of its own.
+fn serve_api(listener: TcpListener) -> io::Result<()> {
+    let server = thread::Builder::new().name("api".to_owned());
+    server.spawn(move || hand_on(&listener))?;
+    Ok(())
 }
 
 /// Hands connections on to the same port of the namespace that this thread is in.
@@ -313,14 +393,20 @@ fn ip(args: &[&str]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::Profile;
 
     #[test]
     fn an_address_leads_to_its_place() {
-        for place in [0, 1, 49] {
-            assert_eq!(place_of(address(place)), Some(place));
+        for street in [Street::Private, Street::Public] {
+            for place in [0, 1, 49, STRANGER] {
+                assert_eq!(place_of(street.address(place)), Some(place));
+            }
         }
-        assert_eq!(addresses(STRANGER).len(), usize::from(STRANGER_ADDRESSES));
-        assert!(addresses(STRANGER).into_iter().all(|address| place_of(address) == Some(STRANGER)));
+        let fabric = Fabric::start(Links::new(Profile::Lan, 0), Street::Private).unwrap();
+        let strangers = fabric.addresses(STRANGER);
+        assert_eq!(strangers.len(), usize::from(STRANGER_ADDRESSES));
+        assert!(strangers.into_iter().all(|address| place_of(address) == Some(STRANGER)));
+        fabric.end();
         assert_eq!(place_of(Ipv4Addr::new(10, 78, 0, 1)), None);
     }
 }

@@ -249,6 +249,17 @@ impl Client {
         self.bytes(self.agent.get(&url).header("Authorization", &self.authorization).call())
     }
 
+    /// Returns the node's metrics, as Prometheus reads them.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn metrics(&self) -> Result<String, ClientError> {
+        let url = format!("{}/metrics", self.base);
+        let text = self.agent.get(&url).header("Authorization", &self.authorization).call();
+        Ok(String::from_utf8_lossy(&self.bytes(text)?).into_owned())
+    }
+
     /// Fetches segments from the network, verified.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
+use dunlin_protocols::Handle;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text::encode},
@@ -20,16 +21,19 @@ use crate::{
     gateway,
 };
 
+/// What Prometheus is told that it gets.
+pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 pub(super) async fn metrics(
     State(shared): State<Arc<Shared>>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let sample = Sample::take(&shared).await?;
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(sample));
-    let mut text = String::new();
-    encode(&mut text, &registry).map_err(ApiError::internal)?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+    let text = Sample::take(&shared).await?.encode().map_err(ApiError::internal)?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
 }
+
+/// Meanings of gauges that every kind of node has.
+const CONNECTED: &str = "Connected peers";
+const RESIDENT: &str = "Resident memory";
 
 /// Name, meaning and place of a room's counter.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -290,7 +294,7 @@ const KEPT: [Row<Kept>; 4] = [
 
 /// All numbers at one moment.
 #[derive(Debug)]
-struct Sample {
+pub(crate) struct Sample {
     counters: Vec<(&'static str, &'static str, u64)>,
     gauges: Vec<(&'static str, &'static str, f64)>,
 }
@@ -324,7 +328,7 @@ impl Sample {
                 .collect(),
             gauges: vec![
                 ("node_uptime_seconds", "Seconds since the start", shared.uptime().as_secs_f64()),
-                ("node_resident_bytes", "Resident memory", gauge(resident_bytes().unwrap_or(0))),
+                ("node_resident_bytes", RESIDENT, gauge(resident_bytes().unwrap_or(0))),
                 (
                     "node_problems",
                     "Parts that are degraded",
@@ -405,7 +409,7 @@ impl Sample {
                     "Conflicts between segments of own peers",
                     gauge(archive.recovery.conflicts),
                 ),
-                ("protocols_peers_connected", "Connected peers", gauge(connected as u64)),
+                ("protocols_peers_connected", CONNECTED, gauge(connected as u64)),
                 (
                     "privacy_epsilon_spent",
                     "Privacy loss of all releases, summed over collections",
@@ -413,6 +417,39 @@ impl Sample {
                 ),
             ],
         })
+    }
+}
+
+impl Sample {
+    /// Takes what a node tells that has nothing but a network.
+    pub(crate) async fn of_network(network: &Handle) -> Self {
+        let connected = network.connected().await.len();
+        Self {
+            counters: rows(&NETWORK, &network.counters().await).collect(),
+            gauges: vec![
+                ("protocols_peers_connected", CONNECTED, connected as u64 as f64),
+                ("node_resident_bytes", RESIDENT, resident_bytes().unwrap_or(0) as f64),
+            ],
+        }
+    }
+
+    /// Returns all counters: name, meaning and value.
+    pub(crate) fn counters(&self) -> &[(&'static str, &'static str, u64)] {
+        &self.counters
+    }
+
+    /// Returns all gauges likewise.
+    pub(crate) fn gauges(&self) -> &[(&'static str, &'static str, f64)] {
+        &self.gauges
+    }
+
+    /// Returns it as Prometheus reads it.
+    pub(crate) fn encode(self) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
     }
 }
 

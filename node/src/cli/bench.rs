@@ -83,6 +83,19 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_name = "DIR", hide = true)]
         reopen: Option<PathBuf>,
     },
+    /// What a crowd of clients costs a bootstrap node in memory.
+    ///
+    /// Runs one on loopback. Clients come from an address and with a key of their own, say who they are, leave a record in
+    /// the DHT, stay, and leave when their place is needed. Prints resident memory before, meanwhile, at the end, and when
+    /// all have left, and how many of all records one of them is given. Takes minutes.
+    Bootstrap {
+        /// How many clients come in all.
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+        clients: u32,
+        /// How many of them are connected at once.
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(dunlin_testnet::bench::bootstrap::LIVE_MAX)))]
+        live: u32,
+    },
     /// How many observations a second are taken in durably, and how long a batch waits.
     ///
     /// Prints one row for each case: observations per second over all writers, the median and the

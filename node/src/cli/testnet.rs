@@ -80,7 +80,8 @@ pub(crate) enum TestnetCommand {
         place: TestnetDir,
     },
     /// Attack a peer, and say what honest ones notice: connections-one, connections-many, slow-handshakes, streams,
-    /// oversize, half, gossip, kad-records, kad-eclipse, identify, yamux or nesting.
+    /// oversize, half, gossip, kad-records, kad-eclipse, identify, yamux, nesting, and in network namespaces quic-initials, quic-half or
+    /// quic-connections.
     Attack {
         /// What to try.
         attack: Attack,
@@ -117,16 +118,19 @@ pub(crate) enum TestnetCommand {
     Run {
         /// The scenario; docs/testnet.md tells how to write one.
         scenario: PathBuf,
-        /// Another build of this program, for scenarios that change builds.
+        /// The build of this program that all nodes begin with, instead of this one.
         #[arg(long, value_name = "PROGRAM")]
-        other: Option<PathBuf>,
+        old: Option<PathBuf>,
+        /// The build that scenarios upgrade nodes to, instead of this one.
+        #[arg(long, value_name = "PROGRAM", alias = "other")]
+        new: Option<PathBuf>,
         /// How many peers, instead of what the scenario says.
         #[arg(short, value_parser = clap::value_parser!(u32).range(1..=50))]
         n: Option<u32>,
         /// How many minutes a soak takes, instead of what the scenario says.
         #[arg(long)]
         minutes: Option<f64>,
-        /// Where the report and its plots go as files.
+        /// Where the report and its plots go as files, and the nodes' logs when something did not hold.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },

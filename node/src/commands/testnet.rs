@@ -76,10 +76,10 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
         TestnetCommand::Down { place: TestnetDir { dir }, purge } => {
             down(&DownOptions { dir, purge, json })?;
         }
-        TestnetCommand::Run { scenario, other, n, minutes, out } => {
-            let program = program()?;
-            let options =
-                ScenarioOptions { program, other, file: scenario, peers: n, minutes, out, json };
+        TestnetCommand::Run { scenario: file, old, new, n: peers, minutes, out } => {
+            let this = program()?;
+            let (old, new) = (old.unwrap_or_else(|| this.clone()), new.unwrap_or(this));
+            let options = ScenarioOptions { old, new, file, peers, minutes, out, json };
             let holds = play(&options)?;
             return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -144,6 +144,10 @@ pub(super) fn bench(command: BenchCommand, json: bool) -> anyhow::Result<()> {
             let program = program()?;
             let options = bench::open::Options { program, data, segments, dir, reopen, json };
             bench::open::run(&options)
+        }
+        BenchCommand::Bootstrap { clients, live } => {
+            let options = bench::bootstrap::Options { program: program()?, clients, live, json };
+            bench::bootstrap::run(&options)
         }
         BenchCommand::Ingest { data: BenchData { data }, fidelity, dir } => {
             bench::ingest::run(&bench::ingest::Options { data, fidelity, dir, json })

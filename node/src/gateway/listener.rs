@@ -32,13 +32,13 @@ const LIFETIME: Duration = Duration::from_secs(60 * 60);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A listener that keeps within the limits.
-pub(super) struct Bounded {
+pub(crate) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 }
@@ -67,7 +67,7 @@ impl Listener for Bounded {
 }
 
 /// A connection that ends when it stands still or has lasted too long.
-pub(super) struct Timed {
+pub(crate) struct Timed {
     stream: TcpStream,
     end: Instant,
     idle: Pin<Box<Sleep>>,

@@ -108,6 +108,15 @@ impl Node {
         Self::start_as(dir, command.args(flags).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector))
     }
 
+    /// Starts a node on `dir` whose key a passphrase seals, which is in a file; it meets nobody and logs everything.
+    #[track_caller]
+    pub(crate) fn start_sealed(dir: &Path, passphrase: &Path) -> Self {
+        let flags = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+        let command = &mut dunlin(&["run"]);
+        command.args(flags).env("RUST_LOG", "trace").env("DUNLIN_PASSPHRASE_FILE", passphrase);
+        Self::start_as(dir, command)
+    }
+
     #[track_caller]
     fn start_as(dir: &Path, command: &mut Command) -> Self {
         // A node that was killed leaves its address behind; wait for the new one.

@@ -8,13 +8,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod netfilter;
 mod town;
 
 use std::time::{Duration, Instant};
 
 use common::eventually;
-use netfilter::Mapping;
+use dunlin_testnet::nat::Mapping;
 use serde_json::Value;
 use town::{HOUSES, Resident, Town};
 

@@ -3,16 +3,16 @@
 
 use std::{
     fs::{self, File},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
+use dunlin_testnet::nat::{self, Mapping};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::{
-    common::{dunlin, eventually, stdout},
-    netfilter::{self, Mapping},
-};
+use super::common::{dunlin, eventually, stdout};
 
 /// Houses.
 pub(crate) const HOUSES: usize = 2;
@@ -83,7 +83,7 @@ impl Town {
         ip(&["-n", home, "route", "add", "default", "via", "192.168.1.1"]);
         let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
         ip(&["netns", "exec", router, "sh", "-c", forward]);
-        netfilter::masquerade(router, mapping).expect("the kernel does NAT");
+        masquerade(router, mapping);
     }
 
     /// Returns what the street sees of a house.
@@ -229,6 +229,17 @@ fn program_in(space: &str) -> Command {
     command.args(["netns", "exec", space, env!("CARGO_BIN_EXE_dunlin")]);
     command.env_remove("DUNLIN_DATA_DIR").env_remove("RUST_LOG").stdin(Stdio::null());
     command
+}
+
+/// Makes a router of a namespace.
+fn masquerade(namespace: &str, mapping: Mapping) {
+    let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
+    // A namespace is a thread's own.
+    let enter = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        nat::masquerade(mapping).expect("the kernel does NAT");
+    };
+    std::thread::spawn(enter).join().unwrap();
 }
 
 #[track_caller]

@@ -119,7 +119,10 @@ impl Actor {
             let mut place = super::with_peer(&address, relay);
             place.push(Protocol::P2pCircuit);
             match self.swarm.listen_on(place) {
-                Ok(listener) => self.relays.asked(relay, listener),
+                Ok(listener) => {
+                    self.swarm.behaviour_mut().relay_client.asked(relay, listener);
+                    self.relays.asked(relay, listener);
+                }
                 Err(cause) => {
                     tracing::debug!(%relay, %cause, "cannot ask a relay");
                     self.relays.failed(relay, now);

@@ -5,6 +5,7 @@ mod gossip;
 mod identify;
 mod kad;
 mod messages;
+mod quic;
 mod yamux;
 
 use std::{sync::Arc, time::Duration};
@@ -56,14 +57,18 @@ pub(crate) async fn run(attack: Attack, target: Target, tally: &Arc<Tally>) {
 fn attackers_of(attack: Attack) -> usize {
     match attack {
         Attack::ConnectionsOne => 256,
-        Attack::ConnectionsMany | Attack::SlowHandshakes => 512,
+        Attack::ConnectionsMany
+        | Attack::SlowHandshakes
+        | Attack::QuicHalf
+        | Attack::QuicConnections => 512,
         Attack::KadEclipse => 64,
         Attack::Streams | Attack::Half | Attack::Identify => 16,
         Attack::Oversize
         | Attack::Gossip
         | Attack::KadRecords
         | Attack::Yamux
-        | Attack::Nesting => 8,
+        | Attack::Nesting
+        | Attack::QuicInitials => 8,
     }
 }
 
@@ -87,6 +92,9 @@ async fn one(
         Attack::KadEclipse => kad::eclipse(target, tally).await,
         Attack::Identify => identify::bomb(target, number, tally).await,
         Attack::Yamux => yamux::abuse(target, number, tally).await,
+        Attack::QuicInitials => quic::initials(target, tally).await,
+        Attack::QuicHalf => quic::half(target, number, tally).await,
+        Attack::QuicConnections => quic::join(target, number, tally).await,
     }
 }
 

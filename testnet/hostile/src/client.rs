@@ -5,7 +5,10 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -40,16 +43,29 @@ pub(crate) type Secured = noise::Output<Socketed>;
 
 /// What an attacker says when the victim asks who it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Introduction(pub(crate) Arc<Vec<u8>>);
+pub(crate) struct Introduction {
+    message: Arc<Vec<u8>>,
+    is_told: Arc<AtomicBool>,
+}
 
 impl Introduction {
+    /// Says these bytes.
+    pub(crate) fn new(message: Vec<u8>) -> Self {
+        Self { message: Arc::new(message), is_told: Arc::default() }
+    }
+
+    /// Returns whether the victim has asked, and was told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
+    }
+
     /// Says what an honest peer of the network would.
     pub(crate) fn honest(target: &Target, keypair: &Keypair, protocols: &[&str]) -> Self {
         let message = Self::begin(target, keypair);
         let message = protocols
             .iter()
             .fold(message, |message, protocol| message.bytes(3, protocol.as_bytes()));
-        Self(Arc::new(message.framed()))
+        Self::new(message.framed())
     }
 
     /// Returns the part that lets a peer into the network.
@@ -209,8 +225,10 @@ async fn answer(mut stream: yamux::Stream, introduction: &Introduction) -> io::R
         match protocol.as_str() {
             "/ipfs/id/1.0.0" => {
                 write_line(&mut stream, &protocol).await?;
-                stream.write_all(&introduction.0).await?;
-                return stream.close().await;
+                stream.write_all(&introduction.message).await?;
+                stream.close().await?;
+                introduction.is_told.store(true, Ordering::Relaxed);
+                return Ok(());
             }
             "/ipfs/ping/1.0.0" => {
                 write_line(&mut stream, &protocol).await?;

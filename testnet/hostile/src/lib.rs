@@ -1,12 +1,14 @@
 //! A hostile client: what a stranger with time and addresses may try against a node, for tests on one's own machine.
 //!
 //! It speaks libp2p by hand (`client.rs`), because a swarm would keep the rules. Each [`Attack`] is one file of
-//! `attacks/`. It reaches loopback and private addresses alone: this is no tool against others.
+//! `attacks/`. It reaches loopback and private addresses alone: this is no tool against others. [`Guest`] is the honest
+//! one, for crowds.
 
 #![forbid(unsafe_code)]
 
 mod attacks;
 mod client;
+mod guest;
 mod proto;
 mod tally;
 
@@ -21,8 +23,8 @@ use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-pub use self::tally::Report;
 use self::tally::Tally;
+pub use self::{guest::Guest, tally::Report};
 
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,11 +54,17 @@ pub enum Attack {
     Yamux,
     /// Requests that nest as deeply as they can.
     Nesting,
+    /// Packets from one address that each begin a QUIC connection, of which nothing comes.
+    QuicInitials,
+    /// QUIC handshakes from many addresses that stay half.
+    QuicHalf,
+    /// QUIC connections from many addresses, each with a key of its own, as many as there can be, each held.
+    QuicConnections,
 }
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::ConnectionsOne,
         Self::ConnectionsMany,
         Self::SlowHandshakes,
@@ -69,7 +77,16 @@ impl Attack {
         Self::Identify,
         Self::Yamux,
         Self::Nesting,
+        Self::QuicInitials,
+        Self::QuicHalf,
+        Self::QuicConnections,
     ];
+
+    /// Returns whether it needs a victim that listens on QUIC; all others take TCP.
+    #[must_use]
+    pub fn is_over_quic(self) -> bool {
+        matches!(self, Self::QuicInitials | Self::QuicHalf | Self::QuicConnections)
+    }
 
     /// Returns what the command line calls it.
     #[must_use]
@@ -87,6 +104,9 @@ impl Attack {
             Self::Identify => "identify",
             Self::Yamux => "yamux",
             Self::Nesting => "nesting",
+            Self::QuicInitials => "quic-initials",
+            Self::QuicHalf => "quic-half",
+            Self::QuicConnections => "quic-connections",
         }
     }
 }
@@ -109,7 +129,7 @@ impl std::fmt::Display for Attack {
 /// No attack has this name.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no attack is called {name:?}; there are connections-one, connections-many, slow-handshakes, streams, oversize, half, gossip, kad-records, kad-eclipse, identify, yamux and nesting"
+    "no attack is called {name:?}; there are connections-one, connections-many, slow-handshakes, streams, oversize, half, gossip, kad-records, kad-eclipse, identify, yamux, nesting, quic-initials, quic-half and quic-connections"
 )]
 pub struct UnknownAttack {
     /// The name.
@@ -121,7 +141,7 @@ pub struct UnknownAttack {
 pub struct Options {
     /// What to try.
     pub attack: Attack,
-    /// The victim: an IPv4 address with TCP and its peer id.
+    /// The victim: an IPv4 address with TCP, or QUIC where the attack is over that, and its peer id.
     pub target: Multiaddr,
     /// Its network.
     pub network: String,
@@ -166,27 +186,50 @@ struct Target {
 
 impl Target {
     fn read(options: &Options) -> Result<Self, HostileError> {
-        let bad = || HostileError::Target { target: options.target.clone() };
+        let Options { attack, target, network, from, addresses, during } = options;
+        let over = if attack.is_over_quic() { Over::Quic } else { Over::Tcp };
+        Ok(Self { end: *during, ..Self::named(target, over, network, *from, *addresses)? })
+    }
+
+    /// Returns a target that is reached by TCP, for no time.
+    fn of(
+        target: &Multiaddr,
+        network: &str,
+        from: Ipv4Addr,
+        addresses: u8,
+    ) -> Result<Self, HostileError> {
+        Self::named(target, Over::Tcp, network, from, addresses)
+    }
+
+    fn named(
+        target: &Multiaddr,
+        over: Over,
+        network: &str,
+        from: Ipv4Addr,
+        addresses: u8,
+    ) -> Result<Self, HostileError> {
+        let bad = || HostileError::Target { target: target.clone() };
         let (mut host, mut port, mut peer) = (None, None, None);
-        for part in &options.target {
+        for part in target {
             match part {
                 Protocol::Ip4(address) => host = Some(address),
-                Protocol::Tcp(number) => port = Some(number),
+                Protocol::Tcp(number) if over == Over::Tcp => port = Some(number),
+                Protocol::Udp(number) if over == Over::Quic => port = Some(number),
                 Protocol::P2p(id) => peer = Some(id),
                 _ => {}
             }
         }
         let (Some(host), Some(port), Some(peer)) = (host, port, peer) else { return Err(bad()) };
         if !(host.is_loopback() || host.is_private()) {
-            return Err(HostileError::Foreign { target: options.target.clone() });
+            return Err(HostileError::Foreign { target: target.clone() });
         }
         Ok(Self {
             address: SocketAddrV4::new(host, port),
             peer,
-            network: options.network.clone(),
-            from: options.from,
-            addresses: options.addresses.max(1),
-            end: options.during,
+            network: network.to_owned(),
+            from,
+            addresses: addresses.max(1),
+            end: Duration::ZERO,
         })
     }
 
@@ -202,12 +245,21 @@ impl Target {
     }
 }
 
-/// Why an attack cannot begin.
+/// What a target is reached by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Tcp,
+    Quic,
+}
+
+/// Why an attack, or a visit, cannot begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostileError {
     /// The target is not named in full.
-    #[error("{target} is not /ip4/ADDRESS/tcp/PORT/p2p/PEER")]
+    #[error(
+        "{target} is not /ip4/ADDRESS/tcp/PORT/p2p/PEER, or .../udp/PORT/quic-v1/p2p/PEER for attacks over QUIC"
+    )]
     Target {
         /// What was given.
         target: Multiaddr,
@@ -219,6 +271,15 @@ pub enum HostileError {
     Foreign {
         /// What was given.
         target: Multiaddr,
+    },
+    /// It did not let a client in.
+    #[error("{target} does not let a client in")]
+    Refused {
+        /// What was given.
+        target: Multiaddr,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
     },
     /// The system gives no threads.
     #[error("cannot start threads")]

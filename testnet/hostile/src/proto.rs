@@ -43,6 +43,39 @@ pub(crate) fn varint(mut number: u64, to: &mut Vec<u8>) {
     to.push(number as u8);
 }
 
+/// Returns the fields of a message that hold bytes, with their numbers. It ends where the message makes no sense.
+pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    std::iter::from_fn(move || {
+        loop {
+            let tag = take_varint(&mut message)?;
+            let number = take_varint(&mut message)?;
+            match tag & 7 {
+                0 => {}
+                2 => {
+                    let (value, rest) = message.split_at_checked(usize::try_from(number).ok()?)?;
+                    message = rest;
+                    return Some((tag >> 3, value));
+                }
+                _ => return None,
+            }
+        }
+    })
+}
+
+/// Takes a number off the front.
+fn take_varint(from: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = from.split_first()?;
+        *from = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +86,8 @@ mod tests {
         let message = Proto::default().bytes(2, b"testing").message(3, inner).framed();
         let expected = b"\x0e\x12\x07testing\x1a\x03\x08\xac\x02";
         assert_eq!(message, expected);
+        let read: Vec<_> = fields(&message[1..]).collect();
+        assert_eq!(read, [(2, &b"testing"[..]), (3, b"\x08\xac\x02")]);
+        assert_eq!(fields(&message[..5]).count(), 0);
     }
 }

@@ -46,6 +46,7 @@ pub fn supervise(program: PathBuf, dir: &Path) -> anyhow::Result<()> {
         network: state.network,
         peers: state.peers,
         dir: dir.to_owned(),
+        nat: None,
         netns: state.netns,
         profile: state.profile,
         seed: 0,

@@ -5,7 +5,7 @@ use std::fmt;
 use dunlin_hostile::Attack;
 use serde::Deserialize;
 
-use crate::links::Profile;
+use crate::{links::Profile, network::Nat};
 
 /// Peers when a scenario says nothing.
 const PEERS: u32 = 4;
@@ -25,6 +25,8 @@ pub(super) struct Script {
     /// Whether nodes are in network namespaces, so that links can be broken.
     #[serde(default)]
     pub(super) netns: bool,
+    /// Who is behind a NAT there.
+    pub(super) nat: Option<Nat>,
     /// What links are like there.
     #[serde(default)]
     pub(super) profile: Profile,
@@ -57,6 +59,27 @@ pub(super) enum Step {
         #[serde(default = "all")]
         nodes: String,
         at_least: Option<u64>,
+        #[serde(default = "half_a_minute")]
+        within_s: u32,
+    },
+    /// Check: the nodes have found out whether strangers reach them; whom they do not has a place at the bootstrap node.
+    Reach {
+        nodes: String,
+        is: Reach,
+        #[serde(default = "half_a_minute")]
+        within_s: u32,
+    },
+    /// Check: each of the nodes is connected to all others of them, in this way.
+    Linked {
+        nodes: String,
+        by: Link,
+        #[serde(default = "half_a_minute")]
+        within_s: u32,
+    },
+    /// Have nodes release templates, and check that others hold and have judged them.
+    Templates {
+        from: String,
+        to: String,
         #[serde(default = "half_a_minute")]
         within_s: u32,
     },
@@ -129,6 +152,36 @@ pub(super) enum Step {
     Soak(Soak),
 }
 
+/// Whether strangers reach a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Reach {
+    Public,
+    Private,
+}
+
+impl Reach {
+    /// Returns what a node's status calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// How a connection is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Link {
+    /// By the bootstrap node, within its limits.
+    Relay,
+    /// By nobody else.
+    Direct,
+    /// By nobody else any more: it took the place of a relayed one.
+    Upgrade,
+}
+
 /// A long time.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +219,15 @@ impl fmt::Display for Step {
             Self::Connected { nodes, at_least: Some(least), .. } => {
                 write!(f, "{nodes} are connected to {least} peers each")
             }
+            Self::Reach { nodes, is, .. } => write!(f, "{nodes} are {}", is.name()),
+            Self::Linked { nodes, by, .. } => match by {
+                Link::Relay => write!(f, "{nodes} are connected through the relay"),
+                Link::Direct => write!(f, "{nodes} are connected directly"),
+                Link::Upgrade => {
+                    write!(f, "{nodes} are connected directly, in place of the relay")
+                }
+            },
+            Self::Templates { from, to, .. } => write!(f, "{to} have templates of {from}"),
             Self::Apart { groups, .. } => write!(f, "{groups} are apart"),
             Self::Ingest { nodes, segments } => write!(f, "{nodes} seal {segments} segments each"),
             Self::Agree { nodes, .. } => write!(f, "{nodes} know the same"),

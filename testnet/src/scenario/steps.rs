@@ -29,7 +29,8 @@ const FLOOR_MS: f64 = 20.0;
 /// A network that a scenario is played on, and what came of it.
 pub(super) struct Stage<'a> {
     network: &'a Mutex<Network>,
-    other: PathBuf,
+    /// The build that nodes are upgraded to.
+    new: PathBuf,
     /// Regimes that each node took in, and observations that it acknowledged.
     pub(super) ledger: BTreeMap<usize, (u32, u64)>,
     attacks: Vec<AssaultReport>,
@@ -37,10 +38,10 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Returns a stage on which nothing has happened. `other` is the other build.
-    pub(super) fn new(network: &'a Mutex<Network>, other: PathBuf) -> Self {
+    /// Returns a stage on which nothing has happened, whose nodes are upgraded to a build.
+    pub(super) fn new(network: &'a Mutex<Network>, new: PathBuf) -> Self {
         let ledger = BTreeMap::new();
-        Self { network, other, ledger, attacks: Vec::new(), soak: None }
+        Self { network, new, ledger, attacks: Vec::new(), soak: None }
     }
 
     /// Returns how many observations were acknowledged, the attacks, and the soak.
@@ -63,6 +64,9 @@ impl<'a> Stage<'a> {
             Step::Connected { nodes, at_least, within_s } => {
                 self.connected(nodes, *at_least, seconds(*within_s))
             }
+            Step::Reach { nodes, is, within_s } => self.reach(nodes, *is, seconds(*within_s)),
+            Step::Linked { nodes, by, within_s } => self.linked(nodes, *by, seconds(*within_s)),
+            Step::Templates { from, to, within_s } => self.templates(from, to, seconds(*within_s)),
             Step::Apart { groups, within_s } => self.apart(groups, seconds(*within_s)),
             Step::Ingest { nodes, segments } => self.ingest(nodes, *segments),
             Step::Agree { nodes, within_s } => self.agree(nodes, seconds(*within_s)),
@@ -245,13 +249,34 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn upgrade(&self, nodes: &str) -> anyhow::Result<()> {
+    /// Upgrades nodes one by one, with the data that they had. Whoever runs goes on to take in and to answer meanwhile,
+    /// and afterwards nobody lacks what was acknowledged.
+    fn upgrade(&mut self, nodes: &str) -> anyhow::Result<()> {
         let places = self.network().select(nodes)?;
         for place in places {
-            let mut network = self.network();
-            network.end(place)?;
-            network.set_program(place, &self.other)?;
-            network.start_node(place)?;
+            self.network().end(place)?;
+            self.go_on()?;
+            {
+                let mut network = self.network();
+                network.set_program(place, &self.new)?;
+                network.start_node(place)?;
+            }
+            self.kept()?;
+            self.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// Has every peer that runs take in a little and answer.
+    fn go_on(&mut self) -> anyhow::Result<()> {
+        let running: Vec<_> = {
+            let network = self.network();
+            let peers = network.nodes.iter().enumerate().skip(1);
+            peers.filter(|(_, node)| node.is_alive()).map(|(place, _)| place).collect()
+        };
+        for place in running {
+            self.ingest_one(place, 1)?;
+            ask(&self.network().node(place)?.client()?)?;
         }
         Ok(())
     }
@@ -357,7 +382,10 @@ fn sealed_by(client: &Client) -> anyhow::Result<u64> {
 }
 
 /// Returns the ids of peers by their places.
-fn peers_of(network: &Network, places: &[usize]) -> anyhow::Result<BTreeMap<usize, String>> {
+pub(super) fn peers_of(
+    network: &Network,
+    places: &[usize],
+) -> anyhow::Result<BTreeMap<usize, String>> {
     let id = |place: &usize| {
         let view = network.id(*place).with_context(|| format!("peer {place} has no id"))?;
         Ok((*place, view.to_owned()))

@@ -25,7 +25,7 @@ pub(super) async fn bomb(target: &Target, number: usize, tally: &Arc<Tally>) -> 
     let fits = number.is_multiple_of(2);
     let addresses = if fits { 200 } else { 40_000 };
     let full = full(target, &keypair, addresses).framed();
-    let introduction = Introduction(Arc::new(full.clone()));
+    let introduction = Introduction::new(full.clone());
     let session = Session::open(target, number, &keypair, introduction, tally).await?;
     for _ in 0..PUSHES {
         let mut stream = session.stream(PUSH).await?;

@@ -82,7 +82,7 @@ pub(super) async fn eclipse(target: &Target, tally: &Arc<Tally>) -> io::Result<(
         let message = Introduction::begin(target, &keypair)
             .bytes(2, &address.to_vec())
             .bytes(3, protocol.as_bytes());
-        Introduction(Arc::new(message.framed()))
+        Introduction::new(message.framed())
     };
     // All of them come from one address.
     let session = Session::open(target, 0, &keypair, introduction, tally).await?;

@@ -13,19 +13,18 @@
 //! Without the second chain the router would answer what nobody asked for, and its memory of that would take the port
 //! that the other side is about to open.
 
-use std::{fs::File, io, thread};
+use std::io;
 
-use rustix::{
-    net::{
-        self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-        netlink::{self, SocketAddrNetlink},
-    },
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
+    netlink::{self, SocketAddrNetlink},
 };
+use serde::Deserialize;
 
 /// How a router chooses the port that the world sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mapping {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mapping {
     /// The same one for all destinations: the two sides can meet in the middle.
     PerSource,
     /// Another one for each destination, by chance: nobody can tell where to meet ("symmetric").
@@ -52,20 +51,13 @@ const HOOK_POSTROUTING: u32 = 4;
 const POLICY_DROP: u32 = 0;
 const PORT_FULLY_RANDOM: u32 = 1 << 4;
 
-/// Makes a router of a namespace that has an inner and an outer network.
+/// Makes a router of the network namespace that this thread is in, which has an inner and an outer network.
 ///
 /// # Errors
 ///
-/// Fails when the kernel refuses.
-pub(crate) fn masquerade(namespace: &str, mapping: Mapping) -> io::Result<()> {
-    let namespace = File::open(format!("/run/netns/{namespace}"))?;
-    // A namespace is a thread's own.
-    let enter = move || {
-        use std::os::fd::AsFd;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        apply(&rules(mapping))
-    };
-    thread::spawn(enter).join().map_err(|_| io::Error::other("the thread panicked"))?
+/// Fails when the kernel refuses: it has no nf_tables with NAT, or the caller may not.
+pub fn masquerade(mapping: Mapping) -> io::Result<()> {
+    apply(&rules(mapping))
 }
 
 /// Returns the messages, and how many of them are answered.
