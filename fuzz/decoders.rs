@@ -31,9 +31,10 @@ use dunlin_privacy::{Ceiling, Epsilon, Ledger, NoisedSegment, TemplateSet};
 use dunlin_protocols::{
     Keypair,
     messages::{
-        CatalogsRequest, CatalogsResponse, MembershipRequest, MembershipResponse, Message,
-        ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony,
+        CatalogsRequest, CatalogsResponse, ConsoleRequest, ConsoleResponse, MembershipRequest,
+        MembershipResponse, Message, ReplicasRequest, ReplicasResponse, Revocation,
+        SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
+        TemplatesRequest, TemplatesResponse, Testimony,
     },
 };
 use dunlin_trust::{
@@ -54,7 +55,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 37] = [
+pub(crate) const TARGETS: [(&str, Decoder); 39] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -69,6 +70,8 @@ pub(crate) const TARGETS: [(&str, Decoder); 37] = [
     ("replicas_response", message::<ReplicasResponse>),
     ("membership_request", message::<MembershipRequest>),
     ("membership_response", message::<MembershipResponse>),
+    ("console_request", message::<ConsoleRequest>),
+    ("console_response", message::<ConsoleResponse>),
     ("revocation", message::<Revocation>),
     ("testimony", message::<Testimony>),
     ("segment_announcement", signed::<SegmentAnnouncement>),

@@ -30,9 +30,10 @@ use dunlin_privacy::{
     Window, release,
 };
 use dunlin_protocols::messages::{
-    CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
+    CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, ConsolePeer, ConsoleRequest,
+    ConsoleResponse, ConsoleSegment, ConsoleView, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
     ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-    TemplatesRequest, TemplatesResponse, Testimony,
+    TemplatesRequest, TemplatesResponse, Testimony, Ticket,
 };
 use dunlin_trust::{
     Evidence, RECORD_VERSION, Trust, UnixMillis,
@@ -58,6 +59,7 @@ fn main() {
     samples(&corpus);
     messages(&corpus);
     replicas(&corpus);
+    console(&corpus);
     catalogs(&corpus);
     membership(&corpus);
     bitswap(&corpus);
@@ -188,6 +190,51 @@ fn replicas(corpus: &Corpus) {
     response("proved", ReplicasResponse::Proved { proofs });
     response("released", ReplicasResponse::Released { count: 2 });
     response("refused", ReplicasResponse::Refused { reason: RefusalReason::Busy });
+}
+
+fn console(corpus: &Corpus) {
+    let request = |name: &str, request: ConsoleRequest| {
+        corpus.add("console_request", name, &request.encode().expect("within its limits"));
+    };
+    request("enter", ConsoleRequest::Enter { ticket: Ticket::new([7; 32]) });
+    request("look", ConsoleRequest::Look {});
+    let response = |name: &str, response: ConsoleResponse| {
+        corpus.add("console_response", name, &response.encode().expect("within its limits"));
+    };
+    let text = || "one".to_owned();
+    let peer = ConsolePeer {
+        peer: text(),
+        address: Some(text()),
+        transport: Some(text()),
+        relay: None,
+        rtt_us: Some(1_500),
+        standing: text(),
+        score: 50,
+        own: false,
+        bytes_up: 70_000,
+        bytes_down: 3,
+        agent: Some(text()),
+        protocols: vec![text(), text()],
+    };
+    let segment = ConsoleSegment {
+        collection: text(),
+        entity: text(),
+        start_us: -1,
+        end_us: 1_773_057_600_000_000,
+        count: 60,
+        cid: text(),
+        link: Some(text()),
+    };
+    let view = ConsoleView {
+        problems: vec![text()],
+        peers: vec![peer],
+        peers_known: 2,
+        segments: vec![segment],
+        ..ConsoleView::default()
+    };
+    response("shown", ConsoleResponse::Shown { view });
+    response("entered", ConsoleResponse::Entered {});
+    response("refused", ConsoleResponse::Refused { reason: RefusalReason::Busy });
 }
 
 fn catalogs(corpus: &Corpus) {

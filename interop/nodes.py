@@ -134,7 +134,7 @@ class Process:
 
     running = []
 
-    def __init__(self, command, log_path, stdin=None, stdout=None, env=None, cwd=None):
+    def __init__(self, command, log_path, stdin=None, stdout=None, env=None, cwd=None, pass_fds=()):
         if stopping.is_set():
             raise Failed("the program ends")
         self.log = open(log_path, "ab")
@@ -145,6 +145,7 @@ class Process:
             stderr=self.log,
             env={**os.environ, **(env or {})},
             cwd=cwd,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         Process.running.append(self)
@@ -208,12 +209,48 @@ def call(request, seconds=CELL_S):
         raise Failed(f"no answer within {seconds} s") from cause
 
 
+class Cells:
+    """What is tried, one after the other, and what came of it."""
+
+    def __init__(self, folder, skips):
+        self.folder, self.skips, self.cells = folder, skips, []
+
+    def cell(self, name, work):
+        if stopping.is_set():
+            return
+        started = time.monotonic()
+        try:
+            detail = work()
+            result = f"{time.monotonic() - started:5.1f} s{f', {detail}' if detail else ''}"
+        except Missing as cause:
+            result = f"{'SKIPPED' if self.skips else 'FAILED'}: {cause}"
+        except Exception as cause:  # whatever fails, the other cells still say something
+            result = f"FAILED: {type(cause).__name__}: {cause}"
+        self.cells.append((name, result))
+        log(f"{name}: {result}")
+
+    def folder_for(self, name):
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
+
+    def report(self):
+        """Prints all of it; returns the exit code."""
+        width = max(len(name) for name, _ in self.cells)
+        for name, result in self.cells:
+            print(f"{name:{width}}  {result}")
+        failed, skipped = (sum(result.startswith(word) for _, result in self.cells) for word in ("FAILED", "SKIPPED"))
+        print(f"{len(self.cells) - failed - skipped} passed, {failed} failed, {skipped} skipped")
+        return 1 if failed else 0
+
+
 class Dunlin:
     """A Dunlin node, told what to do through its HTTP API."""
 
     def __init__(self, program, folder, dht=""):
         self.program, self.folder, self.process = program, folder, None
-        self.port = free_port()
+        self.api = "127.0.0.1:0"
+        self.port, self.websocket_port = free_port(), free_port()
         subprocess.run(
             [program, "init", "--data-dir", folder, "--network", "interop"],
             check=True, capture_output=True, timeout=CELL_S,
@@ -225,10 +262,14 @@ class Dunlin:
         text = text.replace('dht = ""', f'dht = "{dht}"')
         config.write_text(text.replace("mdns = true", "mdns = false"))
 
-    def start(self, own=(), bootstrap=(), has_gateway=False):
-        self.settings = {"own": own, "bootstrap": bootstrap, "has_gateway": has_gateway}
-        command = [self.program, "run", "--data-dir", self.folder, "--one-machine", "--api", "127.0.0.1:0",
+    def start(self, own=(), bootstrap=(), has_gateway=False, everywhere=False):
+        """Starts it. `everywhere`: it listens on WebSocket and QUIC too."""
+        self.settings = {
+            "own": own, "bootstrap": bootstrap, "has_gateway": has_gateway, "everywhere": everywhere,
+        }
+        command = [self.program, "run", "--data-dir", self.folder, "--one-machine", "--api", self.api,
                    "--listen", f"/ip4/127.0.0.1/tcp/{self.port}"]
+        command += [part for way in self.ways() if way != "TCP" for part in ("--listen", self.ways()[way])]
         command += [part for peer in own for part in ("--own-peer", peer)]
         command += [part for address in bootstrap for part in ("--bootstrap", address)]
         command += ["--gateway", "127.0.0.1:0", "--gateway-serve", "all"] if has_gateway else []
@@ -263,6 +304,18 @@ class Dunlin:
     @property
     def address(self):
         return f"/ip4/127.0.0.1/tcp/{self.port}/p2p/{self.peer}"
+
+    def ways(self):
+        """Where it listens, by the transport."""
+        ways = {"TCP": f"/ip4/127.0.0.1/tcp/{self.port}"}
+        if self.settings["everywhere"]:
+            ways["WebSocket"] = f"/ip4/127.0.0.1/tcp/{self.websocket_port}/ws"
+            ways["QUIC"] = f"/ip4/127.0.0.1/udp/{self.port}/quic-v1"
+        return ways
+
+    @property
+    def addresses(self):
+        return {way: f"{address}/p2p/{self.peer}" for way, address in self.ways().items()}
 
     @property
     def gateway(self):
@@ -343,14 +396,15 @@ class Kubo:
             build(["go", "build", "-mod=mod", "-o", program, "github.com/ipfs/kubo/cmd/ipfs"], folder)
         return program
 
-    def __init__(self, folder):
+    def __init__(self, folder, has_quic=False):
         self.folder, self.process = folder, None
         self.api, self.port, self.gateway_port = free_port(), free_port(), free_port()
         self.gateway = f"http://127.0.0.1:{self.gateway_port}"
         self.program = self.install()
         self.run("init", "--profile=test")
+        quic = [f"/ip4/127.0.0.1/udp/{self.port}/quic-v1"] if has_quic else []
         settings = {
-            "Addresses.Swarm": [f"/ip4/127.0.0.1/tcp/{self.port}"],
+            "Addresses.Swarm": [f"/ip4/127.0.0.1/tcp/{self.port}", *quic],
             "Addresses.API": f"/ip4/127.0.0.1/tcp/{self.api}",
             "Addresses.Gateway": f"/ip4/127.0.0.1/tcp/{self.gateway_port}",
             # It is asked for what it has, not for what it may find.
@@ -530,6 +584,27 @@ class Helia(LineNode):
         # It keeps blocks in memory.
         for cid, data in list(self.blocks.items()):
             super().put(cid, data)
+
+
+class JsLibp2p(LineNode):
+    """Plain js-libp2p, which only dials and asks, on a Node of its own like Helia's."""
+
+    name = "js-libp2p"
+    dht = Kubo.dht
+
+    @staticmethod
+    @functools.cache
+    def install():
+        folder = CACHE / "js-libp2p"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "peer.mjs"):
+            shutil.copy(HERE / "js-libp2p" / name, folder / name)
+        if not (folder / "node_modules" / ".package-lock.json").exists():
+            build(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], folder)
+        return folder
+
+    def command(self):
+        return [self.program / "node_modules" / ".bin" / "node", self.program / "peer.mjs", self.dht]
 
 
 class RustIpfs(LineNode):

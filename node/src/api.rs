@@ -4,6 +4,7 @@ mod auth;
 mod behaviours;
 mod bundles;
 mod collections;
+mod console;
 mod convert;
 mod error;
 mod metrics;
@@ -67,6 +68,7 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/cluster/status", get(status::cluster))
         .route("/v1/peers", get(status::peers))
+        .route("/v1/console/passes", post(console::pass))
         .route("/v1/network", get(network::status))
         .route("/v1/network/revocations", post(network::publish))
         .route("/v1/trust", get(trust::list))
@@ -114,11 +116,13 @@ fn router(shared: Arc<Shared>, token: Token) -> Router {
         .route("/v1/privacy/ledger/{collection}", get(templates::ledger_of))
         .fallback(async || ApiError::not_found("no such call; docs/api.md lists them"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(middleware::from_fn_with_state(token, auth::require_token))
+        .layer(middleware::from_fn_with_state(token.clone(), auth::require_token))
         .layer(middleware::from_fn(traced));
+    let console = console::router(&shared, &token).layer(middleware::from_fn(traced));
     Router::new()
         .route("/healthz", get(status::health))
         .merge(private)
+        .merge(console)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }

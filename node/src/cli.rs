@@ -77,6 +77,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// List the peers that the node is connected to or remembers.
     Peers,
+    /// Print an address for your browser that shows the running node: its peers and newest segments, live.
+    ///
+    /// The address lets in whoever opens it first, once and within two minutes. `--json` says until when.
+    Console,
     /// Look for what is wrong with the node or its surroundings, and say what to do.
     ///
     /// It looks at the data folder, the configuration, keys, clock, disk, ports, bootstrap nodes and multicast,

@@ -48,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => local::status(&client()?, &args, out)?,
         Command::Doctor => return doctor::doctor(&dir, out),
         Command::Peers => local::peers(&client()?, out)?,
+        Command::Console => local::console(&client()?, out)?,
         Command::Collections(command) => local::collections(&client()?, command, out)?,
         Command::Segments(command) => return segments::segments(&client()?, command, out),
         Command::Archive(command) => archive::archive(&dir, client, &command, out)?,

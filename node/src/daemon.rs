@@ -5,6 +5,7 @@ mod archiver;
 mod bundles;
 mod clock;
 mod compaction;
+mod console;
 mod exchanges;
 mod fetch;
 mod fleets;
@@ -48,6 +49,7 @@ pub(crate) use self::{
     bundles::{BundleCounters, BundleWish, ImportError, ImportWish, MakeError, Since},
     clock::now,
     compaction::CompactionWish,
+    console::{PASS_LIFE, reached_here},
     fetch::{FetchError, FetchWish, Fetched},
     fleets::FleetError,
     gateways::GatewayUrl,

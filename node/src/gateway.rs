@@ -15,6 +15,8 @@ mod request;
 mod source;
 mod view;
 
+pub(crate) use self::request::is_own_host;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},

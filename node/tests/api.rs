@@ -71,7 +71,9 @@ fn every_refusal_has_a_code_and_a_message() {
     let node = Node::start(&temp.path().join("node"));
     let ask = |request: &str, body: &str| send_json(&node, request, body);
     ask("GET /v1/nonsense", "").assert_refused(404, "not_found");
-    ask("GET /", "").assert_refused(404, "not_found");
+    ask("GET /v1", "").assert_refused(404, "not_found");
+    // The page is for who calls the node by its address, which is none of this test's names.
+    ask("GET /", "").assert_refused(403, "foreign_origin");
     for body in ["", "{", "[]", "{\"collection\": 1}", "{\"colection\": \"x\"}", "\u{0}"] {
         ask("POST /v1/query/segments", body).assert_refused(400, "bad_json");
     }

@@ -235,8 +235,8 @@ fn every_federated_operation_asks_the_gate() {
             }
         }
     }
-    // Segments, templates, catalogs, replicas, membership; revocations and testimony by gossip.
-    assert!(handlers >= 7, "{handlers} handlers were found");
+    // Segments, templates, catalogs, replicas, membership, the console; revocations and testimony by gossip.
+    assert!(handlers >= 8, "{handlers} handlers were found");
 }
 
 #[test]

@@ -33,10 +33,11 @@ use crate::{
     guarded::Guarded,
     members_only::MembersOnly,
     messages::{
-        CATALOG_PROTOCOL, CatalogsRequest, CatalogsResponse, MEMBERSHIP_PROTOCOL,
-        MembershipRequest, MembershipResponse, REPLICAS_PROTOCOL, ReplicasRequest,
-        ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL,
-        TESTIMONY_BYTES_MAX, TemplatesRequest, TemplatesResponse,
+        CATALOG_PROTOCOL, CONSOLE_PROTOCOL, CatalogsRequest, CatalogsResponse, ConsoleRequest,
+        ConsoleResponse, MEMBERSHIP_PROTOCOL, MembershipRequest, MembershipResponse,
+        REPLICAS_PROTOCOL, ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest,
+        SegmentsResponse, TEMPLATES_PROTOCOL, TESTIMONY_BYTES_MAX, TemplatesRequest,
+        TemplatesResponse,
     },
     network::StartError,
     provider_store::ProviderStore,
@@ -92,6 +93,9 @@ pub(crate) type ReplicasExchange =
 pub(crate) type MembershipExchange =
     request_response::Behaviour<Codec<MembershipRequest, MembershipResponse>>;
 
+pub(crate) type ConsoleExchange =
+    request_response::Behaviour<Codec<ConsoleRequest, ConsoleResponse>>;
+
 pub(crate) type Gossip =
     gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
@@ -112,6 +116,7 @@ pub(crate) struct Behaviour {
     pub(crate) catalogs: CatalogsExchange,
     pub(crate) replicas: ReplicasExchange,
     pub(crate) membership: MembershipExchange,
+    pub(crate) console: ConsoleExchange,
     pub(crate) relay_client: RelayClient,
     pub(crate) relay: Toggle<MembersOnly<relay::Behaviour>>,
     pub(crate) autonat_client: MembersOnly<Guarded<autonat::client::Behaviour>>,
@@ -143,11 +148,12 @@ impl Behaviour {
             kad: MembersOnly::new(kad(keypair, config), is_closed),
             gossip: MembersOnly::new(gossip(keypair, config)?, is_closed),
             bitswap: bitswap::Behaviour::default(),
-            segments: exchange(SEGMENTS_PROTOCOL),
-            templates: exchange(TEMPLATES_PROTOCOL),
-            catalogs: exchange(CATALOG_PROTOCOL),
-            replicas: exchange(REPLICAS_PROTOCOL),
-            membership: exchange(MEMBERSHIP_PROTOCOL),
+            segments: exchange(SEGMENTS_PROTOCOL, ProtocolSupport::Full),
+            templates: exchange(TEMPLATES_PROTOCOL, ProtocolSupport::Full),
+            catalogs: exchange(CATALOG_PROTOCOL, ProtocolSupport::Full),
+            replicas: exchange(REPLICAS_PROTOCOL, ProtocolSupport::Full),
+            membership: exchange(MEMBERSHIP_PROTOCOL, ProtocolSupport::Full),
+            console: exchange(CONSOLE_PROTOCOL, ProtocolSupport::Inbound),
             relay_client: RelayClient::new(relay_client),
             relay: config
                 .helping
@@ -293,7 +299,10 @@ fn quiet_topic() -> gossipsub::TopicScoreParams {
     }
 }
 
-fn exchange<Q, R>(protocol: &'static str) -> request_response::Behaviour<Codec<Q, R>>
+fn exchange<Q, R>(
+    protocol: &'static str,
+    support: ProtocolSupport,
+) -> request_response::Behaviour<Codec<Q, R>>
 where
     Codec<Q, R>:
         request_response::Codec<Protocol = StreamProtocol> + Default + Clone + Send + 'static,
@@ -301,10 +310,7 @@ where
     let settings = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
         .with_max_concurrent_streams(REQUEST_STREAMS_MAX);
-    request_response::Behaviour::new(
-        [(StreamProtocol::new(protocol), ProtocolSupport::Full)],
-        settings,
-    )
+    request_response::Behaviour::new([(StreamProtocol::new(protocol), support)], settings)
 }
 
 /// Returns the swarm, which listens nowhere yet. In a closed network it serves none but members.

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use crate::{
     known_peers::KnownPeer,
     messages::{
-        CatalogsRequest, CatalogsResponse, RefusalReason, ReplicasRequest, ReplicasResponse,
-        SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-        TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, ConsoleView, RefusalReason, ReplicasRequest,
+        ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
+        TemplateAnnouncement, TemplatesRequest, TemplatesResponse,
     },
 };
 
@@ -73,6 +73,13 @@ pub enum Event {
         request: ReplicasRequest,
         /// Where the answer goes.
         reply: ReplicasReply,
+    },
+    /// The operator's console, which was let in, wants to be shown what the node knows.
+    ConsoleLooks {
+        /// The console.
+        peer: PeerId,
+        /// Where the answer goes.
+        reply: ConsoleReply,
     },
     /// A peer in good standing has new segments.
     SegmentsAnnounced {
@@ -208,5 +215,17 @@ impl ReplicasReply {
     /// Answers that there is no answer.
     pub fn refuse(self, reason: RefusalReason) {
         self.send(ReplicasResponse::Refused { reason });
+    }
+}
+
+/// Where what a console is shown goes. Dropped without it, the console is told that the node failed.
+#[derive(Debug)]
+pub struct ConsoleReply(pub(crate) oneshot::Sender<ConsoleView>);
+
+impl ConsoleReply {
+    /// Shows it.
+    pub fn send(self, view: ConsoleView) {
+        // The console may have gone.
+        self.0.send(view).ok();
     }
 }

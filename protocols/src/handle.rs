@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Counters, Fetch, PeerView, Reachability,
+    consoles::TICKET_LIFE,
     fetch::Started,
     messages::{
         CIDS_PER_REQUEST_MAX, Catalogs, CatalogsRequest, CatalogsResponse, ClaimedBlock,
         RefusalReason, ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement,
         SegmentsRequest, SegmentsResponse, TemplateAnnouncement, TemplatesRequest,
-        TemplatesResponse,
+        TemplatesResponse, Ticket,
     },
 };
 
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Revocations { reply: oneshot::Sender<RevocationsView> },
     Judge { peer: PeerId, evidence: Evidence, times: usize },
     May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
+    ExpectConsole { peer: PeerId, ticket: Ticket, reply: oneshot::Sender<()> },
     Connected { reply: oneshot::Sender<Vec<PeerView>> },
     PeersAfter { after: Option<PeerId>, count: usize, reply: oneshot::Sender<Vec<PeerView>> },
     Peers { reply: oneshot::Sender<Vec<PeerView>> },
@@ -429,6 +431,19 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.tell(Command::May { peer, operation, reply }).await;
         answer.await.map_err(|_| NetworkError::Ended)?.map_err(NetworkError::Gate)
+    }
+
+    /// Expects the operator's console, a browser with this peer id, to come with this ticket within a minute; returns
+    /// for how many seconds.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the network has ended.
+    pub async fn expect_console(&self, peer: PeerId, ticket: Ticket) -> Result<u64, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::ExpectConsole { peer, ticket, reply }).await;
+        answer.await.map_err(|_| NetworkError::Ended)?;
+        Ok(TICKET_LIFE.as_secs())
     }
 
     /// Returns the peers that are connected: a few hundred at most.

@@ -10,7 +10,7 @@
 //!
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
 //! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`],
-//! [`Event::CatalogsRequested`] and [`Event::ReplicasRequested`]. Nor is any file: the shell writes down what
+//! [`Event::CatalogsRequested`], [`Event::ReplicasRequested`] and [`Event::ConsoleLooks`]. Nor is any file: the shell writes down what
 //! [`Event::RevocationsChecked`], [`Event::TrustChanged`] and [`Event::PeersKnown`] bring.
 
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ mod bitswap;
 mod codec;
 mod config;
 mod connection_limits;
+mod consoles;
 mod counters;
 mod discovery;
 mod event;
@@ -52,8 +53,8 @@ pub use config::{Config, ConfigError, NetworkName, Reach, RelayLimits, Room};
 pub use counters::Counters;
 pub use dunlin_archive::bitswap::{Found, Query, Search};
 pub use event::{
-    Audience, BlocksReply, CatalogsReply, Event, ReplicasReply, RevocationsKept, SegmentsReply,
-    TemplatesReply,
+    Audience, BlocksReply, CatalogsReply, ConsoleReply, Event, ReplicasReply, RevocationsKept,
+    SegmentsReply, TemplatesReply,
 };
 pub use fetch::Fetch;
 pub use handle::{
@@ -65,7 +66,7 @@ pub use known_peers::{
     KNOWN_ADDRESSES_MAX, KNOWN_PEERS_MAX, KnownAddress, KnownPeer, KnownPeersError, Source,
     decode_known_peers, encode_known_peers,
 };
-pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair};
+pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair, multiaddr::Protocol};
 pub use network::{Network, StartError};
 pub use peers::{Direction, Link, PeerView, Transport};
 pub use reachability::Reachability;

@@ -4,6 +4,7 @@
 //! `protocols/tests/golden.rs` the bytes. Types here are pure: they know no stream and no swarm.
 
 mod catalogs;
+mod console;
 mod membership;
 mod replicas;
 mod testimony;
@@ -14,6 +15,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::{
     catalogs::{CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse},
+    console::{
+        CONSOLE_PEERS_MAX, CONSOLE_PROBLEMS_MAX, CONSOLE_PROTOCOLS_MAX, CONSOLE_REQUEST_BYTES_MAX,
+        CONSOLE_RESPONSE_BYTES_MAX, CONSOLE_SEGMENTS_MAX, CONSOLE_TEXT_BYTES_MAX, ConsolePeer,
+        ConsoleRequest, ConsoleResponse, ConsoleSegment, ConsoleView, Ticket, console_text,
+    },
     membership::{MembershipRequest, MembershipResponse, PROOFS_PER_ANSWER_MAX, Revocation},
     replicas::{PinOutcome, ReplicaBlock, ReplicaObject, ReplicasRequest, ReplicasResponse},
     testimony::{TESTIMONY_BYTES_MAX, Testimony},
@@ -29,6 +35,8 @@ pub const CATALOG_PROTOCOL: &str = "/dunlin/catalog/1";
 pub const REPLICAS_PROTOCOL: &str = "/dunlin/replicas/1";
 /// Protocol id of licenses and revocations.
 pub const MEMBERSHIP_PROTOCOL: &str = "/dunlin/membership/1";
+/// Protocol id of the operator's console.
+pub const CONSOLE_PROTOCOL: &str = "/dunlin/console/1";
 
 /// Largest request: a full list of CIDs, with room.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;

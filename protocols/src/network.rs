@@ -2,6 +2,7 @@
 
 mod announcements;
 mod blocks;
+mod console;
 mod membership;
 mod proofs;
 mod reaching;
@@ -54,6 +55,7 @@ use crate::{
     bandwidth::Meters,
     behaviour::{self, Behaviour, BehaviourEvent},
     codec::Received,
+    consoles::Consoles,
     discovery::{DIALS_PER_ROUND_MAX, Discovery},
     handle::{COMMANDS_MAX, Command, Reply},
     hearing::Heard,
@@ -154,6 +156,7 @@ impl Network {
             held: Held::default(),
             heard: Heard::default(),
             members: Members::default(),
+            consoles: Consoles::default(),
             revoking: Revoking::default(),
             testifying: Testifying::default(),
             counters: Counters::default(),
@@ -251,6 +254,7 @@ struct Actor {
     held: Held,
     heard: Heard,
     members: Members,
+    consoles: Consoles,
     revoking: Revoking,
     testifying: Testifying,
     counters: Counters,
@@ -530,6 +534,10 @@ impl Actor {
             Command::May { peer, operation, reply } => {
                 reply.send(self.trust.may(unix_now(), &peer, operation)).ok();
             }
+            Command::ExpectConsole { peer, ticket, reply } => {
+                self.expect_console(peer, ticket);
+                reply.send(()).ok();
+            }
             Command::Connected { reply } => {
                 let connected: BTreeSet<_> = self.peers.ids().copied().collect();
                 reply.send(self.views(connected)).ok();
@@ -539,7 +547,8 @@ impl Actor {
                 let connected = self.peers.ids().filter(|peer| Some(Subject::of(peer)) > from);
                 let known = self.trust.peers_after(after.as_ref(), count).chain(connected);
                 let known: BTreeMap<_, _> = known.map(|peer| (Subject::of(peer), *peer)).collect();
-                reply.send(self.views(known.into_values().take(count))).ok();
+                let known = known.into_values().filter(|peer| !self.is_console(peer));
+                reply.send(self.views(known.take(count))).ok();
             }
             Command::Peers { reply } => {
                 let known = self.trust.notable_peers(NOTABLE_MAX).chain(self.peers.ids());
@@ -576,7 +585,9 @@ impl Actor {
     fn views(&self, peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerView> {
         let now = unix_now();
         let view = |peer| self.view(self.trust.explain(now, &peer));
-        peers.into_iter().map(view).collect()
+        // The operator's browser is no peer: nothing is counted of it, and nobody asks it for anything.
+        let peers = peers.into_iter().filter(|peer| !self.is_console(peer));
+        peers.map(view).collect()
     }
 
     fn view(&self, trust: Explanation) -> PeerView {

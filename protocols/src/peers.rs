@@ -80,6 +80,16 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Returns its name, in small letters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+            Self::WebSocket => "websocket",
+        }
+    }
+
     fn of(address: &Multiaddr) -> Self {
         let has = |wanted: fn(&Protocol<'_>) -> bool| address.iter().any(|part| wanted(&part));
         if has(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {

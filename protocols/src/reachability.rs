@@ -30,6 +30,18 @@ pub enum Reachability {
     Private,
 }
 
+impl Reachability {
+    /// Returns its name, in small letters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
 /// Returns where this node would be seen by who dials it, when it was seen somewhere: that host, with the ports that it
 /// listens on for the same transport.
 pub(crate) fn listening_at(seen: &Multiaddr, listening: &[Multiaddr]) -> Vec<Multiaddr> {

@@ -6,10 +6,11 @@ use std::fmt::Debug;
 use dunlin_protocols::{
     Keypair,
     messages::{
-        CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, MembershipRequest,
-        MembershipResponse, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject,
-        ReplicasRequest, ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest,
-        SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony,
+        CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, ConsolePeer, ConsoleRequest,
+        ConsoleResponse, ConsoleSegment, ConsoleView, MembershipRequest, MembershipResponse,
+        Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
+        ReplicasResponse, Revocation, SegmentAnnouncement, SegmentsRequest, SegmentsResponse,
+        TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony, Ticket,
     },
 };
 use dunlin_trust::{
@@ -437,6 +438,103 @@ fn an_announcement_of_templates() {
             "19d726e42c58279f07d45bad27d43f2e09c5e2f1f9dfb97fc48156f884717808",
             "6c 7061796c6f61645f74797065", // "payload_type"
             "781e 64756e6c696e2f74656d706c6174652d616e6e6f756e63656d656e742f31",
+        ],
+    );
+}
+
+#[test]
+fn a_console_enters_and_looks() {
+    assert_golden(
+        &ConsoleRequest::Enter { ticket: Ticket::new([0x7c; 32]) },
+        &[
+            "a1 65 656e746572",        // map of 1, "enter"
+            "a1 66 7469636b6574 5820", // map of 1, "ticket", 32 bytes
+            "7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c7c",
+        ],
+    );
+    // map of 1, "look", map of 0
+    assert_golden(&ConsoleRequest::Look {}, &["a1 64 6c6f6f6b a0"]);
+    // map of 1, "entered", map of 0
+    assert_golden(&ConsoleResponse::Entered {}, &["a1 67 656e7465726564 a0"]);
+    // map of 1, "refused", map of 1, "reason", "denied"
+    let refused = ConsoleResponse::Refused { reason: RefusalReason::Denied };
+    assert_golden(&refused, &["a1 67 72656675736564 a1 66 726561736f6e 66 64656e696564"]);
+}
+
+#[test]
+fn what_a_console_is_shown() {
+    let peer = ConsolePeer {
+        peer: "12D3Koo".to_owned(),
+        address: Some("/ip4/127.0.0.1/tcp/4601".to_owned()),
+        transport: Some("quic".to_owned()),
+        relay: None,
+        rtt_us: Some(1_500),
+        standing: "probation".to_owned(),
+        score: 50,
+        own: true,
+        bytes_up: 70_000,
+        bytes_down: 3,
+        agent: Some("dunlin/0.1.0".to_owned()),
+        protocols: vec!["/ipfs/ping/1.0.0".to_owned()],
+    };
+    let segment = ConsoleSegment {
+        collection: "fleet".to_owned(),
+        entity: "web-1".to_owned(),
+        start_us: -1,
+        end_us: 1_773_057_600_000_000,
+        count: 60,
+        cid: "bafy".to_owned(),
+        link: None,
+    };
+    let view = ConsoleView {
+        peer: "12D3Kme".to_owned(),
+        version: "0.1.0".to_owned(),
+        network: "dunlin".to_owned(),
+        uptime_s: 61,
+        reachability: "unknown".to_owned(),
+        problems: vec!["gate: closed".to_owned()],
+        peers: vec![peer],
+        peers_known: 2,
+        segments: vec![segment],
+    };
+    assert_golden(
+        &ConsoleResponse::Shown { view },
+        &[
+            "a1",                                                                  // map of 1
+            "65 73686f776e a1",                          // "shown", map of 1
+            "64 76696577 a9",                            // "view", map of 9
+            "64 70656572 67 313244334b6d65",             // "peer", "12D3Kme"
+            "65 7065657273 81",                          // "peers", list of 1
+            "ac",                                        // map of 12
+            "63 6f776e f5",                              // "own", true
+            "64 70656572 67 313244334b6f6f",             // "peer", "12D3Koo"
+            "65 6167656e74 6c 64756e6c696e2f302e312e30", // "agent", "dunlin/0.1.0"
+            "65 72656c6179 f6",                          // "relay", null
+            "65 73636f7265 1832",                        // "score", 50
+            "66 7274745f7573 1905dc",                    // "rtt_us", 1500
+            "67 61646472657373 77 2f6970342f3132372e302e302e312f7463702f34363031", // "address", "/ip4/127.0.0.1/tcp/4601"
+            "68 62797465735f7570 1a00011170", // "bytes_up", 70000
+            "68 7374616e64696e67 69 70726f626174696f6e", // "standing", "probation"
+            "69 70726f746f636f6c73 81",       // "protocols", list of 1
+            "70 2f697066732f70696e672f312e302e30", // "/ipfs/ping/1.0.0"
+            "69 7472616e73706f7274 64 71756963", // "transport", "quic"
+            "6a 62797465735f646f776e 03",     // "bytes_down", 3
+            "67 6e6574776f726b 66 64756e6c696e", // "network", "dunlin"
+            "67 76657273696f6e 65 302e312e30", // "version", "0.1.0"
+            "68 70726f626c656d73 81",         // "problems", list of 1
+            "6c 676174653a20636c6f736564",    // "gate: closed"
+            "68 7365676d656e7473 81",         // "segments", list of 1
+            "a7",                             // map of 7
+            "63 636964 64 62616679",          // "cid", "bafy"
+            "64 6c696e6b f6",                 // "link", null
+            "65 636f756e74 183c",             // "count", 60
+            "66 656e645f7573 1b00064c96246a1000", // "end_us", 1773057600000000
+            "66 656e74697479 65 7765622d31",  // "entity", "web-1"
+            "68 73746172745f7573 20",         // "start_us", -1
+            "6a 636f6c6c656374696f6e 65 666c656574", // "collection", "fleet"
+            "68 757074696d655f73 183d",       // "uptime_s", 61
+            "6b 70656572735f6b6e6f776e 02",   // "peers_known", 2
+            "6c 72656163686162696c697479 67 756e6b6e6f776e", // "reachability", "unknown"
         ],
     );
 }

@@ -43,11 +43,13 @@ pub enum Operation {
     Relay,
     /// Replace a relayed connection with it by a direct one, dialing where it says that it is.
     UpgradeConnection,
+    /// Show it this node's peers and segments, as the operator's console. A ticket says besides that it is that.
+    ShowConsole,
 }
 
 impl Operation {
     /// Every operation, in the order of the table in `docs/trust.md`.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Connect,
         Self::ServePrivateSegments,
         Self::ServePublicBlocks,
@@ -65,6 +67,7 @@ impl Operation {
         Self::ProbeReach,
         Self::Relay,
         Self::UpgradeConnection,
+        Self::ShowConsole,
     ];
 
     /// Returns whether a peer of this standing passes. An operation that
@@ -89,7 +92,8 @@ impl Operation {
             | Self::ImportBundle
             | Self::ProbeReach
             | Self::Relay
-            | Self::UpgradeConnection => Standing::Probation,
+            | Self::UpgradeConnection
+            | Self::ShowConsole => Standing::Probation,
             Self::AcceptEvidence | Self::ReplicatePublic => Standing::Trusted,
         };
         standing >= least
@@ -101,11 +105,11 @@ impl Operation {
         matches!(self, Self::ServePrivateSegments | Self::Reconcile | Self::ReplicatePrivate)
     }
 
-    /// Returns whether a closed network asks for a license first. All but the connection do, over which the
-    /// license is presented.
+    /// Returns whether a closed network asks for a license first. All do but the connection, over which the
+    /// license is presented, and the console: that is the operator's browser and no peer of the network.
     #[must_use]
     pub fn needs_license(self) -> bool {
-        self != Self::Connect
+        !matches!(self, Self::Connect | Self::ShowConsole)
     }
 
     /// Returns the name used in docs, logs and metrics.
@@ -129,6 +133,7 @@ impl Operation {
             Self::ProbeReach => "probe_reach",
             Self::Relay => "relay",
             Self::UpgradeConnection => "upgrade_connection",
+            Self::ShowConsole => "show_console",
         }
     }
 }

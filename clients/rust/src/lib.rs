@@ -18,6 +18,7 @@ mod archive;
 mod behaviours;
 mod bundle;
 mod client;
+mod console;
 mod engine;
 mod membership;
 mod peers;
@@ -38,6 +39,7 @@ pub use bundle::{
     Bundle, BundleImported, BundleLink, BundleMade, BundleRequest, Bundles, UnfinishedBundle,
 };
 pub use client::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE};
+pub use console::{ConsolePass, ConsoleTicket, ConsoleTicketRequest};
 pub use engine::{
     CollectionSpec, Collections, CompactRequest, CompactResponse, Entities, Entity, ErrorBound,
     Fidelity, IngestAck, IngestRequest, Metric, NoisedTerms, Observation, Quality, RemoveRequest,

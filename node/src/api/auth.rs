@@ -1,5 +1,7 @@
 //! The bearer token: whoever may read it in the data folder may use the API.
 
+use std::{sync::Arc, time::Instant};
+
 use axum::{
     extract::{Request, State},
     http::header::AUTHORIZATION,
@@ -8,10 +10,11 @@ use axum::{
 };
 
 use super::error::ApiError;
+use crate::daemon::Shared;
 
 /// The token that callers must show.
 #[derive(Clone)]
-pub(crate) struct Token(std::sync::Arc<str>);
+pub(crate) struct Token(Arc<str>);
 
 impl Token {
     /// Returns the token `text`.
@@ -35,11 +38,26 @@ pub(super) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-    match header.and_then(|value| value.strip_prefix(b"Bearer ")) {
+    match bearer(&request) {
         Some(shown) if token.admits(shown) => next.run(request).await,
         _ => ApiError::unauthorized().into_response(),
     }
+}
+
+/// Lets a request through when it carries the token, or a pass to the console, which is used up.
+pub(super) async fn require_token_or_pass(
+    State((token, shared)): State<(Token, Arc<Shared>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_admitted = bearer(&request)
+        .is_some_and(|shown| token.admits(shown) || shared.passes.take(shown, Instant::now()));
+    if is_admitted { next.run(request).await } else { ApiError::unauthorized().into_response() }
+}
+
+fn bearer(request: &Request) -> Option<&[u8]> {
+    let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    header.and_then(|value| value.strip_prefix(b"Bearer "))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use dunlin_client as json;
-use dunlin_protocols::{Direction, PeerView, Reachability, Transport};
+use dunlin_protocols::{Direction, PeerView};
 
 use super::{error::ApiError, segments::archive_if_readable, trust};
 use crate::daemon::{Observed, Shared};
@@ -65,7 +65,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Answer<json::No
         segments: totals.segments,
         archived: archive.archived,
         backend: backend_line(&archive.backend),
-        reachability: reachability_name(reaching.reachability).to_owned(),
+        reachability: reaching.reachability.as_str().to_owned(),
         external: reaching.external.iter().map(ToString::to_string).collect(),
         relays: reaching.relays.iter().map(ToString::to_string).collect(),
         peers: peers.len() as u64,
@@ -102,7 +102,7 @@ fn peer_json(view: &PeerView) -> json::Peer {
         peer: view.peer.to_string(),
         connected: link.is_some(),
         addresses: connected.iter().chain(others).map(ToString::to_string).collect(),
-        transport: link.map(|link| transport_name(link.transport).to_owned()),
+        transport: link.map(|link| link.transport.as_str().to_owned()),
         relay: link.and_then(|link| link.relay).map(|relay| relay.to_string()),
         bytes_up: link.map(|link| link.traffic.up),
         bytes_down: link.map(|link| link.traffic.down),
@@ -123,22 +123,6 @@ fn peer_json(view: &PeerView) -> json::Peer {
             .map(|line| format!("{}: {}", line.part, line.evidence))
             .collect(),
         own: view.trust.is_own,
-    }
-}
-
-fn reachability_name(reachability: Reachability) -> &'static str {
-    match reachability {
-        Reachability::Unknown => "unknown",
-        Reachability::Public => "public",
-        Reachability::Private => "private",
-    }
-}
-
-fn transport_name(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "tcp",
-        Transport::Quic => "quic",
-        Transport::WebSocket => "websocket",
     }
 }
 
@@ -205,7 +189,7 @@ fn member(view: &PeerView, observed: &Observed) -> json::Member {
     json::Member {
         node_id: view.peer.to_string(),
         peer_id: view.peer.to_string(),
-        transport: link.map(|link| transport_name(link.transport).to_owned()),
+        transport: link.map(|link| link.transport.as_str().to_owned()),
         address: link.map(|link| &link.address).or(remembered).map(ToString::to_string),
         state: if link.is_some() {
             json::MemberState::Alive

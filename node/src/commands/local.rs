@@ -54,6 +54,12 @@ pub(super) fn init(path: &Path, args: &InitArgs, out: Output) -> anyhow::Result<
     })
 }
 
+pub(super) fn console(client: &Client, out: Output) -> anyhow::Result<()> {
+    out.show(&client.console_pass()?, |pass| {
+        format!("{}\n\nopen it in a browser on this machine within {} s", pass.url, pass.expires_s)
+    })
+}
+
 pub(super) fn status(client: &Client, args: &StatusArgs, out: Output) -> anyhow::Result<()> {
     if args.cluster {
         let status = client.cluster_status()?;

@@ -69,6 +69,8 @@ impl Node {
             Some(address) => Some(listen(address, GATEWAY).await?),
             None => None,
         };
+        let gateway_address = gateway.as_ref().map(TcpListener::local_addr).transpose();
+        let gateway_address = gateway_address.context("the gateway has no address")?;
         let (trust_file, records) = TrustFile::open(&dir)?;
         let sequence = Sequence::load(&dir)?;
         let engine = open_engine(&dir)?;
@@ -100,6 +102,7 @@ impl Node {
             shares,
             publisher,
             api_address,
+            gateway_address,
             license,
             holds,
         });
@@ -110,8 +113,7 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(listener, Arc::clone(&shared), stop.clone()));
-        if let Some(gateway) = gateway {
-            let address = gateway.local_addr().context("the gateway has no address")?;
+        if let (Some(gateway), Some(address)) = (gateway, gateway_address) {
             shared.dir.publish(GATEWAY_ADDRESS_FILE, &format!("{address}\n"))?;
             tasks.spawn(gateway::serve(gateway, Arc::clone(&shared), stop.clone()));
         }

@@ -169,6 +169,19 @@ impl Responder {
                     Done::Answered
                 });
             }
+            Event::ConsoleLooks { reply, .. } => {
+                let shared = Arc::clone(&self.shared);
+                self.work.spawn(async move {
+                    match shared.console_view().await {
+                        Ok(view) => {
+                            shared.recovered("console");
+                            reply.send(view);
+                        }
+                        Err(cause) => shared.report("console", format!("{cause:#}")),
+                    }
+                    Done::Answered
+                });
+            }
             Event::TemplatesRequested { request, reply, .. } => {
                 let own = self.shared.sharing.own_envelope(&request.collection);
                 let envelopes = own.into_iter().map(ByteBuf::from).collect();

@@ -15,8 +15,9 @@ use dunlin_wire::{Cid, block::Block};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    bundles::BundleCounters, clock, fleets::Fleets, holds::Holds, outside::Outside, publisher,
-    recovery::Recovery, replication::Replicas, shares::Shares, sharing::Sharing,
+    bundles::BundleCounters, clock, console::Passes, fleets::Fleets, holds::Holds,
+    outside::Outside, publisher, recovery::Recovery, replication::Replicas, shares::Shares,
+    sharing::Sharing,
 };
 use crate::{config::Config, data_dir::DataDir, gateway};
 
@@ -67,6 +68,10 @@ pub(crate) struct Shared {
     /// Held by who makes or takes in a bundle: one at a time.
     pub(crate) bundles: Mutex<()>,
     pub(crate) api_address: SocketAddr,
+    /// Where the gateway listens, if it does.
+    pub(crate) gateway_address: Option<SocketAddr>,
+    /// Lets browsers get to the console.
+    pub(crate) passes: Passes,
     /// What lets the node into a closed network.
     pub(super) license: Option<Endorsements>,
     /// Whom the operator quarantined.
@@ -109,6 +114,7 @@ pub(super) struct Parts {
     pub(super) shares: Shares,
     pub(super) publisher: publisher::Handle,
     pub(super) api_address: SocketAddr,
+    pub(super) gateway_address: Option<SocketAddr>,
     pub(super) license: Option<Endorsements>,
     pub(super) holds: Holds,
 }
@@ -128,6 +134,7 @@ impl Shared {
             shares,
             publisher,
             api_address,
+            gateway_address,
             license,
             holds,
         } = parts;
@@ -154,6 +161,8 @@ impl Shared {
             curious: Notify::new(),
             bundles: Mutex::new(()),
             api_address,
+            gateway_address,
+            passes: Passes::default(),
             license,
             holds,
             gateway: gateway::Counters::default(),

@@ -113,7 +113,7 @@ impl Wish {
 
 /// Returns whether a `Host` header names this machine: an address, or `localhost`. Behind any other name a
 /// page of a stranger may hide that had it point here.
-pub(super) fn is_own_host(host: Option<&str>) -> bool {
+pub(crate) fn is_own_host(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

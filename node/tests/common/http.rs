@@ -13,6 +13,8 @@ use super::{Node, PATIENCE};
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The lines of the head.
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 
@@ -21,6 +23,14 @@ impl Answer {
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|cause| panic!("{cause}: {self:?}"))
+    }
+
+    /// Returns what stands in a line of the head.
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.into_iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        found.unwrap_or_else(|| panic!("no {name} in {}", self.head)).1
     }
 
     /// Checks that this is a refusal as `docs/api.md` describes it.
@@ -49,10 +59,16 @@ pub(crate) fn connect(node: &Node) -> TcpStream {
 /// Sends a request with these header lines and this body.
 #[track_caller]
 pub(crate) fn send(node: &Node, request: &str, headers: &str, body: &str) -> Answer {
+    send_as("dunlin", node, request, headers, body)
+}
+
+/// Sends a request to a node that is called by this name.
+#[track_caller]
+pub(crate) fn send_as(host: &str, node: &Node, request: &str, headers: &str, body: &str) -> Answer {
     let mut stream = connect(node);
     let length = body.len();
     let text = format!(
-        "{request} HTTP/1.1\r\nHost: dunlin\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(text.as_bytes()).unwrap();
     read(stream)
@@ -76,6 +92,7 @@ pub(crate) fn read(mut stream: TcpStream) -> Answer {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Answer {
         status: status.unwrap_or_else(|| panic!("no status: {head:?}")),
+        head: head.to_owned(),
         body: body.to_owned(),
     }
 }

@@ -168,7 +168,7 @@ impl Actor {
         }
         let unix_now = unix_now();
         for peer in self.peers.connected_for(now, INTRODUCTION_TIME) {
-            if !self.trust.is_licensed(unix_now, &peer) {
+            if !self.trust.is_licensed(unix_now, &peer) && !self.is_console(&peer) {
                 self.close(peer);
             }
         }

@@ -133,7 +133,10 @@ impl Actor {
             }
             Some(false) => {
                 tracing::info!("in contact no longer");
-                for peer in self.peers.ids().copied().collect::<Vec<_>>() {
+                let consoles = |peer: &PeerId| self.is_console(peer);
+                let met: Vec<_> =
+                    self.peers.ids().filter(|peer| !consoles(peer)).copied().collect();
+                for peer in met {
                     self.close(peer);
                 }
             }
@@ -146,8 +149,8 @@ impl Actor {
         let is_met = !self.contact.is_private()
             || self.trust.is_own(peer)
             || self.bootstrap.iter().any(|(of, _)| of == peer);
-        is_met
-            && self.contact.is_open()
+        // The operator may look at an island at any time.
+        (is_met && self.contact.is_open() || self.is_console(peer))
             && self.trust.may(unix_now(), peer, Operation::Connect).is_ok()
     }
 

@@ -14,8 +14,8 @@ use crate::{
     Audience, CatalogsReply, Event, ReplicasReply, SegmentsReply, TemplatesReply,
     codec::Received,
     messages::{
-        CatalogsRequest, CatalogsResponse, RefusalReason, ReplicasRequest, ReplicasResponse,
-        SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, ConsoleResponse, RefusalReason, ReplicasRequest,
+        ReplicasResponse, SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
     },
     requests::{Admission, Blame},
 };
@@ -25,15 +25,16 @@ pub(super) type Serving = Pin<Box<dyn Future<Output = Served> + Send>>;
 
 /// An answer that the shell gave, or failed to give.
 pub(super) struct Served {
-    slot: Slot,
-    answer: Answer,
+    pub(super) slot: Slot,
+    pub(super) answer: Answer,
 }
 
-enum Answer {
+pub(super) enum Answer {
     Segments(ResponseChannel<SegmentsResponse>, SegmentsResponse),
     Templates(ResponseChannel<TemplatesResponse>, TemplatesResponse),
     Catalogs(ResponseChannel<CatalogsResponse>, CatalogsResponse),
     Replicas(ResponseChannel<ReplicasResponse>, ReplicasResponse),
+    Console(ResponseChannel<ConsoleResponse>, ConsoleResponse),
 }
 
 /// One request of a peer.
@@ -47,6 +48,7 @@ pub(super) enum Exchange {
     Catalogs,
     Replicas,
     Membership,
+    Console,
 }
 
 /// The requests that were taken on. They are no more than [`Admission`](crate::requests::Admission)
@@ -63,7 +65,7 @@ struct Holding {
 }
 
 impl Held {
-    fn take_on(&mut self, slot: Slot, peer: PeerId) {
+    pub(super) fn take_on(&mut self, slot: Slot, peer: PeerId) {
         self.0.insert(slot, Holding { peer, is_answered: false, is_closed: false });
     }
 
@@ -305,7 +307,7 @@ impl Actor {
 
     /// Decides whether a peer's request is taken on, and counts why it is not. When it is, there is room
     /// to put it before the shell.
-    fn take_on(
+    pub(super) fn take_on(
         &mut self,
         peer: PeerId,
         operation: Operation,
@@ -389,10 +391,14 @@ impl Actor {
                 self.count_answer(refused);
                 self.send_replicas(channel, response);
             }
+            Answer::Console(channel, response) => {
+                self.count_console(&response);
+                self.send_console(channel, response);
+            }
         }
     }
 
-    fn count_answer(&mut self, refused: Option<RefusalReason>) {
+    pub(super) fn count_answer(&mut self, refused: Option<RefusalReason>) {
         let counter = match refused {
             None => &mut self.counters.requests_served,
             Some(RefusalReason::Denied) => &mut self.counters.requests_denied,

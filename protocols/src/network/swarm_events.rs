@@ -114,6 +114,7 @@ impl Actor {
             BehaviourEvent::Catalogs(event) => self.on_catalogs_event(event),
             BehaviourEvent::Replicas(event) => self.on_replicas_event(event),
             BehaviourEvent::Membership(event) => self.on_membership_event(event),
+            BehaviourEvent::Console(event) => self.on_console_event(event),
             BehaviourEvent::RelayClient(event) => self.on_relay_client_event(event),
             BehaviourEvent::Relay(event) => self.on_relay_event(&event),
             BehaviourEvent::AutonatClient(event) => self.on_probed(event),
@@ -126,10 +127,15 @@ impl Actor {
 
     /// A peer said what it is. One of another network has no business here.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        if self.is_console(&peer) {
+            // It is no node, and nothing that it says of itself is kept.
+            return;
+        }
         let is_ours = info.protocol_version == self.config.network.family();
-        // A node of IPFS is welcome to exchange blocks.
+        // A node of IPFS is welcome to exchange blocks, and where this node takes part in a DHT of others, to ask that:
+        // a client of a DHT says of itself that it speaks next to nothing.
         let is_foreign = !info.protocol_version.starts_with("/dunlin/")
-            && info.protocols.iter().any(bitswap::is_protocol);
+            && (self.config.dht.is_some() || info.protocols.iter().any(bitswap::is_protocol));
         if !is_ours && (!is_foreign || self.is_closed_network()) {
             self.book.forget(&peer);
             return self.close(peer);

@@ -10,8 +10,8 @@ use dunlin_archive::bitswap::BATCH_BYTES_MAX;
 use dunlin_protocols::{
     Audience, Config, Event, Found, Handle, Keypair, KnownPeer, Multiaddr, Network, PeerId, Query,
     messages::{
-        CatalogsRequest, CatalogsResponse, RefusalReason, ReplicasRequest, ReplicasResponse,
-        SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
+        CatalogsRequest, CatalogsResponse, ConsoleView, RefusalReason, ReplicasRequest,
+        ReplicasResponse, SegmentsRequest, SegmentsResponse, TemplatesRequest, TemplatesResponse,
     },
 };
 use dunlin_trust::{Explanation, Trust};
@@ -44,6 +44,11 @@ pub(crate) trait Shell: Send + 'static {
     }
 
     fn catalogs(&mut self, _: CatalogsRequest) -> Option<CatalogsResponse> {
+        None
+    }
+
+    /// What a console is shown.
+    fn shows(&mut self) -> Option<ConsoleView> {
         None
     }
 
@@ -96,6 +101,15 @@ pub(crate) struct CatalogsOf<F>(pub(crate) F);
 impl<F: FnMut(CatalogsRequest) -> CatalogsResponse + Send + 'static> Shell for CatalogsOf<F> {
     fn catalogs(&mut self, request: CatalogsRequest) -> Option<CatalogsResponse> {
         Some((self.0)(request))
+    }
+}
+
+/// A shell that shows this to consoles.
+pub(crate) struct Shows(pub(crate) ConsoleView);
+
+impl Shell for Shows {
+    fn shows(&mut self) -> Option<ConsoleView> {
+        Some(self.0.clone())
     }
 }
 
@@ -219,6 +233,11 @@ impl Node {
                     Event::ReplicasRequested { request, reply, .. } => {
                         if let Some(answer) = shell.replicas(request) {
                             reply.send(answer);
+                        }
+                    }
+                    Event::ConsoleLooks { reply, .. } => {
+                        if let Some(view) = shell.shows() {
+                            reply.send(view);
                         }
                     }
                     Event::TemplatesRequested { request, reply, .. } => {

@@ -1,10 +1,10 @@
 //! How peers find each other, and whom they do not want to know.
 
-use dunlin_protocols::{Config, Event};
+use dunlin_protocols::{Config, Event, Handle, StreamProtocol};
 use dunlin_trust::Evidence;
 use dunlin_wire::block::{Codec, cid_of};
 
-use super::common::{Mute, Node, connected_to, local, peer, within};
+use super::common::{Mute, Node, connected_to, key, local, peer, stranger::Stranger, within};
 
 const BOOT: u8 = 100;
 
@@ -122,4 +122,21 @@ async fn a_peer_that_shuts_down_is_gone_at_once() {
     alice
         .until(|event| matches!(event, Event::PeerDisconnected(peer) if peer == bob).then_some(()))
         .await;
+}
+
+#[tokio::test]
+async fn a_client_of_a_dht_that_is_shared_may_stay() {
+    let mut config = local();
+    config.dht = Some(StreamProtocol::new("/ipfs/kad/1.0.0"));
+    let mut alice = Node::start(1, config, &[], Mute).await;
+    // It speaks neither bitswap nor the DHT: it only asks.
+    let mut client = Stranger::page(key(2));
+    client.meet(&alice.address).await;
+    client.until_identified().await;
+    let is_known = async |alice: &Handle| {
+        let connected = alice.connected().await;
+        connected.iter().any(|view| view.peer == peer(2) && view.is_foreign).then_some(())
+    };
+    alice.settles(is_known).await;
+    assert_eq!(alice.handle.counters().await.connections_closed, 0);
 }

@@ -7,6 +7,7 @@ mod catalogs;
 mod common;
 
 mod bitswap;
+mod console;
 mod discovery;
 mod exchange;
 mod flood;

@@ -23,12 +23,13 @@ use crate::{
 };
 
 /// What an attacker claims to speak.
-const PROTOCOLS: [&str; 6] = [
+const PROTOCOLS: [&str; 7] = [
     "/dunlin/segments/1",
     "/dunlin/templates/1",
     "/dunlin/catalog/1",
     "/dunlin/replicas/1",
     "/dunlin/membership/1",
+    "/dunlin/console/1",
     "/ipfs/bitswap/1.2.0",
 ];
 

@@ -2,7 +2,7 @@
 
 use dunlin_protocols::{
     Keypair, Multiaddr, PeerId,
-    messages::{MEMBERSHIP_PROTOCOL, SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL},
+    messages::{CONSOLE_PROTOCOL, MEMBERSHIP_PROTOCOL, SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL},
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::{
@@ -82,6 +82,9 @@ pub(crate) struct Stranger {
     swarm: Swarm<Behaviour>,
 }
 
+/// What nodes of these tests' network say that they speak.
+const FAMILY: &str = "/dunlin/test/1";
+
 /// Topics in the network of these tests.
 pub(crate) const SEGMENTS_TOPIC: &str = "/dunlin/test/segments/1";
 pub(crate) const REVOCATIONS_TOPIC: &str = "/dunlin/test/revocations/1";
@@ -89,16 +92,32 @@ pub(crate) const REVOCATIONS_TOPIC: &str = "/dunlin/test/revocations/1";
 impl Stranger {
     /// Makes a stranger with a key, who says that it is of the tests' network.
     pub(crate) fn new(keypair: Keypair) -> Self {
-        Self::speaking(keypair, &[])
+        Self::speaking(keypair, FAMILY, &[SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL], &[])
+    }
+
+    /// Makes one who asks for what consoles are shown, and says to be of the tests' network.
+    pub(crate) fn console(keypair: Keypair) -> Self {
+        Self::speaking(keypair, FAMILY, &[CONSOLE_PROTOCOL], &[])
+    }
+
+    /// Makes a browser's page, which is of no network.
+    pub(crate) fn page(keypair: Keypair) -> Self {
+        Self::speaking(keypair, "ipfs/0.1.0", &[CONSOLE_PROTOCOL], &[])
     }
 
     /// Makes one who speaks of membership as well.
     pub(crate) fn member(keypair: Keypair) -> Self {
-        Self::speaking(keypair, &[MEMBERSHIP_PROTOCOL])
+        let exchanges = [SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL];
+        Self::speaking(keypair, FAMILY, &exchanges, &[MEMBERSHIP_PROTOCOL])
     }
 
-    fn speaking(keypair: Keypair, of_membership: &[&'static str]) -> Self {
-        let identify = identify::Config::new("/dunlin/test/1".to_owned(), keypair.public());
+    fn speaking(
+        keypair: Keypair,
+        family: &str,
+        exchanges: &[&'static str],
+        of_membership: &[&'static str],
+    ) -> Self {
+        let identify = identify::Config::new(family.to_owned(), keypair.public());
         let author = gossipsub::MessageAuthenticity::Signed(keypair.clone());
         let mut gossip = gossipsub::Behaviour::new(author, gossipsub::Config::default()).unwrap();
         for topic in [SEGMENTS_TOPIC, REVOCATIONS_TOPIC] {
@@ -112,7 +131,7 @@ impl Stranger {
         let behaviour = Behaviour {
             identify: identify::Behaviour::new(identify),
             gossip,
-            bytes: exchange(&[SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL]),
+            bytes: exchange(exchanges),
             membership: exchange(of_membership),
         };
         let swarm = SwarmBuilder::with_existing_identity(keypair)
@@ -134,21 +153,53 @@ impl Stranger {
 
     /// Asks a node for segments with these bytes; returns whether it answered.
     pub(crate) async fn ask(&mut self, node: PeerId, bytes: Vec<u8>) -> bool {
+        self.answer_to(node, bytes).await.is_some()
+    }
+
+    /// Asks a node with these bytes; returns what it answered.
+    pub(crate) async fn answer_to(&mut self, node: PeerId, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        self.send(node, bytes);
+        self.next_answer().await
+    }
+
+    /// Asks a node with these bytes, and waits for nothing.
+    pub(crate) fn send(&mut self, node: PeerId, bytes: Vec<u8>) {
         self.swarm.behaviour_mut().bytes.send_request(&node, bytes);
+    }
+
+    /// Returns the next answer to what was sent; none when that failed.
+    pub(crate) async fn next_answer(&mut self) -> Option<Vec<u8>> {
         self.until(|event| match event {
             SwarmEvent::Behaviour(BehaviourEvent::Bytes(event)) => match event {
                 request_response::Event::Message { message, .. } => match message {
                     request_response::Message::Response { response, .. } => {
-                        Some(!response.is_empty())
+                        Some((!response.is_empty()).then_some(response))
                     }
                     request_response::Message::Request { .. } => None,
                 },
-                request_response::Event::OutboundFailure { .. } => Some(false),
+                request_response::Event::OutboundFailure { .. } => Some(None),
                 _ => None,
             },
             _ => None,
         })
         .await
+    }
+
+    /// Waits until a node has sent this peer away.
+    pub(crate) async fn until_sent_away(&mut self) {
+        self.until(|event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(()))
+            .await;
+    }
+
+    /// Waits until a node has said what it is, which it was told of this peer by then.
+    pub(crate) async fn until_identified(&mut self) {
+        let is_told = |event: &_| {
+            matches!(
+                event,
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Sent { .. }))
+            )
+        };
+        self.until(|event| is_told(&event).then_some(())).await;
     }
 
     /// Publishes bytes as an announcement of segments, as soon as somebody listens.
