@@ -17,7 +17,7 @@ import { createLibp2p } from 'libp2p'
 const PROTOCOL = '/dunlin/console/1'
 
 // Longest answer that is read, in bytes, as the node promises it.
-const RESPONSE_BYTES_MAX = 1 << 20
+const RESPONSE_BYTES_MAX = 2 << 20
 
 // Longest wait for anything that the node is to do.
 const TIMEOUT_MS = 10_000

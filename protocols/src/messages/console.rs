@@ -10,8 +10,8 @@ use super::{Message, MessageError, RefusalReason, at_most};
 
 /// Largest request of a console: a ticket, with room.
 pub const CONSOLE_REQUEST_BYTES_MAX: usize = 128;
-/// Largest response: the most peers and segments, each with its longest texts, have some 700 KiB.
-pub const CONSOLE_RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// Largest response: the most peers and segments, each with its longest texts, have some 1.5 MiB.
+pub const CONSOLE_RESPONSE_BYTES_MAX: usize = 2 << 20;
 /// Most peers that a console is shown at once. A node has more connections only under attack.
 pub const CONSOLE_PEERS_MAX: usize = 256;
 /// Most protocols of a peer that a console is shown.
