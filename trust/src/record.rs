@@ -1,10 +1,14 @@
 //! What is remembered about one peer, and persisted by the shell.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 use serde::de::{Error, Unexpected};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::evidence::Tally;
 use crate::peer_bytes;
@@ -22,10 +26,15 @@ pub(crate) const PROOFS_MAX: usize = 8;
 /// What this node remembers about one peer.
 ///
 /// Its fields are private: a record is made by [`crate::Trust`] alone and goes back into it. The
-/// shell encodes it with `dunlin_wire::cbor` under [`Record::peer`] as the key.
+/// shell encodes it with `dunlin_wire::cbor` under [`Record::peer`] as the key. A clone takes a pointer, until one of
+/// the two changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record(Arc<Fields>);
+
+/// What is in a record, for this crate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct Fields {
     #[serde(deserialize_with = "known_version")]
     version: u8,
     #[serde(with = "peer_bytes")]
@@ -47,7 +56,7 @@ pub struct Record {
 impl Record {
     /// A newcomer.
     pub(crate) fn new(peer: PeerId, now: UnixMillis) -> Self {
-        Self {
+        Self(Arc::new(Fields {
             version: RECORD_VERSION,
             peer,
             sums: Sums::default(),
@@ -57,7 +66,7 @@ impl Record {
             first_seen: now,
             updated: now,
             proofs: Vec::new(),
-        }
+        }))
     }
 
     /// Returns whose record this is.
@@ -93,6 +102,32 @@ impl Record {
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+}
+
+impl Deref for Record {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+impl DerefMut for Record {
+    fn deref_mut(&mut self) -> &mut Fields {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Fields::deserialize(deserializer).map(|fields| Self(Arc::new(fields)))
     }
 }
 

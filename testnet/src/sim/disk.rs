@@ -1,18 +1,21 @@
 //! The disk of a simulated node: what was synced stays, and of what was only written a crash keeps a part. Bytes that are
-//! the same on many disks are one allocation.
+//! the same on many disks are one allocation, and so is what a node also has in memory.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dunlin_trust::Subject;
-use dunlin_wire::Cid;
+use dunlin_trust::{Record, Subject};
+use dunlin_wire::{Cid, cbor};
 
 use super::message::Item;
+
+/// Most bytes of the record of a peer.
+const RECORD_BYTES_MAX: usize = 1 << 16;
 
 /// Something that is written.
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     /// A record of a peer.
-    Record(Subject, Box<[u8]>),
+    Record(Subject, Record),
     /// A peer whose record may go.
     Forget(Subject),
     /// A revocation.
@@ -38,7 +41,7 @@ pub(super) enum Write {
 /// What is on disk for good.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
-    pub(super) records: BTreeMap<Subject, Box<[u8]>>,
+    pub(super) records: BTreeMap<Subject, Record>,
     pub(super) revocations: Vec<Arc<[u8]>>,
     pub(super) segments: BTreeMap<Cid, Arc<[u8]>>,
     pub(super) statements: Vec<Arc<Item>>,
@@ -83,6 +86,15 @@ impl Disk {
 }
 
 impl Contents {
+    /// Returns the records of peers, as they are read from bytes.
+    pub(super) fn read_records(&self) -> Vec<Record> {
+        let read = |record| {
+            let bytes = cbor::encode(record).expect("a record has an encoding");
+            cbor::decode(&bytes, RECORD_BYTES_MAX).expect("what was written is whole")
+        };
+        self.records.values().map(read).collect()
+    }
+
     fn take(&mut self, write: Write) {
         match write {
             Write::Record(peer, record) => drop(self.records.insert(peer, record)),

@@ -23,7 +23,7 @@ use dunlin_trust::{
     Evidence, Operation, Pending, Standing, StandingChange, Subject, Trust, UnixMillis,
     recovery::{ChangedRecord, Conflict, Conflicts, Preference},
 };
-use dunlin_wire::{Cid, cbor};
+use dunlin_wire::Cid;
 
 use self::{reconciling::Session, segments::Stored, templates::Set};
 pub(super) use self::{segments::Body, templates::SETS_MAX};
@@ -184,9 +184,7 @@ impl Node {
         self.disk = disk;
         let contents = self.disk.contents().clone();
         if !ctx.has(Bug::ForgetRecords) {
-            let records = contents.records.values();
-            let records = records.filter_map(|record| cbor::decode(record, 1 << 16).ok()).collect();
-            self.trust = Trust::new(ctx.town.config.clone(), records);
+            self.trust = Trust::new(ctx.town.config.clone(), contents.read_records());
         }
         if !ctx.has(Bug::ForgetRevocations) {
             for record in &contents.revocations {
@@ -361,8 +359,7 @@ impl Node {
     /// Writes records of peers down. A quarantine is on disk before anything else happens.
     fn keep_records(&mut self, ctx: &mut Context<'_>, change: Option<StandingChange>) {
         while let Some(record) = self.trust.next_dirty() {
-            let bytes = cbor::encode(&record).expect("a record has an encoding");
-            self.disk.write(Write::Record(Subject::of(record.peer()), bytes.into()));
+            self.disk.write(Write::Record(Subject::of(record.peer()), record));
         }
         while let Some(peer) = self.trust.next_forgotten() {
             self.disk.write(Write::Forget(Subject::of(&peer)));

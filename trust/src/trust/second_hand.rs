@@ -71,6 +71,8 @@ impl Trust {
         let change = self.observe(now, peer, proven.evidence());
         // There is none when there was no room for it, or when the peer is revoked.
         if let Some(mut record) = self.records.remove(&peer) {
+            // Most have one, and there may be very many records.
+            record.proofs.reserve_exact(1);
             record.proofs.push(*proven.id());
             self.put_record(record);
         }

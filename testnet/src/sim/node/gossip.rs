@@ -407,8 +407,7 @@ impl Node {
     }
 
     fn forget_revocations(&mut self, ctx: &Context<'_>) {
-        let records = self.disk.contents().records.values();
-        let records = records.filter_map(|record| cbor::decode(record, 1 << 16).ok()).collect();
+        let records = self.disk.contents().read_records();
         self.trust = dunlin_trust::Trust::new(ctx.town.config.clone(), records);
     }
 }
