@@ -12,9 +12,10 @@
 //!
 //! [`LiveIndex`] takes inserts, updates and deletes, visible at once, over a `GraphIndex` of older rows.
 //!
-//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space of the graph), `byte_codes.rs` and `codes.rs` (what
-//! walks compare), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the page is
-//! `docs/formats/index.md`), `candidates.rs` (what rounding asks for), `live.rs`, and `../simd.rs` (the innermost loops).
+//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space of the graph), `byte_codes.rs` and
+//! `codes.rs` (what walks compare), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the
+//! page is `docs/formats/index.md`), `candidates.rs` (what rounding asks for), `live.rs`, and `../simd.rs` (the
+//! innermost loops).
 
 mod build;
 mod byte_codes;
