@@ -1,6 +1,6 @@
 //! `dunlin testnet split`: a real network is cut in two, both halves go on, and what becomes of it when it heals.
 //!
-//! Six nodes in two groups run in network namespaces of their own, each behind a virtual cable on the bridge of its group; one
+//! Nodes in two groups, six of them unless told otherwise, run in network namespaces of their own, each behind a virtual cable on the bridge of its group; one
 //! more cable joins both bridges, and setting that down is the split. All of it happens in one more set of
 //! namespaces (network, mounts, processes) that the kernel takes down with its first process, so that nothing is left
 //! of it however this program ends. It needs root, `unshare`, `mount` and `ip`.
@@ -9,6 +9,7 @@ mod links;
 mod measure;
 
 use std::{
+    ops::Range,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -22,7 +23,7 @@ use dunlin_client::{Client, CollectionSpec, Fidelity, IngestRequest, Metric, Obs
 use serde::{Deserialize, Serialize};
 
 use self::{
-    links::{Links, NODES},
+    links::{Links, MAX_NODES},
     measure::{Sealed, known_everywhere, sealed_by, verdicts},
 };
 use crate::{
@@ -37,8 +38,11 @@ const INSIDE: &str = "DUNLIN_SPLIT_INSIDE";
 /// The collection that all nodes have.
 const COLLECTION: &str = "fleet";
 
-/// How long a step may take: a loaded machine is slow.
+/// How long a step may take at least: a loaded machine is slow.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How many segments a second each node has to take in, and to get from others, for a step not to take too long.
+const SLOWEST: u32 = 100;
 
 /// Channels of each observation, as server telemetry has them.
 const CHANNELS: usize = 38;
@@ -48,6 +52,13 @@ const BATCH: usize = 2_000;
 
 /// Observations of one regime.
 const REGIME: u32 = 8;
+
+/// Entities that each node observes.
+const ENTITIES: u32 = 20;
+
+/// Segments that are looked for one by one on every node at the end. Of more than these, all that differed, and of the rest every
+/// so many.
+const EXAMINED: usize = 50_000;
 
 /// Entities that both sides observe while they are apart.
 const CONTESTED: u32 = 4;
@@ -60,6 +71,8 @@ const CONTESTED_REGIMES: u32 = 5;
 pub struct SplitOptions {
     /// The `dunlin` binary.
     pub program: PathBuf,
+    /// How many nodes, half of them on each side.
+    pub nodes: usize,
     /// Segments that each node seals before the split.
     pub common: u32,
     /// Segments that each node seals while the network is split, beside those about what both sides observe.
@@ -89,7 +102,9 @@ pub struct SplitReport {
     pub conflicts: u64,
     /// Of these, how many of the nodes prefer different segments in.
     pub undecided: u64,
-    /// Segments, of all that were sealed, that some node does not have.
+    /// Segments that every node was asked for in the end: all that differed at least.
+    pub examined: u64,
+    /// Of these, how many some node does not have.
     pub lost: u64,
     /// Bytes over the cable between both sides from when it was up again, both directions, until convergence.
     pub link_bytes: u64,
@@ -105,8 +120,12 @@ pub struct SplitReport {
 ///
 /// # Errors
 ///
-/// Fails without root, or when a step does not come to its end. Nothing is left behind.
+/// Fails without root, with nodes that do not come in two halves, or when a step does not come to its end. Nothing is left behind.
 pub fn split(options: &SplitOptions) -> anyhow::Result<bool> {
+    let nodes = options.nodes;
+    if !(2..=MAX_NODES).contains(&nodes) || !nodes.is_multiple_of(2) {
+        bail!("{nodes} nodes cannot be split in halves: give an even number from 2 to {MAX_NODES}");
+    }
     if std::env::var_os(INSIDE).is_none() {
         return Err(enter(options));
     }
@@ -135,7 +154,7 @@ fn in_words(report: &SplitReport) -> String {
     format!(
         "{} nodes were split for {:.1} s; {} of {} segments were sealed meanwhile\n\
          after the link was up again, all knew and said the same in {:.1} s\n\
-         {} conflicts flagged everywhere, {} with different preferences; {} segments lost\n\
+         {} conflicts flagged everywhere, {} with different preferences; {} of {} segments lost\n\
          {} bytes crossed the link for a difference of {}; a node received at most {} for {} that it lacked",
         report.nodes,
         report.split_s,
@@ -145,6 +164,7 @@ fn in_words(report: &SplitReport) -> String {
         report.conflicts,
         report.undecided,
         report.lost,
+        report.examined,
         report.link_bytes,
         report.difference_bytes,
         report.received_bytes_max,
@@ -157,6 +177,7 @@ struct Scene {
     nodes: Vec<Node>,
     links: Links,
     interrupt: Interrupt,
+    patience: Duration,
     json: bool,
     // Fields end in their order: first the processes, and then where they are.
     supervisor: Supervisor,
@@ -170,26 +191,27 @@ struct Node {
 
 impl Scene {
     fn run(options: &SplitOptions) -> anyhow::Result<SplitReport> {
+        let (nodes, half) = (options.nodes, options.nodes / 2);
         let mut scene = Self::start(options)?;
         scene.say("the nodes meet");
         scene.wait("meet", |scene| scene.all_connected())?;
-        for index in 0..NODES {
-            scene.fill(index, &life(&format!("own-{index}"), 0, options.common, 0.0))?;
+        for index in 0..nodes {
+            scene.live(index, 0..options.common)?;
         }
+        scene.say("the nodes tell each other what they sealed");
         scene.wait_until_known()?;
         let before = sealed_by(&scene.clients())?;
         scene.say("the network is split");
         scene.links.cut()?;
         let cut = Instant::now();
-        for index in 0..NODES {
-            let from = options.common;
-            scene.fill(index, &life(&format!("own-{index}"), from, options.segments, 0.0))?;
+        for index in 0..nodes {
+            scene.live(index, options.common..options.common + options.segments)?;
         }
         // One node of each side watches the same entities, and sees something else.
-        for (index, shift) in [(0, 0.1), (NODES / 2, 0.2)] {
+        for (index, shift) in [(0, 0.1), (half, 0.2)] {
             for contested in 0..CONTESTED {
                 let name = format!("contested-{contested}");
-                scene.fill(index, &life(&name, 0, CONTESTED_REGIMES, shift))?;
+                scene.fill(index, &name, 0..CONTESTED_REGIMES, shift)?;
             }
         }
         scene.wait_until_sides_know(&before)?;
@@ -207,17 +229,20 @@ impl Scene {
         let convergence_s = healed.elapsed().as_secs_f64();
         let link_bytes = scene.links.crossed_bytes()?.saturating_sub(crossed);
         let now = scene.received_bytes()?;
-        let differing = after.iter().filter(|(cid, _)| !before.contains_key(*cid));
-        let difference_bytes: u64 = differing.clone().map(|(_, bytes)| bytes).sum();
+        let differing: Sealed =
+            after.into_iter().filter(|(cid, _)| !before.contains_key(cid)).collect();
+        let difference_bytes: u64 = differing.values().sum();
+        let (examined, lost) = scene.lost(&differing, &before)?;
         Ok(SplitReport {
-            nodes: NODES as u64,
+            nodes: nodes as u64,
             segments: sealed,
-            differing: differing.count() as u64,
+            differing: differing.len() as u64,
             split_s,
             convergence_s,
             conflicts: conflicts.0,
             undecided: conflicts.1,
-            lost: scene.lost(&after)?,
+            examined,
+            lost,
             link_bytes,
             difference_bytes,
             received_bytes_max: now
@@ -231,9 +256,9 @@ impl Scene {
         })
     }
 
-    /// Starts six nodes that know each other's addresses and are one operator's.
+    /// Starts nodes that know each other's addresses and are one operator's.
     fn start(options: &SplitOptions) -> anyhow::Result<Self> {
-        let links = Links::lay()?;
+        let links = Links::lay(options.nodes)?;
         let supervisor = Supervisor::start()?;
         let interrupt = Interrupt::default();
         let belongings = Belongings { processes: supervisor.processes(), folder: Arc::default() };
@@ -243,8 +268,9 @@ impl Scene {
         let folder = tempfile::Builder::new().prefix("dunlin-split-").tempdir_in(&parent);
         let folder = folder.with_context(|| format!("no folder in {}", parent.display()))?;
         doomed.get_or_init(|| folder.path().to_owned());
-        let homes: Vec<_> =
-            (0..NODES).map(|index| Home::new(folder.path(), &format!("n{index}"))).collect();
+        let homes: Vec<_> = (0..options.nodes)
+            .map(|index| Home::new(folder.path(), &format!("n{index}")))
+            .collect();
         let mut ids = Vec::new();
         for home in &homes {
             let mut command = Command::new(&options.program);
@@ -257,7 +283,7 @@ impl Scene {
         }
         let mut nodes = Vec::new();
         for (index, home) in homes.iter().enumerate() {
-            let command = run(&options.program, (index, home), &ids);
+            let command = run(&options.program, &links, (index, home), &ids);
             let name = format!("n{index}");
             let process = supervisor.spawn(&name, command, &home.log)?;
             let ready = || home.client(process.pid);
@@ -265,7 +291,17 @@ impl Scene {
             client.create_collection(&collection())?;
             nodes.push(Node { process, client });
         }
-        Ok(Self { nodes, links, interrupt, json: options.json, supervisor, _folder: folder })
+        let per_node = options.common.saturating_add(options.segments);
+        let all = per_node.saturating_mul(u32::try_from(options.nodes).unwrap_or(u32::MAX));
+        Ok(Self {
+            nodes,
+            links,
+            interrupt,
+            patience: PATIENCE + Duration::from_secs(u64::from(all / SLOWEST)),
+            json: options.json,
+            supervisor,
+            _folder: folder,
+        })
     }
 
     fn say(&self, what: &str) {
@@ -278,22 +314,43 @@ impl Scene {
         self.nodes.iter().map(|node| &node.client).collect()
     }
 
-    /// Gives observations to a node, and has all of them sealed.
-    fn fill(&mut self, index: usize, observations: &[Observation]) -> anyhow::Result<()> {
-        let Some(first) = observations.first() else { return Ok(()) };
-        let client = &self.nodes[index].client;
-        for batch in observations.chunks(BATCH) {
-            self.interrupt.check()?;
-            client.ingest(COLLECTION, &IngestRequest { observations: batch.to_vec() })?;
+    /// Has a node observe its own entities, so that it seals these of its regimes: each entity has as many, one more or less.
+    fn live(&mut self, index: usize, regimes: Range<u32>) -> anyhow::Result<()> {
+        for entity in 0..ENTITIES {
+            // Of the regimes 0, 1, 2, … every entity has each twentieth.
+            let before = |number: u32| (number + ENTITIES - 1 - entity) / ENTITIES;
+            let own = before(regimes.start)..before(regimes.end);
+            self.fill(index, &format!("own-{index}-{entity}"), own, 0.0)?;
         }
-        client.seal(COLLECTION, &first.entity)?;
+        Ok(())
+    }
+
+    /// Gives the observations of an entity's regimes to a node, and has all of them sealed.
+    fn fill(
+        &mut self,
+        index: usize,
+        entity: &str,
+        regimes: Range<u32>,
+        shift: f32,
+    ) -> anyhow::Result<()> {
+        if regimes.is_empty() {
+            return Ok(());
+        }
+        let client = &self.nodes[index].client;
+        let mut observations = life(entity, regimes, shift).peekable();
+        while observations.peek().is_some() {
+            self.interrupt.check()?;
+            let batch = observations.by_ref().take(BATCH).collect();
+            client.ingest(COLLECTION, &IngestRequest { observations: batch })?;
+        }
+        client.seal(COLLECTION, entity)?;
         Ok(())
     }
 
     fn all_connected(&self) -> anyhow::Result<bool> {
         for node in &self.nodes {
             let peers = node.client.peers()?.peers;
-            if peers.iter().filter(|peer| peer.connected).count() < NODES - 1 {
+            if peers.iter().filter(|peer| peer.connected).count() < self.nodes.len() - 1 {
                 return Ok(false);
             }
         }
@@ -309,7 +366,7 @@ impl Scene {
 
     /// Waits until the nodes of each side know all that their side sealed, and not what the other did.
     fn wait_until_sides_know(&mut self, common: &Sealed) -> anyhow::Result<()> {
-        let half = NODES / 2;
+        let half = self.nodes.len() / 2;
         let clients = self.clients();
         let with_common = |side: &[&Client]| {
             let mut known = sealed_by(side)?;
@@ -337,15 +394,18 @@ impl Scene {
         Ok(found)
     }
 
-    /// Returns how many of these segments some node does not have.
-    fn lost(&self, sealed: &Sealed) -> anyhow::Result<u64> {
+    /// Asks every node for what differed and for the rest, or enough of it. Returns for how many segments it asked, and how
+    /// many of them some node does not have.
+    fn lost(&self, differing: &Sealed, common: &Sealed) -> anyhow::Result<(u64, u64)> {
+        let step = common.len() / EXAMINED.saturating_sub(differing.len()).max(1) + 1;
+        let cids: Vec<_> = differing.keys().chain(common.keys().step_by(step)).collect();
         let mut lost = 0;
-        for cid in sealed.keys() {
+        for cid in &cids {
             self.interrupt.check()?;
             let is_everywhere = self.nodes.iter().all(|node| node.client.segment(cid).is_ok());
             lost += u64::from(!is_everywhere);
         }
-        Ok(lost)
+        Ok((cids.len() as u64, lost))
     }
 
     fn received_bytes(&self) -> anyhow::Result<Vec<u64>> {
@@ -359,7 +419,7 @@ impl Scene {
         what: &str,
         mut is_done: impl FnMut(&Self) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         while !is_done(self)? {
             self.interrupt.check()?;
             for node in &self.nodes {
@@ -369,7 +429,7 @@ impl Scene {
             }
             if Instant::now() >= deadline {
                 let tail = self.nodes[0].process.log_tail();
-                bail!("the nodes did not {what} within {} s\n{tail}", PATIENCE.as_secs());
+                bail!("the nodes did not {what} within {} s\n{tail}", self.patience.as_secs());
             }
             thread::sleep(5 * POLL);
         }
@@ -392,13 +452,13 @@ impl Drop for Scene {
     }
 }
 
-fn run(program: &Path, (index, home): (usize, &Home), ids: &[String]) -> Command {
+fn run(program: &Path, links: &Links, (index, home): (usize, &Home), ids: &[String]) -> Command {
     let mut command = Links::command(index, program);
     command.args(["run", "--network", "split", "--data-dir"]).arg(&home.data_dir);
-    command.args(["--listen", &format!("/ip4/{}/tcp/4601", Links::address(index))]);
-    command.args(["--api", &format!("{}:4600", Links::address(index))]);
+    command.args(["--listen", &format!("/ip4/{}/tcp/4601", links.address(index))]);
+    command.args(["--api", &format!("{}:4600", links.address(index))]);
     for (other, id) in ids.iter().enumerate().filter(|(other, _)| *other != index) {
-        let address = format!("/ip4/{}/tcp/4601/p2p/{id}", Links::address(other));
+        let address = format!("/ip4/{}/tcp/4601/p2p/{id}", links.address(other));
         command.args(["--own-peer", id, "--bootstrap", &address]);
     }
     command
@@ -425,9 +485,9 @@ fn channel_of(index: u32, channel: usize, level: f32) -> f32 {
     level * slope + tremble
 }
 
-/// Returns `count` regimes of an entity from number `from` on, one second between observations.
-fn life(entity: &str, from: u32, count: u32, shift: f32) -> Vec<Observation> {
-    let observation = |index: u32| {
+/// Returns these regimes of an entity, one second between observations.
+fn life(entity: &str, regimes: Range<u32>, shift: f32) -> impl Iterator<Item = Observation> {
+    let observation = move |index: u32| {
         let level = if (index / REGIME).is_multiple_of(2) { 0.1 } else { 0.7 };
         Observation {
             entity: entity.to_owned(),
@@ -438,5 +498,5 @@ fn life(entity: &str, from: u32, count: u32, shift: f32) -> Vec<Observation> {
             metadata: None,
         }
     };
-    (from * REGIME..(from + count) * REGIME).map(observation).collect()
+    (regimes.start * REGIME..regimes.end * REGIME).map(observation)
 }

@@ -138,11 +138,14 @@ pub(crate) enum TestnetCommand {
     Sim(SimArgs),
     /// Split a real network in two, have both sides go on, heal it, and say what became of it.
     ///
-    /// Six nodes run in network namespaces, three on a side. It needs root, `ip`, `mount` and `unshare`, touches nothing
+    /// The nodes run in network namespaces, half of them on a side. It needs root, `ip`, `mount` and `unshare`, touches nothing
     /// outside, and leaves nothing behind. The exit code is 1 when something was lost or not agreed on.
     Split {
+        /// How many nodes: an even number, at most 32.
+        #[arg(short, default_value_t = 6)]
+        n: usize,
         /// Segments that each node seals before the split.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         common: u32,
         /// Segments that each node seals while the network is split.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -90,9 +90,9 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
                 attack(&HostileOptions { attack: kind, target, network, from, addresses, during })?;
             println!("{}", serde_json::to_string(&report)?);
         }
-        TestnetCommand::Split { common, segments, seconds, dir } => {
-            let options =
-                SplitOptions { program: program()?, common, segments, seconds, dir, json };
+        TestnetCommand::Split { n: nodes, common, segments, seconds, dir } => {
+            let program = program()?;
+            let options = SplitOptions { program, nodes, common, segments, seconds, dir, json };
             let holds = split(&options)?;
             return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -1,18 +1,21 @@
-//! Cables and bridges: six namespaces on two bridges, and the one cable whose end is the split.
+//! Cables and bridges: the nodes' namespaces on two bridges, and the one cable whose end is the split.
 
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
 
-/// Nodes, half of them on each bridge.
-pub(super) const NODES: usize = 6;
+/// The most nodes: their addresses end in a byte, and this machine runs them all.
+pub(super) const MAX_NODES: usize = 32;
 
 /// The cable between both bridges: its ends.
 const JOINT: [&str; 2] = ["joint0", "joint1"];
 
 /// A laid network. It ends with the namespaces in which this program runs.
 #[derive(Debug)]
-pub(super) struct Links(());
+pub(super) struct Links {
+    /// How many nodes have a place, half of them on each bridge.
+    nodes: usize,
+}
 
 impl Links {
     /// A folder in memory that goes with the namespaces.
@@ -23,7 +26,8 @@ impl Links {
     /// # Errors
     ///
     /// Fails when `mount` or `ip` does.
-    pub(super) fn lay() -> anyhow::Result<Self> {
+    pub(super) fn lay(nodes: usize) -> anyhow::Result<Self> {
+        let links = Self { nodes };
         // `ip netns` writes names there. These are ours alone, and go with our mounts.
         tool("mount", &["-t", "tmpfs", "tmpfs", Self::FOLDER])?;
         ip(&["link", "set", "lo", "up"])?;
@@ -39,24 +43,28 @@ impl Links {
             ip(&["link", "set", end, "master", &bridge(side)])?;
             ip(&["link", "set", end, "up"])?;
         }
-        for index in 0..NODES {
+        for index in 0..nodes {
             let (space, cable) = (namespace(index), format!("cable{index}"));
             ip(&["netns", "add", &space])?;
             ip(&["link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &space])?;
-            ip(&["link", "set", &cable, "master", &bridge(side_of(index))])?;
+            ip(&["link", "set", &cable, "master", &bridge(links.side_of(index))])?;
             ip(&["link", "set", &cable, "up"])?;
             // Both sides are one network, as far as the nodes know.
-            let address = format!("{}/16", Self::address(index));
+            let address = format!("{}/16", links.address(index));
             ip(&["-n", &space, "addr", "add", &address, "dev", "eth0"])?;
             ip(&["-n", &space, "link", "set", "eth0", "up"])?;
             ip(&["-n", &space, "link", "set", "lo", "up"])?;
         }
-        Ok(Self(()))
+        Ok(links)
     }
 
     /// Returns the address of a node.
-    pub(super) fn address(index: usize) -> String {
-        format!("10.77.{}.{}", side_of(index), index + 1)
+    pub(super) fn address(&self, index: usize) -> String {
+        format!("10.77.{}.{}", self.side_of(index), index + 1)
+    }
+
+    fn side_of(&self, index: usize) -> usize {
+        usize::from(index >= self.nodes / 2)
     }
 
     /// Returns a command that runs a program where a node is.
@@ -92,10 +100,6 @@ impl Links {
             _ => anyhow::bail!("/proc/net/dev has no counts of joint0"),
         }
     }
-}
-
-fn side_of(index: usize) -> usize {
-    usize::from(index >= NODES / 2)
 }
 
 fn bridge(side: usize) -> String {
