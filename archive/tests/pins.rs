@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -18,6 +19,7 @@ use dunlin_wire::{
     cbor,
 };
 use libp2p_identity::Keypair;
+use proptest::prelude::*;
 
 fn leaf(number: u64, bytes: usize) -> Block {
     let mut content = vec![7; bytes];
@@ -285,16 +287,60 @@ fn pins_are_listed_by_name_without_reading_what_they_hold() {
         };
         store(&archive, &pin, &[&leaf(number as u64, 16), &leaf(100 + number as u64, 16)]);
     }
-    let names = |prefix| -> Vec<String> {
-        let names = archive.pin_names(prefix).unwrap();
-        names.iter().map(|pin| pin.as_str().to_owned()).collect()
+    let pins = |prefix| -> Vec<(String, u64)> {
+        let pins = archive.pins(prefix).unwrap();
+        pins.into_iter().map(|(pin, count)| (pin.as_str().to_owned(), count)).collect()
     };
-    assert_eq!(names("own/"), ["own/a", "own/ab", "own/b"]);
-    assert_eq!(names("public/"), ["public/x"]);
-    assert_eq!(names("z"), [""; 0]);
+    let two = |name: &str| (name.to_owned(), 2);
+    assert_eq!(pins("own/"), [two("own/a"), two("own/ab"), two("own/b")]);
+    assert_eq!(pins("public/"), [two("public/x")]);
+    assert_eq!(pins("z"), []);
     let usage = archive.usage("own/a").unwrap();
     let one = Usage { roots: 2, blocks: 2, bytes: 32 };
     assert_eq!(usage, BTreeMap::from([(Pin::own("a"), one), (Pin::own("ab"), one)]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_pins_hold_is_counted_as_it_is(
+        steps in prop::collection::vec((0_u8..5, 0_usize..3, 0_u64..6), 0..40),
+        is_older in any::<bool>(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blocks.redb");
+        let mut archive = Archive::open(&path, Config::default()).unwrap();
+        let pins = [Pin::own("a"), Pin::fetched("a"), Pin::public("x")];
+        for (step, pin, number) in steps {
+            let (pin, leaf) = (&pins[pin], leaf(number, 16));
+            match step {
+                0 | 1 => archive.put(&[Object::leaf(pin.clone(), leaf)], None).unwrap(),
+                // The same root once more, and twice in one commit.
+                2 => archive.put(&[Object::leaf(pin.clone(), leaf.clone()), Object::leaf(pin.clone(), leaf)], None).unwrap(),
+                3 => archive.unpin_root(pin, leaf.cid()).unwrap(),
+                _ => archive.unpin(pin).unwrap(),
+            }
+        }
+        if is_older {
+            drop(archive);
+            forget_counts(&path);
+            archive = Archive::open(&path, Config::default()).unwrap();
+        }
+        let usage = archive.usage("").unwrap().into_iter();
+        let counted: BTreeMap<_, _> = usage.map(|(pin, usage)| (pin, usage.roots)).collect();
+        prop_assert_eq!(archive.pins("").unwrap(), counted);
+    }
+}
+
+/// Makes the file one of the version that counted nothing.
+fn forget_counts(path: &Path) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, u64>::new("meta");
+    transaction.open_table(meta).unwrap().insert("format", 3).unwrap();
+    assert!(transaction.delete_table(redb::TableDefinition::<&str, u64>::new("held")).unwrap());
+    transaction.commit().unwrap();
 }
 
 #[test]

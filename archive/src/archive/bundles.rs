@@ -372,6 +372,7 @@ impl Writer<'_> {
         let place = (pin.as_str(), key.as_slice());
         let held = self.pins.get(place)?.map(|links| stored_links(links.value())).transpose()?;
         if held.is_none() {
+            self.count_held(pin, true)?;
             count_up(&mut self.references, &key)?;
         }
         let mut all = held.clone().unwrap_or_default();

@@ -8,7 +8,7 @@ use redb::ReadableDatabase;
 use super::{
     Archive,
     stored::Reading,
-    tables::{PINS, stored_cid, stored_links},
+    tables::{HELD, PINS, stored_cid, stored_links},
 };
 use crate::{Pin, PutError, ReadError};
 
@@ -70,21 +70,21 @@ impl Archive {
         Ok(roots)
     }
 
-    /// Returns every pin that begins with `prefix`, with how many roots it holds.
+    /// Returns every pin that begins with `prefix`, with how many roots it holds. Takes time linear in how many pins there are, not in
+    /// what they hold.
     ///
     /// # Errors
     ///
     /// Fails when the store cannot be read.
     pub fn pins(&self, prefix: &str) -> Result<BTreeMap<Pin, u64>, ReadError> {
-        let pins = self.database.begin_read()?.open_table(PINS)?;
+        let held = self.database.begin_read()?.open_table(HELD)?;
         let mut counts = BTreeMap::new();
-        for entry in pins.range((prefix, &[][..])..)? {
-            let (key, _) = entry?;
-            let (name, _) = key.value();
-            if !name.starts_with(prefix) {
+        for entry in held.range(prefix..)? {
+            let (name, count) = entry?;
+            if !name.value().starts_with(prefix) {
                 break;
             }
-            *counts.entry(Pin::from_stored(name)).or_default() += 1;
+            counts.insert(Pin::from_stored(name.value()), count.value());
         }
         Ok(counts)
     }
@@ -142,30 +142,6 @@ impl Archive {
             bytes += blocks.length(&cid.to_bytes())?.unwrap_or(0);
         }
         Ok(Some(Held { links, bytes }))
-    }
-
-    /// Returns the pins that begin with `prefix`. Takes time linear in how many there are, not in what they
-    /// hold.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the store cannot be read.
-    pub fn pin_names(&self, prefix: &str) -> Result<Vec<Pin>, ReadError> {
-        let pins = self.database.begin_read()?.open_table(PINS)?;
-        let mut names: Vec<Pin> = Vec::new();
-        let mut from = prefix.to_owned();
-        loop {
-            let Some(entry) = pins.range((from.as_str(), &[][..])..)?.next() else { break };
-            let (key, _) = entry?;
-            let (name, _) = key.value();
-            if !name.starts_with(prefix) {
-                break;
-            }
-            names.push(Pin::from_stored(name));
-            // Nothing stands between a name and the same with a zero behind it.
-            from = format!("{name}\0");
-        }
-        Ok(names)
     }
 
     /// Returns every pin that begins with `prefix`, with what it holds. Takes time linear in that.

@@ -1,5 +1,7 @@
 //! The tables of the file, and how a new one is laid out.
 
+use std::collections::BTreeMap;
+
 use dunlin_wire::{Cid, cbor};
 use redb::{Database, ReadableTable, StorageError, TableDefinition};
 
@@ -7,17 +9,20 @@ use super::{Stats, bundles, copies, recovered, stored::Writing};
 use crate::places;
 
 /// Version of the table layout.
-pub(crate) const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 4;
 
-/// The versions before: blocks whole in their row, however large; and large ones in pieces. Both are read as they
-/// stand, and need nothing but the new number.
-const READABLE: [u64; 2] = [1, 2];
+/// The versions before: blocks whole in their row, however large; large ones in pieces; and nobody counting what pins hold.
+/// All are read as they stand, and need nothing but the new number and those counts.
+const READABLE: [u64; 3] = [1, 2, 3];
 
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// How many pins reach each block.
 pub(crate) const REFERENCES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("references");
 /// Pin and root, to the CIDs that the root links to.
 pub(crate) const PINS: TableDefinition<'_, (&str, &[u8]), &[u8]> = TableDefinition::new("pins");
+
+/// Pin, to how many roots it holds; those that hold none are not here.
+pub(crate) const HELD: TableDefinition<'_, &str, u64> = TableDefinition::new("held");
 
 /// Pin, to the root of its catalog and how many entries that has.
 pub(crate) const CATALOGS: TableDefinition<'_, &str, (&[u8], u64)> =
@@ -55,7 +60,13 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         }
         Writing::open(&transaction)?;
         transaction.open_table(REFERENCES)?;
-        transaction.open_table(PINS)?;
+        let pins = transaction.open_table(PINS)?;
+        let mut held = transaction.open_table(HELD)?;
+        if found.is_some_and(|format| READABLE.contains(&format)) {
+            for (pin, count) in counted(&pins)? {
+                held.insert(pin.as_str(), count)?;
+            }
+        }
         transaction.open_table(PUBLIC)?;
         transaction.open_table(CATALOGS)?;
         transaction.open_table(NAMED)?;
@@ -71,6 +82,22 @@ pub(crate) fn prepare(database: &Database) -> Result<u64, redb::Error> {
         transaction.commit()?;
     }
     Ok(format)
+}
+
+/// Counts what each pin holds.
+fn counted(
+    pins: &impl ReadableTable<(&'static str, &'static [u8]), &'static [u8]>,
+) -> Result<BTreeMap<String, u64>, StorageError> {
+    let mut counts = BTreeMap::new();
+    for entry in pins.iter()? {
+        let (key, _) = entry?;
+        let (pin, _) = key.value();
+        match counts.get_mut(pin) {
+            Some(count) => *count += 1,
+            None => drop(counts.insert(pin.to_owned(), 1)),
+        }
+    }
+    Ok(counts)
 }
 
 pub(crate) fn read_stats(

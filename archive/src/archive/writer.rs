@@ -12,7 +12,7 @@ use super::{
     large::{Batch, Files},
     stored::Writing,
     tables::{
-        CATALOGS, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid, stored_links,
+        CATALOGS, HELD, META, PINS, PUBLIC, REFERENCES, TAKEN, read_stats, stored_cid, stored_links,
     },
 };
 use crate::{
@@ -29,6 +29,7 @@ pub(crate) struct Writer<'a> {
     pub(crate) pins: Table<'a, (&'static str, &'static [u8]), &'static [u8]>,
     pub(crate) public: Table<'a, &'static [u8], u64>,
     pub(crate) catalogs: Table<'a, &'static str, (&'static [u8], u64)>,
+    held: Table<'a, &'static str, u64>,
     places: Places<'a>,
     taken: Table<'a, (&'static str, &'static [u8]), u64>,
     batch: Batch,
@@ -61,6 +62,7 @@ impl<'a> Writer<'a> {
             blocks: Writing::open(transaction)?,
             references: transaction.open_table(REFERENCES)?,
             pins: transaction.open_table(PINS)?,
+            held: transaction.open_table(HELD)?,
             public: transaction.open_table(PUBLIC)?,
             catalogs: transaction.open_table(CATALOGS)?,
             taken: transaction.open_table(TAKEN)?,
@@ -90,6 +92,20 @@ impl<'a> Writer<'a> {
             let links = cbor::encode(&links).expect("a list of CIDs has an encoding");
             self.pins.insert(pin, links.as_slice())?;
             self.places.on_pinned(&object.pin, &root)?;
+        }
+        if held.is_none() {
+            self.count_held(&object.pin, true)?;
+        }
+        Ok(())
+    }
+
+    /// Counts that a pin holds one root more, or one less.
+    pub(super) fn count_held(&mut self, pin: &Pin, is_more: bool) -> Result<(), StorageError> {
+        let before = self.held.get(pin.as_str())?.map_or(0, |count| count.value());
+        // Counts are read from the disk, too.
+        match if is_more { before.saturating_add(1) } else { before.saturating_sub(1) } {
+            0 => drop(self.held.remove(pin.as_str())?),
+            count => drop(self.held.insert(pin.as_str(), count)?),
         }
         Ok(())
     }
@@ -172,6 +188,7 @@ impl<'a> Writer<'a> {
         if self.pins.get(of_pin)?.is_none() {
             let links = cbor::encode(&Vec::<Cid>::new()).expect("an empty list has an encoding");
             self.pins.insert(of_pin, links.as_slice())?;
+            self.count_held(pin, true)?;
             self.places.on_pinned(pin, &key)?;
             count_up(&mut self.references, &key)?;
             if pin.is_public() {
@@ -207,6 +224,7 @@ impl<'a> Writer<'a> {
             let Some(links) = self.pins.remove(of_pin)? else { return Ok(false) };
             stored_links(links.value())?
         };
+        self.count_held(pin, false)?;
         self.taken.remove(of_pin)?;
         self.places.on_unpinned(pin, &key)?;
         for cid in std::iter::once(root).chain(&links) {

@@ -112,6 +112,42 @@ impl Comparison {
         if asked.is_empty() { Ok(Step::Done) } else { Ok(Step::Ask(asked.into_iter().collect())) }
     }
 
+    /// Goes on with the first tree as it is now, of which nothing that was read before need be there any more. From here
+    /// on only what the second tree has alone is found, which is as right as if the first had been like this from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the tree cannot be read; the comparison is of no use then.
+    pub fn renew_first<E>(
+        &mut self,
+        root: Option<&Root>,
+        mut get: impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<(), CatalogError<E>> {
+        self.waiting.retain(|(_, second)| *second != Part::nothing());
+        for (first, second) in &mut self.waiting {
+            *first = Part::below(root, &second.region(), &mut get)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the second tree as it is now, which has all that it had. Of what it gained meanwhile, some is found;
+    /// what was found before may be found again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::renew_first`].
+    pub fn renew_second<E>(
+        &mut self,
+        root: Option<&Root>,
+        mut get: impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<(), CatalogError<E>> {
+        self.waiting.retain(|(_, second)| *second != Part::nothing());
+        for (_, second) in &mut self.waiting {
+            *second = Part::below(root, &second.region(), &mut get)?;
+        }
+        Ok(())
+    }
+
     /// Returns whether there is more that was not compared, for one of the limits.
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -274,5 +310,40 @@ impl Part {
 
     fn of(prefix: &Prefix, child: &Child) -> Self {
         Self::Below(child.root, prefix.followed_by(child.nibble))
+    }
+
+    /// Returns what all of its keys begin with.
+    fn region(&self) -> Prefix {
+        match self {
+            Self::Below(_, prefix) => *prefix,
+            Self::Keys(keys) => Prefix::common_of(keys),
+        }
+    }
+
+    /// Returns the part of a tree whose keys begin with `prefix`.
+    fn below<E>(
+        root: Option<&Root>,
+        prefix: &Prefix,
+        get: &mut impl FnMut(&Cid) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Self, CatalogError<E>> {
+        let Some(root) = root else { return Ok(Self::nothing()) };
+        let (mut root, mut known) = (*root, Prefix::default());
+        while known != *prefix {
+            match load(get, &root, &known)? {
+                Node::Leaf(mut keys) => {
+                    keys.retain(|key| prefix.shared_with(key) == prefix.len());
+                    return Ok(Self::Keys(keys));
+                }
+                Node::Inner { prefix: own, .. } if prefix.begins(&own) => break,
+                Node::Inner { prefix: own, children } if own.begins(prefix) => {
+                    let nibble = prefix.nibble(own.len());
+                    let child = children.iter().find(|child| child.nibble == nibble);
+                    let Some(child) = child else { return Ok(Self::nothing()) };
+                    (root, known) = (child.root, own.followed_by(nibble));
+                }
+                Node::Inner { .. } => return Ok(Self::nothing()),
+            }
+        }
+        Ok(Self::Below(root, *prefix))
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dunlin_archive::{
-    Object, Pin, Snapshot,
-    catalog::{Comparison, ComparisonError, Entry, Root, Step},
+    Object, Pin, ReadError,
+    catalog::{CatalogError, Comparison, ComparisonError, Entry, Root, Step},
 };
 use dunlin_engine::Segment;
 use dunlin_protocols::{
@@ -111,8 +111,7 @@ impl Shared {
         Ok(gained)
     }
 
-    /// Takes in what is below a peer's root and not below this node's. The own tree is read as it was at the
-    /// beginning, so that what comes meanwhile disturbs nothing.
+    /// Takes in what is below a peer's root and not below this node's.
     async fn catch_up_with(
         self: &Arc<Self>,
         peer: PeerId,
@@ -123,19 +122,19 @@ impl Shared {
         let Some(CatalogRoot { cid, count }) = theirs else { return Ok(0) };
         let theirs = Root { cid, count };
         let pin = of.pin(collection);
-        let begun = self.blocking(move |shared| Walk::begin(shared, &pin, &theirs)).await?;
+        let begun = self.blocking(move |shared| Walk::begin(shared, pin, &theirs)).await?;
         let Some(mut walk) = begun else { return Ok(0) };
         let mut gained = 0;
         loop {
-            let (after, step) = self.blocking(move |_| walk.advance()).await;
+            let (after, step) = self.blocking(move |shared| walk.advance(shared)).await;
             walk = after;
             let step = match step {
                 Ok(step) => step,
-                Err(ComparisonError::Second(cause)) => {
+                Err(Stopped::Theirs(cause)) => {
                     tracing::debug!(%peer, %cause, "its catalog is none");
                     return Err(self.blame(peer).await);
                 }
-                Err(cause) => return Err(cause.into()),
+                Err(Stopped::Ours(cause)) => return Err(Failure::Store(cause)),
             };
             let found = walk.comparison.take_difference();
             let is_found = !found.first_only.is_empty() || !found.second_only.is_empty();
@@ -297,38 +296,67 @@ impl Shared {
     }
 }
 
-/// A comparison of this node's tree, as it was at the beginning, with a peer's.
+/// A comparison of this node's tree with a peer's.
+///
+/// The own tree grows meanwhile, by what is found. Each step reads it as it is then, and keeps no snapshot: while there is a
+/// reader the store uses no freed page again, and a first comparison of a million segments would fill the disk.
 struct Walk {
-    snapshot: Snapshot,
+    pin: Pin,
+    /// The root of the own tree that the comparison knows.
+    ours: Option<Root>,
     comparison: Comparison,
     /// Blocks of the peer's tree.
     theirs: BTreeMap<Cid, Vec<u8>>,
 }
 
+/// Why a comparison cannot go on, and whose tree it is.
+enum Stopped {
+    Ours(anyhow::Error),
+    Theirs(CatalogError<ReadError>),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stopped {
+    fn from(cause: E) -> Self {
+        Self::Ours(cause.into())
+    }
+}
+
 impl Walk {
     /// Begins, unless both trees are the same.
-    fn begin(shared: &Shared, pin: &Pin, theirs: &Root) -> anyhow::Result<Option<Self>> {
-        let snapshot = shared.archive.snapshot()?;
-        let ours = snapshot.catalog(pin)?;
+    fn begin(shared: &Shared, pin: Pin, theirs: &Root) -> anyhow::Result<Option<Self>> {
+        let ours = shared.archive.catalog(&pin)?;
         if ours.as_ref() == Some(theirs) {
             return Ok(None);
         }
         let comparison = Comparison::new(ours.as_ref(), Some(theirs), BLOCKS_MAX);
-        Ok(Some(Self { snapshot, comparison, theirs: BTreeMap::new() }))
+        Ok(Some(Self { pin, ours, comparison, theirs: BTreeMap::new() }))
     }
 
-    fn advance(mut self) -> (Self, Result<Step, ComparisonError<dunlin_archive::ReadError>>) {
-        let Self { snapshot, comparison, theirs } = &mut self;
-        let step = comparison.advance(
+    fn advance(mut self, shared: &Shared) -> (Self, Result<Step, Stopped>) {
+        let step = self.step(shared);
+        (self, step)
+    }
+
+    fn step(&mut self, shared: &Shared) -> Result<Step, Stopped> {
+        let snapshot = shared.archive.snapshot()?;
+        let ours = snapshot.catalog(&self.pin)?;
+        if ours != self.ours {
+            self.comparison.renew_first(ours.as_ref(), |cid| snapshot.get(cid))?;
+            self.ours = ours;
+        }
+        let step = self.comparison.advance(
             |cid| snapshot.get(cid),
             // A part that this node has, too, need not come again.
-            |cid| match theirs.get(cid) {
+            |cid| match self.theirs.get(cid) {
                 Some(bytes) => Ok(Some(bytes.clone())),
                 None => snapshot.get(cid),
             },
             (TOGETHER, ASK),
         );
-        (self, step)
+        step.map_err(|cause| match cause {
+            ComparisonError::Second(cause) => Stopped::Theirs(cause),
+            cause @ ComparisonError::First(_) => Stopped::Ours(cause.into()),
+        })
     }
 
     fn take(&mut self, arrived: BTreeMap<Cid, Block>) {

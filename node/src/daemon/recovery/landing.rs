@@ -120,26 +120,33 @@ impl Shared {
         Ok(arrivals)
     }
 
-    /// Has the segments land that this node archived and that are not in the catalog that peers compare.
+    /// Has the segments land that this node archived and that are not in the catalog that peers compare. Both catalogs may grow
+    /// meanwhile, the latter by what lands: no snapshot outlives a step.
     fn land_missing(&self, collection: &str) -> anyhow::Result<()> {
         let (own, known) = (Pin::own(collection), Pin::recovered(collection));
-        let snapshot = self.archive.snapshot()?;
-        let (own, known) = (snapshot.catalog(&own)?, snapshot.catalog(&known)?);
-        if own.is_none() || own == known {
+        let (first, second) = (self.archive.catalog(&known)?, self.archive.catalog(&own)?);
+        if second.is_none() || first == second {
             return Ok(());
         }
-        let mut comparison = Comparison::new(own.as_ref(), known.as_ref(), u64::MAX);
+        let mut comparison = Comparison::new(first.as_ref(), second.as_ref(), u64::MAX);
         loop {
+            let snapshot = self.archive.snapshot()?;
             let get = |cid: &Cid| snapshot.get(cid);
-            match comparison.advance(get, get, (TOGETHER, 1)) {
-                Ok(Step::Done) => {}
-                Ok(Step::Ask(_)) | Err(_) => return self.make_catalog_again(collection),
+            let (first, second) = (snapshot.catalog(&known)?, snapshot.catalog(&own)?);
+            let renewed = comparison
+                .renew_first(first.as_ref(), get)
+                .and_then(|()| comparison.renew_second(second.as_ref(), get));
+            if renewed.is_err()
+                || !matches!(comparison.advance(get, get, (TOGETHER, 1)), Ok(Step::Done))
+            {
+                return self.make_catalog_again(collection);
             }
+            drop(snapshot);
             let found = comparison.take_difference();
             if found.first_only.is_empty() && found.second_only.is_empty() {
                 return Ok(());
             }
-            let cids: Vec<_> = found.first_only.iter().map(Entry::cid).collect();
+            let cids: Vec<_> = found.second_only.iter().map(Entry::cid).collect();
             for cids in cids.chunks(TOGETHER) {
                 self.land(collection, &self.arrivals(cids)?)?;
             }
@@ -153,7 +160,7 @@ impl Landing {
         let archived = shared.archive.position()?.unwrap_or(0);
         // The archive begins again where the engine was restored from an older copy.
         let Some(position) = self.position.filter(|position| *position <= archived) else {
-            for pin in shared.archive.pin_names(Pin::OWN)? {
+            for pin in shared.archive.pins(Pin::OWN)?.into_keys() {
                 shared.land_missing(&pin.as_str()[Pin::OWN.len()..])?;
             }
             shared.attest_all()?;

@@ -213,8 +213,7 @@ impl Placing {
         let shared = Arc::clone(&self.shared);
         self.work.spawn(async move {
             let first = shared.blocking(|shared| {
-                let mut pins = shared.archive.pin_names(Pin::OWN)?;
-                pins.extend(shared.archive.pin_names(Pin::PUBLIC)?);
+                let pins = replicated_pins(shared)?;
                 page(shared, Place { pins, after: None })
             });
             Done::Told(first.await)
@@ -436,9 +435,8 @@ fn objects(shared: &Shared, roots: &[Cid]) -> Result<Vec<Option<ReplicaObject>>,
 
 /// Returns the pins whose objects have replicas.
 fn replicated_pins(shared: &Shared) -> Result<Vec<Pin>, ReadError> {
-    let mut pins = shared.archive.pin_names(Pin::OWN)?;
-    pins.extend(shared.archive.pin_names(Pin::PUBLIC)?);
-    Ok(pins)
+    let (own, public) = (shared.archive.pins(Pin::OWN)?, shared.archive.pins(Pin::PUBLIC)?);
+    Ok(own.into_keys().chain(public.into_keys()).collect())
 }
 
 fn find(shared: &Shared, pins: &[Pin], root: &Cid) -> Result<Option<Held>, ReadError> {
