@@ -56,7 +56,7 @@ pub(crate) use self::{
     membership::{LICENSE_FILE, license_of},
     opening::{FromSealed, Unopened},
     publisher::{Progress as PublishProgress, PublishError, Published},
-    recovery::{Counts as RecoveryCounts, ResolveError, Standings, Touched, losers},
+    recovery::{Counts as RecoveryCounts, ResolveError, Standings, Touched, Whose, losers},
     replication::Kept,
     revocation_file::{Contents as RevocationContents, FILE as REVOCATIONS_FILE},
     shared::{Observed, Shared},
