@@ -124,7 +124,7 @@ impl Network {
         }
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (events, event_queue) = mpsc::channel(EVENTS_MAX);
-        let me = *swarm.local_peer_id();
+        let (me, network) = (*swarm.local_peer_id(), config.network.as_str().into());
         let now = Instant::now();
         let known_peers = std::mem::take(&mut config.known_peers);
         let book = AddressBook::new(config.reach, known_peers, unix_now(), now, rand::make_rng());
@@ -171,7 +171,7 @@ impl Network {
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(actor.run(stop.clone()));
-        Ok((Handle { me, commands }, event_queue, Self { stop, task }))
+        Ok((Handle { me, network, commands }, event_queue, Self { stop, task }))
     }
 
     /// Says goodbye to all peers and ends. The queue of events then holds all that the shell has to keep,
@@ -521,6 +521,10 @@ impl Actor {
                     self.counters.wrong_cids += times as u64;
                 }
                 (0..times).for_each(|_| self.observe(peer, evidence));
+            }
+            Command::Prove { proof } => {
+                self.counters.wrong_cids += 1;
+                self.prove(&proof);
             }
             Command::Revoke { revocation, reply } => self.revoke(revocation, reply),
             Command::Quarantine { peer, is_held, reply } => {

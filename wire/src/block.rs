@@ -89,8 +89,19 @@ impl Block {
     ///
     /// As [`verify`].
     pub fn verified(cid: Cid, bytes: Vec<u8>) -> Result<Self, VerifyError> {
-        verify(&cid, &bytes)?;
-        Ok(Self { cid, bytes: Arc::new(bytes) })
+        Self::verified_or_bytes(cid, bytes).map_err(|(cause, _)| cause)
+    }
+
+    /// As [`Self::verified`], and gives the bytes back when they are something else.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`].
+    pub fn verified_or_bytes(cid: Cid, bytes: Vec<u8>) -> Result<Self, (VerifyError, Vec<u8>)> {
+        match verify(&cid, &bytes) {
+            Ok(()) => Ok(Self { cid, bytes: Arc::new(bytes) }),
+            Err(cause) => Err((cause, bytes)),
+        }
     }
 
     /// Returns the content identifier.
