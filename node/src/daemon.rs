@@ -19,6 +19,7 @@ mod opening;
 mod outside;
 mod peers_file;
 mod placing;
+mod proofs_file;
 mod publisher;
 mod recovery;
 mod replication;

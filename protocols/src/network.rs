@@ -127,6 +127,7 @@ impl Network {
         let (me, network) = (*swarm.local_peer_id(), config.network.as_str().into());
         let now = Instant::now();
         let known_peers = std::mem::take(&mut config.known_peers);
+        let proofs = std::mem::take(&mut config.proofs);
         let book = AddressBook::new(config.reach, known_peers, unix_now(), now, rand::make_rng());
         let mut actor = Actor {
             swarm,
@@ -166,6 +167,7 @@ impl Network {
             contact: Contact::new(config.island, now),
             config,
         };
+        actor.restore_proofs(&proofs);
         actor.follow_reach();
         actor.fill_routing_table();
         let stop = CancellationToken::new();
@@ -344,6 +346,9 @@ impl Actor {
         if let Some(known) = self.book.changes() {
             timeout(GOODBYE, self.events.send(Event::PeersKnown(known))).await.ok();
         }
+        if let Some(held) = self.testifying.proofs.changes() {
+            timeout(GOODBYE, self.events.send(Event::ProofsHeld(held))).await.ok();
+        }
     }
 
     fn wake(&mut self, now: Instant) {
@@ -369,6 +374,7 @@ impl Actor {
         self.seek_relays(now);
         self.drop_relayed(now);
         self.hand_out_book();
+        self.hand_out_proofs();
         if self.ticks.is_multiple_of(TICKS_PER_REDIAL) {
             self.redial_own_peers();
         }

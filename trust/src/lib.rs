@@ -70,7 +70,9 @@ pub use proof::{
     Exclusive, Kind, PROOF_BYTES_MAX, PROOF_VERSION, Passed, Proof, ProofError, Proven,
     STATEMENT_BYTES_MAX,
 };
-pub use proofs::{PROOF_NAME_BYTES, PROOFS_HELD_MAX, Proofs};
+pub use proofs::{
+    PROOF_NAME_BYTES, PROOFS_HELD_MAX, Proofs, ProofsError, decode_proofs, encode_proofs,
+};
 pub use record::{RECORD_VERSION, Record};
 pub use report::{Claim, REPORT_AGE_MAX_MS, REPORT_VERSION, Report, ReportError};
 pub use revocation::{

@@ -44,6 +44,8 @@ pub(super) struct Testifying {
     own: Option<Bucket>,
     /// Proofs that this node can show others.
     pub(super) proofs: Proofs,
+    /// The tick from which on they may be given to the shell.
+    pub(super) next_keeping: u64,
 }
 
 /// What becomes of testimony that was heard.
