@@ -2,7 +2,7 @@
 
 use crate::{
     compact::Flag,
-    error::ReadError,
+    error::{ReadError, StoreError},
     question::{Asked, Coverage, Question, Source},
     store::Stored,
 };
@@ -34,15 +34,31 @@ impl Question<'_> {
         coverage: &mut Coverage,
         mut on: impl FnMut(Met<'_>),
     ) -> Result<(), ReadError> {
+        let mut before = i64::MIN;
+        let mut on_stretch = |stretch: Stretch, on: &mut dyn FnMut(Met<'_>)| {
+            let stretch = stretch.after(before);
+            before = stretch.end;
+            on(Met::Stretch(stretch));
+        };
+        let mut sealed = self.sealed(asked, (from, to))?.peekable();
+        let begins_before = |stored: &Result<Stored, StoreError>, start: i64| {
+            stored.as_ref().is_ok_and(|stored| stored.segment.start().0 < start)
+        };
         for (cid, outline) in self.reader.outlines_of(self.number, &asked.id, from, to)? {
             coverage.outlines += 1;
             let source = Source::Outlined(cid);
             for piece in outline.pieces() {
-                for (start, end) in self.own_parts(asked, (piece.start.0, piece.end.0)) {
-                    if start <= to && end >= from {
-                        let mean = piece.mean.clone();
-                        on(Met::Stretch(Stretch { start, end, mean, source, is_foreign: false }));
+                for (start, end) in self.own_parts(asked, piece) {
+                    if start > to || end < from {
+                        continue;
                     }
+                    // Own segments are all after the outlines; those of others may be between.
+                    while let Some(stored) = sealed.next_if(|one| begins_before(one, start)) {
+                        coverage.segments_scanned += 1;
+                        on_stretch(Stretch::sealed(&stored?), &mut on);
+                    }
+                    let mean = piece.mean.clone();
+                    on_stretch(Stretch { start, end, mean, source, is_foreign: false }, &mut on);
                 }
             }
             let is_in = |at: i64| (from..=to).contains(&at) && !self.is_taken(asked, at);
@@ -50,18 +66,15 @@ impl Question<'_> {
                 on(Met::Flag(flag, source));
             }
         }
-        let mut before = i64::MIN;
-        for stored in self.sealed(asked, (from, to))? {
+        for stored in sealed {
             coverage.segments_scanned += 1;
-            let stretch = Stretch::sealed(&stored?).after(before);
-            before = stretch.end;
-            on(Met::Stretch(stretch));
+            on_stretch(Stretch::sealed(&stored?), &mut on);
         }
         if let Some(open) = asked.open_between(from, to) {
             coverage.hot_regimes += 1;
             let (start, end, mean) = (open.start, open.end, open.mean.clone());
             let stretch = Stretch { start, end, mean, source: Source::Open, is_foreign: false };
-            on(Met::Stretch(stretch.after(before)));
+            on_stretch(stretch, &mut on);
         }
         Ok(())
     }
@@ -90,7 +103,7 @@ impl Question<'_> {
         let outlines = self.reader.outlines_of(self.number, &asked.id, start, start)?;
         let Some((cid, outline)) = outlines.last() else { return Ok(None) };
         let parts = outline.pieces().iter().rev().flat_map(|piece| {
-            let parts = self.own_parts(asked, (piece.start.0, piece.end.0));
+            let parts = self.own_parts(asked, piece);
             parts.into_iter().rev().map(move |part| (part, piece))
         });
         let before = parts.into_iter().find(|((start, _), _)| *start <= end);

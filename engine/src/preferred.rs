@@ -18,6 +18,7 @@ use std::{
 use dunlin_wire::Cid;
 
 use crate::{
+    compact::Piece,
     error::{ReadError, StoreError},
     observation::EntityId,
     payload,
@@ -168,8 +169,10 @@ impl Question<'_> {
         Ok(Some(rows))
     }
 
-    /// Returns the parts of `start..=end` for which no other node's segment stands.
-    pub(crate) fn own_parts(&self, asked: &Asked, (start, end): (i64, i64)) -> Vec<(i64, i64)> {
+    /// Returns the parts of an outline's piece for which no other node's segment stands. Between two such segments, as one
+    /// follows the other, there is none, unless it is long enough for an observation of the piece to be in it.
+    pub(crate) fn own_parts(&self, asked: &Asked, piece: &Piece) -> Vec<(i64, i64)> {
+        let (start, end) = (piece.start.0, piece.end.0);
         let (mut parts, mut next) = (Vec::new(), Some(start));
         for foreign in self.preferred.foreign(&asked.id, (start, end)) {
             let Some(from) = next else { break };
@@ -177,7 +180,12 @@ impl Question<'_> {
             next = foreign.end().0.checked_add(1).map(|after| after.max(from));
         }
         parts.extend(next.map(|from| (from, end)));
-        parts.retain(|(from, to)| from <= to);
+        let steps = u128::from(piece.count.saturating_sub(1));
+        let length = |from: i64, to: i64| u128::from(to.abs_diff(from));
+        parts.retain(|&(from, to)| {
+            let has_an_end = from == start || to == end;
+            from <= to && (has_an_end || length(from, to) * steps >= length(start, end))
+        });
         parts
     }
 

@@ -299,6 +299,19 @@ fn outlines_stand_for_the_time_that_nothing_else_is_preferred_for() {
             changes.iter().filter(|change| (201..399).contains(&(change.at.0 / 1_000_000)));
         let is_theirs = |source: &Source| others.iter().any(|o| *source == Source::Sealed(o.cid));
         assert!(within.clone().count() >= 8 && within.clone().all(|c| is_theirs(&c.to)));
+        // Each change is from what was before it: into that time from an outline, and out of it to one.
+        let oldest_first = || changes.iter().rev().filter(|change| change.from != change.to);
+        let into = oldest_first().find(|change| is_theirs(&change.to)).unwrap();
+        assert!(matches!(into.from, Source::Outlined(_)), "{into:?}");
+        assert_eq!(into.at, others[0].segment.start());
+        let out = oldest_first().find(|change| is_theirs(&change.from) && !is_theirs(&change.to));
+        let out = out.unwrap();
+        assert!(matches!(out.to, Source::Outlined(_)), "{out:?}");
+        assert!(out.at > others.last().unwrap().segment.end());
+        let course = || Course { entity: entity("a"), range: TimeRange::ALL };
+        let query = TrajectoryQuery { collection: name(), a: course(), b: course(), points: 500 };
+        let alike = one.trajectory_with(&query, &preferred).unwrap();
+        assert!(alike.matches.is_sorted_by_key(|found| found.a), "time goes on");
     }
 }
 
