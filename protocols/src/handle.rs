@@ -558,7 +558,7 @@ fn sort_out(
                 sent.push(SentObject::whole(cid, block.bytes()));
                 answer.blocks.extend(is_asked_for.then_some(block));
             }
-            Err((_, bytes)) => {
+            Err(bytes) => {
                 sent.push(SentObject::new(cid, &bytes));
                 answer.wrong.extend(is_asked_for.then_some(cid));
             }

@@ -89,18 +89,19 @@ impl Block {
     ///
     /// As [`verify`].
     pub fn verified(cid: Cid, bytes: Vec<u8>) -> Result<Self, VerifyError> {
-        Self::verified_or_bytes(cid, bytes).map_err(|(cause, _)| cause)
+        verify(&cid, &bytes)?;
+        Ok(Self { cid, bytes: Arc::new(bytes) })
     }
 
-    /// As [`Self::verified`], and gives the bytes back when they are something else.
+    /// As [`Self::verified`], for who needs the bytes when they are something else.
     ///
     /// # Errors
     ///
-    /// As [`verify`].
-    pub fn verified_or_bytes(cid: Cid, bytes: Vec<u8>) -> Result<Self, (VerifyError, Vec<u8>)> {
+    /// Gives the bytes back where [`verify`] fails.
+    pub fn verified_or_bytes(cid: Cid, bytes: Vec<u8>) -> Result<Self, Vec<u8>> {
         match verify(&cid, &bytes) {
             Ok(()) => Ok(Self { cid, bytes: Arc::new(bytes) }),
-            Err(cause) => Err((cause, bytes)),
+            Err(_) => Err(bytes),
         }
     }
 
@@ -190,6 +191,7 @@ mod tests {
             let block = Block::new(Codec::Raw, bytes);
             let mut damaged = block.bytes().to_vec();
             damaged[at.index(block.bytes().len())] ^= 1u8 << bit;
+            prop_assert_eq!(Block::verified_or_bytes(*block.cid(), damaged.clone()), Err(damaged.clone()));
             prop_assert!(Block::verified(*block.cid(), damaged).is_err());
             prop_assert!(Block::verified(*block.cid(), block.bytes().to_vec()).is_ok());
         }
