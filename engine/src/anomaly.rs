@@ -10,6 +10,7 @@ use crate::{
     known::{Behavior, Judged, Known, blend},
     observation::{EntityId, Timestamp},
     peers::Peers,
+    preferred::{OWN, Preferred},
     question::{Asked, Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
     references::Reference,
     score::{Factors, ScoreUnits, ScoresQuery, check_references, scores_of},
@@ -93,12 +94,26 @@ impl Engine {
     /// Fails when there is no such collection or entity, the collection is not lossless but observations
     /// are asked for, or a reference or the range is not usable.
     pub fn anomalies(&self, query: &AnomaliesQuery) -> Result<AnomaliesAnswer, ReadError> {
+        self.anomalies_with(query, &OWN)
+    }
+
+    /// As [`Self::anomalies`], with what other nodes sealed in the place of some own segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::anomalies`].
+    pub fn anomalies_with(
+        &self,
+        query: &AnomaliesQuery,
+        preferred: &Preferred<'_>,
+    ) -> Result<AnomaliesAnswer, ReadError> {
         query.range.bounds()?;
         let detail = match query.level {
             Level::Regimes => Detail::Means,
             Level::Observations { .. } => Detail::Rows,
         };
-        let question = self.question(&query.collection, query.entity.as_ref(), detail)?;
+        let entity = query.entity.as_ref();
+        let question = self.question(&query.collection, entity, detail, preferred)?;
         check_references(&question, &query.references)?;
         match query.level {
             Level::Regimes => self.anomalous_regimes(&question, query),
@@ -118,8 +133,7 @@ impl Engine {
         let (reader, number) = (&question.reader, question.number);
         // What is new in the range is told by all that was before.
         let is_compacted = reader.has_outlines(number, query.entity.as_ref(), i64::MIN, to)?;
-        let range = query.range;
-        let mut coverage = Coverage { range, complete: true, is_compacted, ..Coverage::default() };
+        let mut coverage = Coverage { is_compacted, ..question.coverage(query.range) };
         let mut candidates = Vec::new();
         let k = limited(query.k);
         let by_order = |a: &Candidate, b: &Candidate| order(&a.anomaly, &b.anomaly);
@@ -167,7 +181,7 @@ impl Engine {
         query: &AnomaliesQuery,
         window: usize,
     ) -> Result<AnomaliesAnswer, ReadError> {
-        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        let mut coverage = question.coverage(query.range);
         let mut anomalies = Vec::new();
         let k = limited(query.k);
         for asked in &question.entities {
@@ -186,6 +200,8 @@ impl Engine {
             let answer = scores_of(question, asked, &others, &of_entity)?;
             coverage.segments_scanned += answer.coverage.segments_scanned;
             coverage.hot_regimes += answer.coverage.hot_regimes;
+            coverage.unread += answer.coverage.unread;
+            coverage.complete &= answer.coverage.complete;
             anomalies.extend(answer.scores.into_iter().map(|score| Anomaly {
                 entity: asked.id.clone(),
                 start: score.timestamp,
@@ -231,7 +247,7 @@ fn regimes(
         };
         candidates.push(Candidate { anomaly, mean: regime.mean.clone() });
     };
-    for stored in question.reader.of_entity(question.number, &asked.id, i64::MIN, to)? {
+    for stored in question.sealed(asked, (i64::MIN, to))? {
         let stored = stored?;
         coverage.segments_scanned += 1;
         let regime = Behavior::sealed(&stored);

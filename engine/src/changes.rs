@@ -11,6 +11,7 @@ use crate::{
     engine::Engine,
     error::ReadError,
     observation::{EntityId, Timestamp},
+    preferred::{OWN, Preferred},
     question::{Asked, Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
 };
 
@@ -58,7 +59,7 @@ pub struct Change {
     pub entity: EntityId,
     /// Time of the first observation of the new regime.
     pub at: Timestamp,
-    /// The sealed regime that it left.
+    /// The sealed regime that it left, this node's or the one that is preferred to it.
     pub from: Source,
     /// The regime that it went to.
     pub to: Source,
@@ -93,8 +94,22 @@ impl Engine {
     ///
     /// Fails when there is no such collection or entity, or the range is not usable.
     pub fn changes(&self, query: &ChangesQuery) -> Result<ChangesAnswer, ReadError> {
-        let question = self.question(&query.collection, query.entity.as_ref(), Detail::Means)?;
-        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        self.changes_with(query, &OWN)
+    }
+
+    /// As [`Self::changes`], with what other nodes sealed in the place of some own segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::changes`].
+    pub fn changes_with(
+        &self,
+        query: &ChangesQuery,
+        preferred: &Preferred<'_>,
+    ) -> Result<ChangesAnswer, ReadError> {
+        let entity = query.entity.as_ref();
+        let question = self.question(&query.collection, entity, Detail::Means, preferred)?;
+        let mut coverage = question.coverage(query.range);
         let limit = limited(query.limit);
         let order = |a: &Change, b: &Change| order(query.order, a, b);
         let (mut changes, mut found) = (Vec::new(), 0);
@@ -106,7 +121,7 @@ impl Engine {
         }
         changes.sort_by(order);
         changes.truncate(limit);
-        coverage.complete = found <= limit;
+        coverage.complete &= found <= limit;
         Ok(ChangesAnswer { changes, coverage })
     }
 }
@@ -150,7 +165,8 @@ fn change_between(question: &Question, asked: &Asked, before: &Stretch, after: &
         to: after.source,
         distance,
         score: squash(distance, question.spec.policy.threshold),
-        gap_us: after.start.abs_diff(before.end),
+        // Where another node's version meets an open regime, the two may overlap.
+        gap_us: after.start.max(before.end).abs_diff(before.end),
         moves: moves(&before.mean, &after.mean, &asked.inverse_unit),
     }
 }

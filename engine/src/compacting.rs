@@ -22,6 +22,7 @@ use crate::{
     error::{CompactionError, ReadError, StoreError},
     observation::{EntityId, Timestamp},
     payload,
+    preferred::OWN,
     question::{Detail, Question},
     rows::Rows,
     segment::{Segment, to_f32},
@@ -88,7 +89,7 @@ impl Engine {
         policy: &CompactionPolicy,
         may_go: &dyn Fn(&Cid) -> bool,
     ) -> Result<Option<Compacted>, CompactionError> {
-        let question = self.question(collection, Some(entity), Detail::Means)?;
+        let question = self.question(collection, Some(entity), Detail::Means, &OWN)?;
         let (mut chosen, is_full) = question.oldest(entity, policy.before, may_go)?;
         let inverse_unit = question.entities[0].inverse_unit.iter();
         let widths: Vec<f32> = inverse_unit
@@ -173,7 +174,7 @@ struct Kept {
     bytes: usize,
 }
 
-impl Question {
+impl Question<'_> {
     /// Returns the oldest segments of an entity that may go, and whether they are as many as one outline
     /// holds.
     fn oldest(

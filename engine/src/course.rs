@@ -1,17 +1,20 @@
 //! The course of an entity: what is left of its past in outlines, then its segments, then its open regime.
 
 use crate::{
-    compact::{Flag, Piece},
-    error::ReadError,
+    compact::Flag,
+    error::{ReadError, StoreError},
     question::{Asked, Coverage, Question, Source},
+    store::Stored,
 };
 
-/// A stretch of a course with one mean.
+/// A stretch of a course with one mean. Of two that overlap, the later one begins where the first ends.
 pub(crate) struct Stretch {
     pub(crate) start: i64,
     pub(crate) end: i64,
     pub(crate) mean: Vec<f32>,
     pub(crate) source: Source,
+    /// Whether another node says so.
+    pub(crate) is_foreign: bool,
 }
 
 /// What a walk along a course meets.
@@ -21,7 +24,7 @@ pub(crate) enum Met<'a> {
     Flag(&'a Flag, Source),
 }
 
-impl Question {
+impl Question<'_> {
     /// Passes on, in time order, the stretches of an entity that overlap `from..=to`, and behind those of
     /// each outline its flags in that time.
     pub(crate) fn walk_course(
@@ -31,34 +34,47 @@ impl Question {
         coverage: &mut Coverage,
         mut on: impl FnMut(Met<'_>),
     ) -> Result<(), ReadError> {
+        let mut before = i64::MIN;
+        let mut on_stretch = |stretch: Stretch, on: &mut dyn FnMut(Met<'_>)| {
+            let stretch = stretch.after(before);
+            before = stretch.end;
+            on(Met::Stretch(stretch));
+        };
+        let mut sealed = self.sealed(asked, (from, to))?.peekable();
+        let begins_before = |stored: &Result<Stored, StoreError>, start: i64| {
+            stored.as_ref().is_ok_and(|stored| stored.segment.start().0 < start)
+        };
         for (cid, outline) in self.reader.outlines_of(self.number, &asked.id, from, to)? {
             coverage.outlines += 1;
             let source = Source::Outlined(cid);
-            let overlaps = |piece: &&Piece| piece.start.0 <= to && piece.end.0 >= from;
-            for piece in outline.pieces().iter().filter(overlaps) {
-                on(Met::Stretch(Stretch::of_piece(piece, source)));
+            for piece in outline.pieces() {
+                for (start, end) in self.own_parts(asked, piece) {
+                    if start > to || end < from {
+                        continue;
+                    }
+                    // Own segments are all after the outlines; those of others may be between.
+                    while let Some(stored) = sealed.next_if(|one| begins_before(one, start)) {
+                        coverage.segments_scanned += 1;
+                        on_stretch(Stretch::sealed(&stored?), &mut on);
+                    }
+                    let mean = piece.mean.clone();
+                    on_stretch(Stretch { start, end, mean, source, is_foreign: false }, &mut on);
+                }
             }
-            for flag in outline.flags().iter().filter(|flag| (from..=to).contains(&flag.time.0)) {
+            let is_in = |at: i64| (from..=to).contains(&at) && !self.is_taken(asked, at);
+            for flag in outline.flags().iter().filter(|flag| is_in(flag.time.0)) {
                 on(Met::Flag(flag, source));
             }
         }
-        for stored in self.reader.of_entity(self.number, &asked.id, from, to)? {
-            let stored = stored?;
-            if self.without.contains(&stored.cid) {
-                continue;
-            }
+        for stored in sealed {
             coverage.segments_scanned += 1;
-            on(Met::Stretch(Stretch {
-                start: stored.segment.start().0,
-                end: stored.segment.end().0,
-                mean: stored.segment.mean().to_vec(),
-                source: Source::Sealed(stored.cid),
-            }));
+            on_stretch(Stretch::sealed(&stored?), &mut on);
         }
         if let Some(open) = asked.open_between(from, to) {
             coverage.hot_regimes += 1;
             let (start, end, mean) = (open.start, open.end, open.mean.clone());
-            on(Met::Stretch(Stretch { start, end, mean, source: Source::Open }));
+            let stretch = Stretch { start, end, mean, source: Source::Open, is_foreign: false };
+            on_stretch(stretch, &mut on);
         }
         Ok(())
     }
@@ -70,27 +86,48 @@ impl Question {
         moment: i64,
     ) -> Result<Option<Stretch>, ReadError> {
         let Some(end) = moment.checked_sub(1) else { return Ok(None) };
-        let mut past = self.reader.of_entity(self.number, &asked.id, i64::MIN, end)?;
-        if let Some(stored) = past.next_back().transpose()? {
-            return Ok(Some(Stretch {
-                start: stored.segment.start().0,
-                end: stored.segment.end().0,
-                mean: stored.segment.mean().to_vec(),
-                source: Source::Sealed(stored.cid),
-            }));
+        let last = self.sealed(asked, (i64::MIN, end))?.next_back().transpose()?;
+        let last = last.map(|stored| Stretch::sealed(&stored));
+        // Own segments are all after the outlines.
+        if last.as_ref().is_some_and(|last| !last.is_foreign) {
+            return Ok(last);
         }
+        let outlined = self.outlined_before(asked, end)?;
+        Ok(last.into_iter().chain(outlined).max_by_key(|stretch| stretch.start))
+    }
+
+    /// Returns the last stretch of an outline that begins up to a moment.
+    fn outlined_before(&self, asked: &Asked, end: i64) -> Result<Option<Stretch>, ReadError> {
         let last = self.reader.last_outline_start(self.number, &asked.id, end)?;
         let Some(start) = last else { return Ok(None) };
         let outlines = self.reader.outlines_of(self.number, &asked.id, start, start)?;
         let Some((cid, outline)) = outlines.last() else { return Ok(None) };
-        let piece = outline.pieces().iter().rfind(|piece| piece.start.0 <= end);
-        Ok(piece.map(|piece| Stretch::of_piece(piece, Source::Outlined(*cid))))
+        let parts = outline.pieces().iter().rev().flat_map(|piece| {
+            let parts = self.own_parts(asked, piece);
+            parts.into_iter().rev().map(move |part| (part, piece))
+        });
+        let before = parts.into_iter().find(|((start, _), _)| *start <= end);
+        Ok(before.map(|((start, end), piece)| {
+            let (mean, source) = (piece.mean.clone(), Source::Outlined(*cid));
+            Stretch { start, end, mean, source, is_foreign: false }
+        }))
     }
 }
 
 impl Stretch {
-    fn of_piece(piece: &Piece, source: Source) -> Self {
-        let (start, end, mean) = (piece.start.0, piece.end.0, piece.mean.clone());
-        Self { start, end, mean, source }
+    fn sealed(stored: &Stored) -> Self {
+        let segment = &stored.segment;
+        Self {
+            start: segment.start().0,
+            end: segment.end().0,
+            mean: segment.mean().to_vec(),
+            source: Source::Sealed(stored.cid),
+            is_foreign: stored.is_foreign(),
+        }
+    }
+
+    /// Returns it without the time up to `before`, which the one before it stands for, if anything is left of it then.
+    fn after(self, before: i64) -> Self {
+        Self { start: self.start.max(before.min(self.end)), ..self }
     }
 }

@@ -1,6 +1,6 @@
 //! What an entity did: observations where they are kept, the regimes' means where they are not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use dunlin_wire::Cid;
 
@@ -11,9 +11,9 @@ use crate::{
     engine::Engine,
     error::ReadError,
     observation::{EntityId, Timestamp},
-    question::{Asked, Coverage, Detail, Question, TimeRange, limited},
+    preferred::{OWN, Preferred},
+    question::{Asked, Coverage, Detail, Part, Question, Source, TimeRange, limited},
     rows::Rows,
-    segment::Segment,
 };
 
 /// A question for the course of one entity.
@@ -47,24 +47,6 @@ pub struct HistoryAnswer {
     pub foreign: BTreeMap<usize, Cid>,
 }
 
-/// Which segments of other nodes take the place of own ones in an answer about one entity.
-#[derive(Clone, Debug, Default)]
-pub struct Preferred {
-    /// Own sealed segments that are passed over.
-    pub without: BTreeSet<Cid>,
-    /// What is used instead.
-    pub instead: Vec<Foreign>,
-}
-
-/// A segment of another node.
-#[derive(Clone, Debug)]
-pub struct Foreign {
-    /// The segment, of the collection's dimension.
-    pub segment: Segment,
-    /// Its observations, where its payload is at hand; without them its mean is used.
-    pub rows: Option<Rows>,
-}
-
 /// Observations of one entity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservationsAnswer {
@@ -93,11 +75,11 @@ impl Engine {
     /// Fails when there is no such collection or entity, the range is not usable, or the answer would
     /// be too large.
     pub fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, ReadError> {
-        self.history_with(query, &Preferred::default())
+        self.history_with(query, &OWN)
     }
 
-    /// As [`Self::history`], with what other nodes sealed in the place of some own segments. Parts of the past that were
-    /// compacted, and the open regime, are the own ones whatever is preferred.
+    /// As [`Self::history`], with what other nodes sealed in the place of some own segments: by their observations, or by
+    /// their means where those are not at hand.
     ///
     /// # Errors
     ///
@@ -105,41 +87,27 @@ impl Engine {
     pub fn history_with(
         &self,
         query: &HistoryQuery,
-        preferred: &Preferred,
+        preferred: &Preferred<'_>,
     ) -> Result<HistoryAnswer, ReadError> {
-        let (from, to) = query.range.bounds()?;
-        let mut question = self.question(&query.collection, Some(&query.entity), Detail::Rows)?;
-        question.without.clone_from(&preferred.without);
+        let bounds = query.range.bounds()?;
+        let entity = Some(&query.entity);
+        let question = self.question(&query.collection, entity, Detail::Rows, preferred)?;
         let asked = &question.entities[0];
         let fidelity = question.spec.fidelity;
-        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
-        let (rows, ends) = match fidelity {
+        let mut coverage = question.coverage(query.range);
+        let past = match fidelity {
             Fidelity::Bounded | Fidelity::Lossless => {
-                let rows = question.rows_between(asked, (from, to), usize::MAX, &mut coverage)?;
-                let ends = rows.times().to_vec();
-                (rows, ends)
+                Past::observed(&question, asked, bounds, &mut coverage)?
             }
-            Fidelity::Summary => means(&question, asked, (from, to), &mut coverage)?,
+            Fidelity::Summary => Past::means(&question, asked, bounds, &mut coverage)?,
         };
-        let own = rows.iter().zip(&ends);
-        let own = own.map(|((start, vector), end)| Piece {
-            start: start.0,
-            end: *end,
-            vector,
-            foreign: None,
-        });
-        let mut pieces: Vec<Piece<'_>> = own.collect();
-        for foreign in &preferred.instead {
-            coverage.segments_scanned += 1;
-            let within = |piece: &Piece<'_>| piece.start <= to && piece.end >= from;
-            pieces.extend(foreign.pieces(rows.dim()).filter(within));
-        }
+        let mut pieces = past.pieces();
         pieces.sort_by_key(|piece| piece.start);
         let points = match query.resolution_us {
-            None => native(&pieces, from, to),
+            None => native(&pieces, bounds),
             Some(resolution) => sampled(&pieces, query.range, resolution)?,
         };
-        let (mut rows, mut foreign) = (Rows::new(rows.dim()), BTreeMap::new());
+        let (mut rows, mut foreign) = (Rows::new(past.rows.dim()), BTreeMap::new());
         for (index, (time, piece)) in points.into_iter().enumerate() {
             foreign.extend(piece.foreign.map(|cid| (index, cid)));
             rows.push(time, piece.vector, None);
@@ -160,58 +128,105 @@ impl Engine {
         range: TimeRange,
         limit: usize,
     ) -> Result<ObservationsAnswer, ReadError> {
-        let (from, to) = range.bounds()?;
-        let question = self.lossless_question(collection, entity)?;
+        let bounds = range.bounds()?;
+        let question = self.lossless_question(collection, entity, &OWN)?;
         let asked = &question.entities[0];
         let limit = limited(limit);
         let mut coverage = Coverage { range, ..Coverage::default() };
-        // One more than asked for tells whether the limit cut something off.
-        let mut rows = question.rows_between(asked, (from, to), limit + 1, &mut coverage)?;
+        let mut rows = Rows::new(question.spec.dim.get());
+        question.walk_rows(asked, bounds, &mut coverage, |part| {
+            let Part::Rows(more, _) = part else { return Ok(ControlFlow::Continue(())) };
+            // One more than asked for tells whether the limit cut something off.
+            question.take_between(&mut rows, more, bounds, limit + 1)?;
+            let is_enough = rows.count() > limit;
+            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
         coverage.complete = rows.count() <= limit;
         rows.truncate(limit);
         Ok(ObservationsAnswer { rows, coverage })
     }
 }
 
-/// Returns the means of the regimes in a range with their starts, and their ends.
-fn means(
-    question: &Question,
-    asked: &Asked,
-    (from, to): (i64, i64),
-    coverage: &mut Coverage,
-) -> Result<(Rows, Vec<i64>), ReadError> {
-    let mut rows = Rows::new(question.spec.dim.get());
-    let mut ends = Vec::new();
-    question.walk_course(asked, (from, to), coverage, |met| {
-        if let Met::Stretch(stretch) = met {
-            rows.push(stretch.start, &stretch.mean, None);
-            ends.push(stretch.end);
-        }
-    })?;
-    Ok((rows, ends))
+/// What is known of a stretch of an entity's past: times with vectors, each with how long it holds and whose it is.
+struct Past {
+    rows: Rows,
+    ends: Vec<i64>,
+    /// The segments of other nodes that say so.
+    foreign: Vec<Option<Cid>>,
 }
 
-impl Foreign {
-    /// Returns what it says: observations, or its mean for as long as it lasted. Of another dimension it says nothing.
-    fn pieces(&self, dim: usize) -> impl Iterator<Item = Piece<'_>> {
-        let foreign = Some(self.segment.cid());
-        let rows = self.rows.as_ref().filter(|rows| rows.dim() == dim);
-        let observed = rows.into_iter().flat_map(Rows::iter).map(move |(time, vector)| Piece {
-            start: time.0,
-            end: time.0,
+impl Past {
+    fn new(question: &Question<'_>) -> Self {
+        let rows = Rows::new(question.spec.dim.get());
+        Self { rows, ends: Vec::new(), foreign: Vec::new() }
+    }
+
+    /// Returns the observations in a range; of other nodes' segments whose observations are not here, the means.
+    fn observed(
+        question: &Question<'_>,
+        asked: &Asked,
+        bounds: (i64, i64),
+        coverage: &mut Coverage,
+    ) -> Result<Self, ReadError> {
+        let mut past = Self::new(question);
+        question.walk_rows(asked, bounds, coverage, |part| {
+            match part {
+                Part::Rows(rows, foreign) => {
+                    question.take_between(&mut past.rows, rows, bounds, usize::MAX)?;
+                    let new = past.ends.len();
+                    past.ends.extend_from_slice(&past.rows.times()[new..]);
+                    past.foreign.resize(past.ends.len(), foreign);
+                }
+                Part::Summary(segment) => {
+                    let (start, end) = (segment.start().0, segment.end().0);
+                    past.push((start, end), segment.mean(), Some(segment.cid()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(past)
+    }
+
+    /// Returns the means of the regimes in a range.
+    fn means(
+        question: &Question<'_>,
+        asked: &Asked,
+        bounds: (i64, i64),
+        coverage: &mut Coverage,
+    ) -> Result<Self, ReadError> {
+        let mut past = Self::new(question);
+        question.walk_course(asked, bounds, coverage, |met| {
+            if let Met::Stretch(stretch) = met {
+                let foreign = match stretch.source {
+                    Source::Sealed(cid) if stretch.is_foreign => Some(cid),
+                    _ => None,
+                };
+                past.push((stretch.start, stretch.end), &stretch.mean, foreign);
+            }
+        })?;
+        Ok(past)
+    }
+
+    fn push(&mut self, (start, end): (i64, i64), vector: &[f32], foreign: Option<Cid>) {
+        self.rows.push(start, vector, None);
+        self.ends.push(end);
+        self.foreign.push(foreign);
+    }
+
+    fn pieces(&self) -> Vec<Piece<'_>> {
+        let rows = self.rows.iter().zip(&self.ends).zip(&self.foreign);
+        rows.map(|(((start, vector), end), foreign)| Piece {
+            start: start.0,
+            end: *end,
             vector,
-            foreign,
-        });
-        let mean = self.segment.mean();
-        let is_summary = rows.is_none() && mean.len() == dim;
-        let (start, end) = (self.segment.start().0, self.segment.end().0);
-        let summary = is_summary.then_some(Piece { start, end, vector: mean, foreign });
-        observed.chain(summary)
+            foreign: *foreign,
+        })
+        .collect()
     }
 }
 
 /// Returns the start and the end of each piece, within the range.
-fn native<'a>(pieces: &[Piece<'a>], from: i64, to: i64) -> Vec<(i64, Piece<'a>)> {
+fn native<'a>(pieces: &[Piece<'a>], (from, to): (i64, i64)) -> Vec<(i64, Piece<'a>)> {
     let mut points = Vec::with_capacity(pieces.len());
     for piece in pieces {
         let (start, end) = (piece.start.max(from), piece.end.min(to));

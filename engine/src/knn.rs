@@ -10,10 +10,15 @@ use crate::{
     error::{ReadError, StoreError},
     means::{Found, Wanted},
     observation::{EntityId, Metadata, Timestamp},
+    preferred::{OWN, Preferred},
     question::{Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
     segment::Segment,
     store::Stored,
 };
+
+/// Own segments that lose against others', of which as many more than asked for are looked up, so that what is left is
+/// enough. With more of them the answer may say that it is incomplete.
+const LOSERS_MAX: usize = 1_024;
 
 /// Which regimes to look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,24 +126,35 @@ impl Engine {
     ///
     /// Fails when there is no such collection or entity, or the vector or range is not usable.
     pub fn knn(&self, query: &KnnQuery) -> Result<KnnAnswer, ReadError> {
-        let (from, to) = query.range.bounds()?;
+        self.knn_with(query, &OWN)
+    }
+
+    /// As [`Self::knn`], with what other nodes sealed in the place of some own segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::knn`].
+    pub fn knn_with(
+        &self,
+        query: &KnnQuery,
+        preferred: &Preferred<'_>,
+    ) -> Result<KnnAnswer, ReadError> {
+        let bounds = query.range.bounds()?;
         let passes = |entity: &Entity| entity.metadata.has_all(&query.metadata);
         let (collection, entity) = (&query.collection, query.entity.as_ref());
-        let question = self.question_about(collection, entity, Detail::Means, passes)?;
+        let question = self.question_about(collection, entity, Detail::Means, preferred, passes)?;
         question.check_vector(&query.vector)?;
-        let mut coverage = Coverage { range: query.range, complete: true, ..Coverage::default() };
+        let mut coverage = question.coverage(query.range);
         let mut best = Best::new(question.spec.metric, &query.vector, query.k);
         if query.include != Include::Open {
-            for (distance, stored) in self.sealed_near(&question, query, &mut coverage)? {
-                best.found.push(neighbor(&stored.segment, stored.cid, distance));
-            }
+            self.offer_sealed(&question, query, &mut best, &mut coverage)?;
             // Asked afterwards, and of the store as it is now: the index is as new as that.
-            let reader = self.reader()?;
+            let (reader, (from, to)) = (self.reader()?, bounds);
             coverage.is_compacted = reader.has_outlines(question.number, entity, from, to)?;
         }
         if query.include != Include::Sealed {
             for asked in &question.entities {
-                let Some(open) = asked.open_between(from, to) else { continue };
+                let Some(open) = asked.open_between(bounds.0, bounds.1) else { continue };
                 coverage.hot_regimes += 1;
                 best.offer(&open.mean, |distance| Neighbor {
                     distance,
@@ -153,14 +169,42 @@ impl Engine {
         Ok(KnnAnswer { neighbors: best.finish(), coverage })
     }
 
-    /// Returns the nearest segments with their distances.
+    /// Offers own segments that are used, and those of other nodes that are used for the rest.
+    fn offer_sealed(
+        &self,
+        question: &Question<'_>,
+        query: &KnnQuery,
+        best: &mut Best<'_>,
+        coverage: &mut Coverage,
+    ) -> Result<(), ReadError> {
+        let bounds = query.range.bounds()?;
+        let losers = question.losers();
+        // As many more as may be passed over.
+        let k = limited(query.k.saturating_add(losers.min(LOSERS_MAX)));
+        let near = self.sealed_near(question, query, k, coverage)?;
+        let (found, mut used) = (near.len(), near);
+        used.retain(|(_, stored)| !question.preferred.passes_over(stored));
+        // All that are here were found, or enough of them are left.
+        coverage.complete &= found < k || used.len() >= limited(query.k);
+        used.truncate(limited(query.k));
+        for (distance, stored) in used {
+            best.found.push(neighbor(&stored.segment, stored.cid, distance));
+        }
+        for foreign in question.foreign(bounds) {
+            coverage.segments_scanned += 1;
+            best.offer(foreign.mean(), |d| neighbor(foreign, foreign.cid(), d));
+        }
+        Ok(())
+    }
+
+    /// Returns the `k` nearest own segments with their distances.
     fn sealed_near(
         &self,
-        question: &Question,
+        question: &Question<'_>,
         query: &KnnQuery,
+        k: usize,
         coverage: &mut Coverage,
     ) -> Result<Vec<(f64, Stored)>, ReadError> {
-        let k = limited(query.k);
         let is_some = query.entity.is_some() || !query.metadata.is_empty();
         let chosen: Option<BTreeSet<&EntityId>> =
             is_some.then(|| question.entities.iter().map(|asked| &asked.id).collect());

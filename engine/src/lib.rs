@@ -73,6 +73,7 @@ mod listing;
 mod matched;
 mod matching;
 mod peers;
+mod preferred;
 mod quality;
 mod question;
 mod score;
@@ -102,7 +103,7 @@ pub use error::{
     CompactionError, MaintainError, ObservationError, OpenError, PoisonCause, ReadError,
     StoreError, WriteError,
 };
-pub use history::{Foreign, HistoryAnswer, HistoryQuery, ObservationsAnswer, Preferred};
+pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
 pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
 pub use listing::{EntityView, Life, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
 pub use log::Recovery;
@@ -113,6 +114,7 @@ pub use observation::{
     MetadataError, Observation, Timestamp,
 };
 pub use payload::{PayloadError, decode as decode_payload};
+pub use preferred::Preferred;
 pub use quality::{Quality, Window, WindowMissing};
 pub use question::{Coverage, Source, TimeRange};
 pub use references::Reference;

@@ -9,7 +9,8 @@ use crate::{
     error::ReadError,
     matched::Matched,
     observation::{EntityId, Metadata, Timestamp},
-    question::{Coverage, TimeRange, limited},
+    preferred::OWN,
+    question::{Coverage, Detail, TimeRange, limited},
     segment::to_f32,
     state::Collection,
     store::{Reader, Stored},
@@ -293,7 +294,7 @@ impl Engine {
         collection: &CollectionName,
         entity: &EntityId,
     ) -> Result<EntityView, ReadError> {
-        let question = self.question(collection, Some(entity), crate::question::Detail::Means)?;
+        let question = self.question(collection, Some(entity), Detail::Means, &OWN)?;
         let (reader, number) = (&question.reader, question.number);
         let rows_max = question.spec.policy.novelty_regimes_max as usize;
         let past = reader.of_entity(number, entity, i64::MIN, i64::MAX)?.rev().take(rows_max);

@@ -12,6 +12,7 @@ use crate::{
     known::{Behavior, Known},
     matching::{Kept, Which},
     observation::{EntityId, Timestamp},
+    preferred::{OWN, Preferred},
     question::{Detail, check_vector},
     references::Reference,
     rows::Rows,
@@ -66,14 +67,29 @@ impl Engine {
         query: &MatchesQuery,
         points: &Rows,
     ) -> Result<Vec<Option<Matched>>, ReadError> {
-        let question = self.question(&query.collection, Some(&query.entity), Detail::Means)?;
+        self.matches_with(query, points, &OWN)
+    }
+
+    /// As [`Self::matches`], with what other nodes sealed in the place of some own segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::matches`].
+    pub fn matches_with(
+        &self,
+        query: &MatchesQuery,
+        points: &Rows,
+        preferred: &Preferred<'_>,
+    ) -> Result<Vec<Option<Matched>>, ReadError> {
+        let entity = Some(&query.entity);
+        let question = self.question(&query.collection, entity, Detail::Means, preferred)?;
         check_references(&question, &query.references)?;
         let asked = &question.entities[0];
         let Some(last) = points.times().last() else { return Ok(Vec::new()) };
         let sets = [query.references.clone()];
         let (fade, units) = (query.fade_us, ScoreUnits::Range);
         let mut known = Known::new(&question, &asked.inverse_unit, &sets, fade, units, 0);
-        for stored in question.reader.of_entity(question.number, &asked.id, i64::MIN, *last)? {
+        for stored in question.sealed(asked, (i64::MIN, *last))? {
             known.await_end(Behavior::sealed(&stored?));
         }
         let one = |(time, values): (Timestamp, &[f32])| {

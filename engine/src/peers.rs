@@ -76,7 +76,7 @@ impl Peers {
 impl Timeline {
     fn read(question: &Question, asked: &Asked, from: i64, to: i64) -> Result<Self, ReadError> {
         let before_max = question.spec.policy.novelty_regimes_max as usize;
-        let of_entity = |from, to| question.reader.of_entity(question.number, &asked.id, from, to);
+        let of_entity = |from, to| question.sealed(asked, (from, to));
         let mut regimes = Vec::new();
         for stored in of_entity(i64::MIN, from)?.rev().take(before_max) {
             regimes.push(Behavior::sealed(&stored?));

@@ -10,6 +10,7 @@ use crate::{
     error::{ReadError, StoreError},
     observation::EntityId,
     payload,
+    preferred::OWN,
     question::{Asked, Detail, Question},
     rows::Rows,
     segment::Segment,
@@ -78,7 +79,7 @@ impl Engine {
         collection: &CollectionName,
         entity: Option<&EntityId>,
     ) -> Result<Quality, ReadError> {
-        let question = self.question(collection, entity, Detail::Means)?;
+        let question = self.question(collection, entity, Detail::Means, &OWN)?;
         let mut total = Total::new(&question);
         if total.kept {
             total.windows = windows_up_to(longest(&question)?, total.dim);

@@ -1,6 +1,6 @@
 //! What all questions share: a time range, a consistent view, and a statement of what was covered.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc};
 
 use dunlin_wire::Cid;
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,10 @@ use crate::{
     observation::{EntityId, Timestamp},
     payload,
     peers::PEERS_MAX,
+    preferred::Preferred,
     rows::Rows,
-    segment::to_f32,
-    store::{Reader, Stored},
+    segment::{Segment, to_f32},
+    store::Reader,
 };
 
 /// Most bytes of observations that one question may load.
@@ -68,6 +69,9 @@ pub struct Coverage {
     pub complete: bool,
     /// Whether there are outlines in the range that this kind of question does not look at.
     pub is_compacted: bool,
+    /// Segments of other nodes that are preferred and of which no more than the summary is here, where the question needs
+    /// observations: the answer tells nothing of that time.
+    pub unread: u64,
 }
 
 /// Where something in an answer comes from.
@@ -82,14 +86,21 @@ pub enum Source {
 }
 
 /// Sealed segments and open regimes of one collection at one moment.
-pub(crate) struct Question {
+pub(crate) struct Question<'a> {
     pub(crate) spec: Arc<CollectionSpec>,
     pub(crate) number: u32,
     pub(crate) kind: Kind,
     pub(crate) reader: Reader,
     pub(crate) entities: Vec<Asked>,
-    /// Sealed segments that are passed over.
-    pub(crate) without: BTreeSet<Cid>,
+    pub(crate) preferred: &'a Preferred<'a>,
+}
+
+/// A part of what is known of an entity's observations.
+pub(crate) enum Part<'a> {
+    /// Observations, and the other node's segment that they are of, if it is one.
+    Rows(&'a Rows, Option<Cid>),
+    /// Another node's segment whose observations are not here.
+    Summary(&'a Segment),
 }
 
 /// An entity as a question sees it.
@@ -120,25 +131,31 @@ pub(crate) enum Detail {
 
 impl Engine {
     /// Returns what a question about a collection, or one entity of it, looks at.
-    pub(crate) fn question(
+    pub(crate) fn question<'a>(
         &self,
         name: &CollectionName,
         entity: Option<&EntityId>,
         detail: Detail,
-    ) -> Result<Question, ReadError> {
-        self.question_about(name, entity, detail, |_| true)
+        preferred: &'a Preferred<'a>,
+    ) -> Result<Question<'a>, ReadError> {
+        self.question_about(name, entity, detail, preferred, |_| true)
     }
 
     /// As [`Self::question`], about those entities alone that pass.
-    pub(crate) fn question_about(
+    pub(crate) fn question_about<'a>(
         &self,
         name: &CollectionName,
         entity: Option<&EntityId>,
         detail: Detail,
+        preferred: &'a Preferred<'a>,
         passes: impl Fn(&Entity) -> bool,
-    ) -> Result<Question, ReadError> {
+    ) -> Result<Question<'a>, ReadError> {
         let view = self.view()?;
         let collection = view.collection(name)?;
+        let expected = collection.spec.dim.get();
+        if let Some(found) = preferred.other_dim(expected) {
+            return Err(ReadError::Dim { expected, found });
+        }
         let entities = match entity {
             None => {
                 let all = collection.entities.iter().filter(|(_, entity)| passes(entity));
@@ -158,7 +175,7 @@ impl Engine {
             number: collection.number,
             reader: self.reader()?,
             entities,
-            without: BTreeSet::new(),
+            preferred,
         })
     }
 
@@ -178,18 +195,19 @@ impl Engine {
     }
 
     /// As [`Self::question`] about one entity whose observations are kept.
-    pub(crate) fn lossless_question(
+    pub(crate) fn lossless_question<'a>(
         &self,
         name: &CollectionName,
         entity: &EntityId,
-    ) -> Result<Question, ReadError> {
-        let question = self.question(name, Some(entity), Detail::Rows)?;
+        preferred: &'a Preferred<'a>,
+    ) -> Result<Question<'a>, ReadError> {
+        let question = self.question(name, Some(entity), Detail::Rows, preferred)?;
         question.need_lossless()?;
         Ok(question)
     }
 }
 
-impl Question {
+impl Question<'_> {
     pub(crate) fn need_lossless(&self) -> Result<(), ReadError> {
         match self.spec.fidelity {
             Fidelity::Lossless => Ok(()),
@@ -202,54 +220,52 @@ impl Question {
         check_vector(&self.spec, vector)
     }
 
-    /// Returns the observations of a stored segment that keeps them.
-    pub(crate) fn rows_of(&self, stored: &Stored) -> Result<Rows, ReadError> {
-        let blocks = self.reader.payload_of(stored)?;
-        Ok(payload::decode(&stored.segment, &blocks).map_err(StoreError::from)?)
+    /// Returns that nothing was looked at yet, and all that should be preferred is.
+    pub(crate) fn coverage(&self, range: TimeRange) -> Coverage {
+        Coverage { range, complete: self.preferred.is_complete(), ..Coverage::default() }
     }
 
-    /// Returns an entity's observations within `from..=to`, compacted, sealed and open, at most `limit`.
-    pub(crate) fn rows_between(
+    /// Passes on what is known of an entity's observations within `from..=to`, compacted, sealed and open, in parts, for as
+    /// long as `on` goes on.
+    pub(crate) fn walk_rows(
         &self,
         asked: &Asked,
         (from, to): (i64, i64),
-        limit: usize,
         coverage: &mut Coverage,
-    ) -> Result<Rows, ReadError> {
+        mut on: impl FnMut(Part<'_>) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<(), ReadError> {
         coverage.hot_regimes = u64::from(asked.open_between(from, to).is_some());
-        let mut rows = Rows::new(self.spec.dim.get());
         for (_, outline) in self.reader.outlines_of(self.number, &asked.id, from, to)? {
-            if rows.count() >= limit {
-                return Ok(rows);
-            }
             coverage.outlines += 1;
             let blocks = self.reader.payload_of_outline(self.number, &outline)?;
-            let more = payload::decode_outlined(&outline, &blocks).map_err(StoreError::from)?;
-            self.take_between(&mut rows, &more, from, to, limit)?;
+            let rows = payload::decode_outlined(&outline, &blocks).map_err(StoreError::from)?;
+            let rows = self.without_taken(asked, rows);
+            if on(Part::Rows(&rows, None))?.is_break() {
+                return Ok(());
+            }
         }
-        for stored in self.reader.of_entity(self.number, &asked.id, from, to)? {
-            if rows.count() >= limit {
-                return Ok(rows);
-            }
+        for stored in self.sealed(asked, (from, to))? {
             let stored = stored?;
-            if self.without.contains(&stored.cid) {
-                continue;
-            }
             coverage.segments_scanned += 1;
-            self.take_between(&mut rows, &self.rows_of(&stored)?, from, to, limit)?;
+            let foreign = stored.is_foreign().then_some(stored.cid);
+            let rows = self.rows_of(&stored)?;
+            let part = rows.as_ref().map(|rows| Part::Rows(rows, foreign));
+            if on(part.unwrap_or(Part::Summary(&stored.segment)))?.is_break() {
+                return Ok(());
+            }
         }
         if let Some(open) = asked.open.as_ref().and_then(|open| open.rows.as_ref()) {
-            self.take_between(&mut rows, open, from, to, limit)?;
+            on(Part::Rows(open, None))?.is_break();
         }
-        Ok(rows)
+        Ok(())
     }
 
-    fn take_between(
+    /// Takes the rows of a part that are within `from..=to`, up to `limit` in all.
+    pub(crate) fn take_between(
         &self,
         rows: &mut Rows,
         more: &Rows,
-        from: i64,
-        to: i64,
+        (from, to): (i64, i64),
         limit: usize,
     ) -> Result<(), ReadError> {
         for (index, (time, values)) in more.iter().enumerate() {

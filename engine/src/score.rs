@@ -19,6 +19,7 @@ use crate::{
     known::{Behavior, Judged, Known, blend},
     observation::{EntityId, Timestamp},
     peers::Peers,
+    preferred::{OWN, Preferred},
     question::{Asked, Coverage, Question, TimeRange},
     references::Reference,
     rows::Rows,
@@ -144,7 +145,21 @@ impl Engine {
     /// Fails when there is no such collection or entity, the collection is not lossless, or a reference
     /// or the range is not usable.
     pub fn scores(&self, query: &ScoresQuery) -> Result<ScoresAnswer, ReadError> {
-        let question = self.lossless_question(&query.collection, &query.entity)?;
+        self.scores_with(query, &OWN)
+    }
+
+    /// As [`Self::scores`], with what other nodes sealed in the place of some own segments. Those of them whose
+    /// observations are not here are known as regimes, and their time has no scores ([`Coverage::unread`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::scores`].
+    pub fn scores_with(
+        &self,
+        query: &ScoresQuery,
+        preferred: &Preferred<'_>,
+    ) -> Result<ScoresAnswer, ReadError> {
+        let question = self.lossless_question(&query.collection, &query.entity, preferred)?;
         let others = self.neighbors(&query.collection, &query.entity)?;
         scores_of(&question, &question.entities[0], &others, query)
     }
@@ -161,7 +176,7 @@ impl Engine {
         query: &ScoresQuery,
         sets: &[Vec<Reference>],
     ) -> Result<Vec<Vec<f64>>, ReadError> {
-        let question = self.lossless_question(&query.collection, &query.entity)?;
+        let question = self.lossless_question(&query.collection, &query.entity, &OWN)?;
         levels_of(&question, query, sets)
     }
 }
@@ -180,7 +195,7 @@ fn levels_of(
     }
     sets.iter().try_for_each(|set| check_references(question, set))?;
     let window = query.window.clamp(1, SCORE_WINDOW_MAX);
-    let past = question.reader.of_entity(question.number, &asked.id, i64::MIN, to)?;
+    let past = question.sealed(asked, (i64::MIN, to))?;
     let past = past.collect::<Result<Vec<Stored>, _>>()?;
     let first = first_needed(&past, from, window);
     let mut known = known(question, asked, &past, query, sets)?;
@@ -199,12 +214,10 @@ fn levels_of(
         }
     };
     for stored in &past[first..] {
-        visit(&question.rows_of(stored)?);
+        question.rows_of(stored)?.iter().for_each(&mut visit);
     }
     let open = asked.open.as_ref().filter(|open| open.start <= to);
-    if let Some(rows) = open.and_then(|open| open.rows.as_ref()) {
-        visit(rows);
-    }
+    open.and_then(|open| open.rows.as_ref()).into_iter().for_each(visit);
     Ok(all)
 }
 
@@ -218,7 +231,7 @@ pub(crate) fn scores_of(
     let (from, to) = query.range.bounds()?;
     check_references(question, &query.references)?;
     let window = query.window.clamp(1, SCORE_WINDOW_MAX);
-    let past = question.reader.of_entity(question.number, &asked.id, i64::MIN, to)?;
+    let past = question.sealed(asked, (i64::MIN, to))?;
     let past = past.collect::<Result<Vec<Stored>, _>>()?;
     let first = first_needed(&past, from, window);
     let sets = [query.references.clone()];
@@ -230,28 +243,33 @@ pub(crate) fn scores_of(
         inverse_unit: &asked.inverse_unit,
         threshold: question.spec.policy.threshold,
     };
-    let mut scores = Vec::new();
-    let mut visit = |rows: &Rows| {
+    let (mut scores, mut unread) = (Vec::new(), 0);
+    let mut visit = |scoring: &mut Scoring<'_>, rows: &Rows| {
         scoring.walk.begin_regime();
         for (time, values) in rows.iter().take_while(|(time, _)| time.0 <= to) {
             scores.extend(scoring.next_score(time, values, time.0 >= from));
         }
     };
     for stored in &past[first..] {
-        visit(&question.rows_of(stored)?);
+        match question.rows_of(stored)? {
+            Some(rows) => visit(&mut scoring, &rows),
+            None => {
+                scoring.walk = Walk::new(Some(stored), &asked.inverse_unit);
+                unread += u64::from(stored.segment.end().0 >= from);
+            }
+        }
     }
     let open = asked.open.as_ref().filter(|open| open.start <= to);
     if let Some(rows) = open.and_then(|open| open.rows.as_ref()) {
-        visit(rows);
+        visit(&mut scoring, rows);
     }
-    let coverage = Coverage {
-        segments_scanned: past.len() as u64,
-        hot_regimes: u64::from(open.is_some()),
-        range: query.range,
-        complete: true,
-        is_compacted: question.reader.has_outlines(question.number, Some(&asked.id), from, to)?,
-        ..Coverage::default()
-    };
+    let mut coverage = question.coverage(query.range);
+    coverage.complete &= unread == 0;
+    coverage.unread = unread;
+    coverage.segments_scanned = past.len() as u64;
+    coverage.hot_regimes = u64::from(open.is_some());
+    coverage.is_compacted =
+        question.reader.has_outlines(question.number, Some(&asked.id), from, to)?;
     Ok(ScoresAnswer { scores, coverage })
 }
 
@@ -302,10 +320,13 @@ fn known<'a>(
 
 /// Returns the regime that was open then, as far as its observations up to `until` go.
 fn open_at(question: &Question, asked: &Asked, until: i64) -> Result<Option<Behavior>, ReadError> {
-    let (reader, number) = (&question.reader, question.number);
-    let sealed = reader.of_entity(number, &asked.id, until, until)?.next().transpose()?;
+    let sealed = question.sealed(asked, (until, until))?.next().transpose()?;
     let rows = match sealed {
-        Some(stored) if stored.segment.end().0 > until => question.rows_of(&stored)?,
+        Some(stored) if stored.segment.end().0 > until => match question.rows_of(&stored)? {
+            Some(rows) => rows,
+            // What was known of it then cannot be told from its summary.
+            None => return Ok(None),
+        },
         // A regime that ended at that very moment is among the sealed ones.
         Some(_) => return Ok(None),
         None => match asked.open.as_ref().and_then(|open| open.rows.as_ref()) {

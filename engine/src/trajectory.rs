@@ -12,6 +12,7 @@ use crate::{
     engine::Engine,
     error::ReadError,
     observation::{EntityId, Timestamp},
+    preferred::{OWN, Preferred},
     question::{Asked, Coverage, Detail, Question, TimeRange},
 };
 
@@ -87,11 +88,24 @@ impl Engine {
     /// Fails when there is no such collection or entity, a range is not usable, nothing is known of one of
     /// the courses, or there are too many points.
     pub fn trajectory(&self, query: &TrajectoryQuery) -> Result<TrajectoryAnswer, ReadError> {
+        self.trajectory_with(query, &OWN)
+    }
+
+    /// As [`Self::trajectory`], with what other nodes sealed in the place of some own segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::trajectory`].
+    pub fn trajectory_with(
+        &self,
+        query: &TrajectoryQuery,
+        preferred: &Preferred<'_>,
+    ) -> Result<TrajectoryAnswer, ReadError> {
         if !(2..=TRAJECTORY_POINTS_MAX).contains(&query.points) {
             return Err(ReadError::TooManyRows { rows_max: TRAJECTORY_POINTS_MAX });
         }
-        let one = self.question(&query.collection, Some(&query.a.entity), Detail::Means)?;
-        let other = self.question(&query.collection, Some(&query.b.entity), Detail::Means)?;
+        let of = |entity| self.question(&query.collection, Some(entity), Detail::Means, preferred);
+        let (one, other) = (of(&query.a.entity)?, of(&query.b.entity)?);
         let (asked_a, asked_b) = (&one.entities[0], &other.entities[0]);
         let pairs = asked_a.inverse_unit.iter().zip(&asked_b.inverse_unit);
         let inverse_unit: Vec<f64> = pairs.map(|(a, b)| (a * b).sqrt()).collect();
@@ -119,7 +133,7 @@ fn sampled(
     inverse_unit: &[f64],
 ) -> Result<Sampled, ReadError> {
     let (from, to) = range.bounds()?;
-    let mut coverage = Coverage { range, complete: true, ..Coverage::default() };
+    let mut coverage = question.coverage(range);
     let mut pieces = Vec::new();
     question.walk_course(asked, (from, to), &mut coverage, |met| {
         if let Met::Stretch(Stretch { start, end, mean, .. }) = met {

@@ -19,6 +19,7 @@ mod opening;
 mod outside;
 mod peers_file;
 mod placing;
+mod proofs_file;
 mod publisher;
 mod recovery;
 mod replication;
@@ -56,7 +57,7 @@ pub(crate) use self::{
     membership::{LICENSE_FILE, license_of},
     opening::{FromSealed, Unopened},
     publisher::{Progress as PublishProgress, PublishError, Published},
-    recovery::{Counts as RecoveryCounts, ResolveError, Standings, Touched, losers},
+    recovery::{Counts as RecoveryCounts, ResolveError, Standings, Touched, Whose, losers},
     replication::Kept,
     revocation_file::{Contents as RevocationContents, FILE as REVOCATIONS_FILE},
     shared::{Observed, Shared},

@@ -11,6 +11,7 @@
 //! | `lock` | held while a node runs | 0600 |
 //! | `trust.cbor`, `trust.log` | what peers did | 0600 |
 //! | `peers.cbor` | where peers are | 0600 |
+//! | `proofs.cbor` | what proves misconduct of peers | 0600 |
 //! | `quarantined.cbor` | whom the operator quarantined | 0600 |
 //! | `sealing.keys` | keys of sealed segments | 0600 |
 //! | `sealing.keys.lock` | held while those change | 0600 |

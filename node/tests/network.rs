@@ -13,7 +13,7 @@ use std::{
 
 use common::{
     Node, eventually, observation,
-    peers::{Net, address_in, init, set},
+    peers::{KillOnDrop, Net, address_in, init, set},
     two_channels,
 };
 use dunlin_client::{
@@ -297,23 +297,52 @@ fn a_liar_is_refused_and_stays_in_quarantine_after_a_restart() {
     assert_eq!(victim.client().archive().unwrap().corrupt_refused, 0, "it was not asked");
 }
 
-#[test]
-fn a_clean_end_keeps_what_was_found_out_last() {
-    let net = Net::start("last");
+/// Has a node ask for a block that it lost, and be lied to; returns it, its id, and the liar with its id.
+#[track_caller]
+fn lied_to(net: &Net) -> (Node, String, KillOnDrop, String) {
     let victim_id = net.init("victim");
     let victim = net.node("victim", &[]);
     victim.fill(&two_channels("pairs"), life("web", 400));
     let cid = victim.archive_all("pairs", "web").remove(0);
     let block = victim.client().block(&cid).unwrap();
     victim.stop();
-    // The liar offers a block that the victim has lost.
     fs::remove_dir_all(net.dir("victim").join("archive")).unwrap();
     fs::remove_dir_all(net.dir("victim").join("engine")).unwrap();
     let victim = net.node("victim", &[]);
-    let (liar_id, _liar) = net.liar(&victim_id, &block, &cid);
+    let (liar_id, liar) = net.liar(&victim_id, &block, &cid);
     victim.wait_for_peer(&liar_id);
     let got = victim.client().fetch(&fetch_request(&[cid], &[&liar_id], false)).unwrap();
     assert_eq!(got.segments[0].attempts[0].outcome, AttemptOutcome::Corrupt);
+    (victim, victim_id, liar, liar_id)
+}
+
+#[test]
+fn what_a_liar_signed_convicts_it_before_who_never_met_it_after_a_restart_too() {
+    let net = Net::start("proof");
+    let (victim, victim_id, liar, liar_id) = lied_to(&net);
+    drop(liar);
+    eventually("the proof is on disk", || {
+        net.dir("victim").join("proofs.cbor").exists().then_some(())
+    });
+    victim.kill();
+    // It knows nobody any more who could have the proof, too.
+    fs::remove_file(net.dir("victim").join("peers.cbor")).ok();
+    let _victim = net.node_with("victim", &[]);
+    let address = eventually("the victim listens again", || address_in(&net.dir("victim")));
+    net.init("late");
+    let late = net.node_with("late", &["--bootstrap", &address]);
+    late.wait_for_peer(&victim_id);
+    eventually("who was away learns what was proven", || {
+        let peer = late.peer(&liar_id)?;
+        (peer.standing == Standing::Quarantined).then_some(())
+    });
+    assert_eq!(late.peer(&victim_id).unwrap().standing, Standing::Probation);
+}
+
+#[test]
+fn a_clean_end_keeps_what_was_found_out_last() {
+    let net = Net::start("last");
+    let (victim, _, _liar, liar_id) = lied_to(&net);
     // At once, before the network has handed it out.
     victim.stop();
     assert!(is_quarantined_on_disk(&net.dir("victim"), &liar_id));

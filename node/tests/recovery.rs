@@ -1,5 +1,5 @@
 //! Nodes of one operator that were apart: what one of them sealed comes to all, what conflicts is flagged and kept
-//! twice, answers say so, and a person decides.
+//! twice, answers say so and use what is preferred, and a person decides.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -13,8 +13,9 @@ use common::{
     stdout, two_channels,
 };
 use dunlin_client::{
-    Conflict, HistoryQuery, KnnQuery, Observation, PreferenceReason, RecoveryStatus, Scope,
-    SegmentsQuery,
+    AnomaliesQuery, Anomaly, Change, ChangesQuery, Conflict, Course, HistoryPoint, HistoryQuery,
+    KnnHit, KnnQuery, Match, Observation, PreferenceReason, RecoveryStatus, Scope, Score,
+    ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
 };
 
 const ALONE: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
@@ -43,6 +44,12 @@ fn life(entity: &str, shift: f32) -> Vec<Observation> {
 /// Has a node that nobody else can reach seal what it sees; returns the CIDs of all its segments.
 #[track_caller]
 fn seal_alone(net: &Net, name: &str, lives: &[(&str, f32)]) -> BTreeSet<String> {
+    alone(net, name, lives, own)
+}
+
+/// Has a node that nobody else can reach seal what it sees, and looks at it.
+#[track_caller]
+fn alone<T>(net: &Net, name: &str, lives: &[(&str, f32)], look: impl Fn(&Node) -> T) -> T {
     let node = Node::start_with(&net.dir(name), &ALONE);
     let client = node.client();
     client.create_collection(&two_channels("fleet")).unwrap();
@@ -50,9 +57,9 @@ fn seal_alone(net: &Net, name: &str, lives: &[(&str, f32)]) -> BTreeSet<String> 
         node.fill(&two_channels("fleet"), life(entity, *shift));
         node.archive_all("fleet", entity);
     }
-    let cids = own(&node);
+    let seen = look(&node);
     node.stop();
-    cids
+    seen
 }
 
 #[track_caller]
@@ -228,6 +235,142 @@ fn histories_use_what_is_preferred(nodes: [&Node; 2], conflicts: &[Conflict]) {
         let middle_us = used.start_us + (used.end_us - used.start_us) / 2;
         let (one, other) = (level(&on_a, middle_us).unwrap(), level(&on_b, middle_us).unwrap());
         assert!((one - other).abs() < 0.05, "{one} and {other} at {middle_us}: {conflict:?}");
+    }
+}
+
+/// What a node answers to one question of each kind about `shared`, without what it says about its own looking.
+#[derive(Debug, PartialEq)]
+struct Answers {
+    history: Vec<HistoryPoint>,
+    scores: Vec<Score>,
+    changes: Vec<Change>,
+    trajectory: (f64, Vec<Match>),
+    anomalies: Vec<Anomaly>,
+    hits: Vec<KnnHit>,
+}
+
+/// Asks a node one question of each kind; each answer says that it touches so many conflicts.
+#[track_caller]
+fn ask(node: &Node, conflicts: u64) -> Answers {
+    let client = node.client();
+    let (collection, entity) = ("fleet".to_owned(), "shared".to_owned());
+    let history = HistoryQuery {
+        collection: collection.clone(),
+        entity: entity.clone(),
+        from_us: None,
+        to_us: None,
+        limit: None,
+        matches: Some(TemplateUse::None),
+    };
+    let mut history = client.history(&history).unwrap();
+    // Whose they are is another thing on each node.
+    history.points.iter_mut().for_each(|point| point.peer_segment = None);
+    let scores = ScoresQuery {
+        collection: collection.clone(),
+        entity: entity.clone(),
+        from_us: 0,
+        to_us: i64::MAX,
+        known_until_us: None,
+        templates: TemplateUse::None,
+        seed: 0,
+        units: ScoreUnits::Blended,
+        known_after_us: 0,
+    };
+    let scores = client.scores(&scores).unwrap();
+    let changes = ChangesQuery {
+        collection: collection.clone(),
+        entity: Some(entity.clone()),
+        ..ChangesQuery::default()
+    };
+    let changes = client.changes(&changes).unwrap();
+    let course = |entity: &str| Course { entity: entity.to_owned(), from_us: None, to_us: None };
+    let trajectory = TrajectoryQuery {
+        collection: collection.clone(),
+        a: course("shared"),
+        b: course("calm"),
+        points: None,
+    };
+    let trajectory = client.trajectory(&trajectory).unwrap();
+    let anomalies = AnomaliesQuery {
+        collection,
+        entity: Some(entity.clone()),
+        from_us: None,
+        to_us: None,
+        k: 100,
+        templates: TemplateUse::None,
+        units: ScoreUnits::Blended,
+        known_after_us: 0,
+    };
+    let anomalies = client.anomalies(&anomalies).unwrap();
+    let knn = KnnQuery { entity: Some(entity), ..KnnQuery::new("fleet", vec![0.4, 0.6], 100) };
+    let knn = client.knn(&knn).unwrap();
+    let flagged = [
+        &history.coverage,
+        &scores.coverage,
+        &changes.coverage,
+        &trajectory.coverage,
+        &anomalies.coverage,
+        &knn.coverage,
+    ];
+    for coverage in flagged {
+        assert_eq!(
+            (coverage.conflicts_total, coverage.complete),
+            (conflicts, true),
+            "{coverage:?}"
+        );
+    }
+    Answers {
+        history: history.points,
+        scores: scores.scores,
+        changes: changes.changes,
+        trajectory: (trajectory.distance, trajectory.matches),
+        anomalies: anomalies.anomalies,
+        hits: knn.hits,
+    }
+}
+
+#[test]
+fn every_answer_of_every_node_is_that_of_the_version_with_more_standing_until_a_person_decides() {
+    let net = Net::start("answers");
+    let [a_id, b_id, c_id] = ["a", "b", "c"].map(|name| init_recovering(&net, name, "all"));
+    let (on_one, on_two) = ([("shared", 0.0), ("calm", 0.0)], [("shared", 0.3), ("calm", 0.0)]);
+    let (of_a, answers_of_a) = alone(&net, "a", &on_one, |node| (own(node), ask(node, 0)));
+    let (of_b, answers_of_b) = alone(&net, "b", &on_two, |node| (own(node), ask(node, 0)));
+    // A second node saw the same as the second one.
+    assert_eq!(seal_alone(&net, "c", &on_two), of_b);
+    assert_ne!(answers_of_a, answers_of_b);
+
+    let a = net.node("a", &[&b_id, &c_id]);
+    let b = net.node("b", &[&a_id, &c_id]);
+    let c = net.node("c", &[&a_id, &b_id]);
+    let nodes = [&a, &b, &c];
+    let all: BTreeSet<_> = of_a.union(&of_b).cloned().collect();
+    know_the_same(&nodes, all.len());
+    let conflicts = eventually("both makers of one version have said so", || {
+        let found = agree(&nodes);
+        let stands = PreferenceReason::Standing { points: 4, against: 2 };
+        found.iter().all(|conflict| conflict.reason == stands).then_some(found)
+    });
+    assert!(conflicts.iter().all(|conflict| of_b.contains(&conflict.preferred)));
+    let total = conflicts.len() as u64;
+    for node in nodes {
+        assert_eq!(ask(node, total), answers_of_b);
+    }
+
+    // A person knows better.
+    for conflict in &conflicts {
+        let versions = [&conflict.first.cid, &conflict.second.cid];
+        let other = versions.into_iter().find(|cid| of_a.contains(*cid)).unwrap();
+        stdout(&mut b.command(&["review", "resolve", &conflict.id, "--prefer", other]));
+    }
+    eventually("the decisions are known", || {
+        let is_decided = |one: &Conflict| {
+            matches!(one.reason, PreferenceReason::Decided { .. }) && of_a.contains(&one.preferred)
+        };
+        agree(&nodes).iter().all(is_decided).then_some(())
+    });
+    for node in nodes {
+        assert_eq!(ask(node, total), answers_of_a);
     }
 }
 

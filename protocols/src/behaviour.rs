@@ -35,9 +35,9 @@ use crate::{
     messages::{
         CATALOG_PROTOCOL, CONSOLE_PROTOCOL, CatalogsRequest, CatalogsResponse, ConsoleRequest,
         ConsoleResponse, MEMBERSHIP_PROTOCOL, MembershipRequest, MembershipResponse,
-        REPLICAS_PROTOCOL, ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL, SegmentsRequest,
-        SegmentsResponse, TEMPLATES_PROTOCOL, TESTIMONY_BYTES_MAX, TemplatesRequest,
-        TemplatesResponse,
+        REPLICAS_PROTOCOL, ReplicasRequest, ReplicasResponse, SEGMENTS_PROTOCOL,
+        SIGNED_SEGMENTS_PROTOCOL, SegmentsRequest, SegmentsResponse, TEMPLATES_PROTOCOL,
+        TESTIMONY_BYTES_MAX, TemplatesRequest, TemplatesResponse,
     },
     network::StartError,
     provider_store::ProviderStore,
@@ -148,12 +148,16 @@ impl Behaviour {
             kad: MembersOnly::new(kad(keypair, config), is_closed),
             gossip: MembersOnly::new(gossip(keypair, config)?, is_closed),
             bitswap: bitswap::Behaviour::default(),
-            segments: exchange(SEGMENTS_PROTOCOL, ProtocolSupport::Full),
-            templates: exchange(TEMPLATES_PROTOCOL, ProtocolSupport::Full),
-            catalogs: exchange(CATALOG_PROTOCOL, ProtocolSupport::Full),
-            replicas: exchange(REPLICAS_PROTOCOL, ProtocolSupport::Full),
-            membership: exchange(MEMBERSHIP_PROTOCOL, ProtocolSupport::Full),
-            console: exchange(CONSOLE_PROTOCOL, ProtocolSupport::Inbound),
+            // The first one that both speak is spoken.
+            segments: exchange(
+                [SIGNED_SEGMENTS_PROTOCOL, SEGMENTS_PROTOCOL],
+                ProtocolSupport::Full,
+            ),
+            templates: exchange([TEMPLATES_PROTOCOL], ProtocolSupport::Full),
+            catalogs: exchange([CATALOG_PROTOCOL], ProtocolSupport::Full),
+            replicas: exchange([REPLICAS_PROTOCOL], ProtocolSupport::Full),
+            membership: exchange([MEMBERSHIP_PROTOCOL], ProtocolSupport::Full),
+            console: exchange([CONSOLE_PROTOCOL], ProtocolSupport::Inbound),
             relay_client: RelayClient::new(relay_client),
             relay: config
                 .helping
@@ -299,8 +303,8 @@ fn quiet_topic() -> gossipsub::TopicScoreParams {
     }
 }
 
-fn exchange<Q, R>(
-    protocol: &'static str,
+fn exchange<Q, R, const VERSIONS: usize>(
+    versions: [&'static str; VERSIONS],
     support: ProtocolSupport,
 ) -> request_response::Behaviour<Codec<Q, R>>
 where
@@ -310,7 +314,8 @@ where
     let settings = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
         .with_max_concurrent_streams(REQUEST_STREAMS_MAX);
-    request_response::Behaviour::new([(StreamProtocol::new(protocol), support)], settings)
+    let versions = versions.map(|version| (StreamProtocol::new(version), support.clone()));
+    request_response::Behaviour::new(versions, settings)
 }
 
 /// Returns the swarm, which listens nowhere yet. In a closed network it serves none but members.

@@ -39,27 +39,31 @@ impl<Q: Message + Send + Sync, R: Message + Send + Sync> request_response::Codec
     type Request = Received<Q>;
     type Response = R;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Received<Q>>
+    async fn read_request<T>(
+        &mut self,
+        protocol: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Received<Q>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        match read(io).await {
+        match read(protocol, io).await {
             Ok(message) => Ok(Received::Message(message)),
             Err(cause) if is_violation(&cause) => Ok(Received::Damaged),
             Err(cause) => Err(cause),
         }
     }
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<R>
+    async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<R>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        read(protocol, io).await
     }
 
     async fn write_request<T>(
         &mut self,
-        _: &StreamProtocol,
+        protocol: &StreamProtocol,
         io: &mut T,
         request: Received<Q>,
     ) -> io::Result<()>
@@ -67,30 +71,37 @@ impl<Q: Message + Send + Sync, R: Message + Send + Sync> request_response::Codec
         T: AsyncWrite + Unpin + Send,
     {
         match request {
-            Received::Message(message) => write(io, &message).await,
+            Received::Message(message) => write(protocol, io, message).await,
             Received::Damaged => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
     async fn write_response<T>(
         &mut self,
-        _: &StreamProtocol,
+        protocol: &StreamProtocol,
         io: &mut T,
         response: R,
     ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, &response).await
+        write(protocol, io, response).await
     }
 }
 
 /// Reads one message to the end of the stream. Memory grows with what arrives, and one byte beyond the
 /// limit ends it.
-async fn read<M: Message, T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<M> {
+async fn read<M: Message, T: AsyncRead + Unpin + Send>(
+    protocol: &StreamProtocol,
+    io: &mut T,
+) -> io::Result<M> {
     let mut bytes = Vec::new();
     io.take(M::BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await?;
-    M::decode(&bytes).map_err(|cause| {
+    let decoded = M::decode(&bytes).and_then(|message| {
+        message.check_version(protocol.as_ref())?;
+        Ok(message)
+    });
+    decoded.map_err(|cause| {
         // A connection that is cut, and a node that gives up on an answer, end the stream early.
         // Anybody's line may do that, so it is no violation.
         let is_cut = matches!(cause, MessageError::Decode(DecodeError::Truncated { .. }));
@@ -100,9 +111,11 @@ async fn read<M: Message, T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result
 }
 
 async fn write<M: Message, T: AsyncWrite + Unpin + Send>(
+    protocol: &StreamProtocol,
     io: &mut T,
-    message: &M,
+    mut message: M,
 ) -> io::Result<()> {
+    message.leave_out(protocol.as_ref());
     let bytes =
         message.encode().map_err(|cause| io::Error::new(io::ErrorKind::InvalidInput, cause))?;
     io.write_all(&bytes).await

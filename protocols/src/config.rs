@@ -63,6 +63,8 @@ pub struct Config {
     /// Peers that were known when the node ended, from [`crate::Event::PeersKnown`]. They are dialled while few peers
     /// are connected. Default none.
     pub known_peers: Vec<KnownPeer>,
+    /// Proofs that were held when the node ended, from [`crate::Event::ProofsHeld`]. Default none.
+    pub proofs: Vec<Vec<u8>>,
     /// Whether to find peers on the local network. Default true. It tells the LAN that we are here.
     pub mdns: bool,
     /// Whether strangers reach this node. Default local.
@@ -104,6 +106,7 @@ impl Config {
             bootstrap: Vec::new(),
             dns: Vec::new(),
             known_peers: Vec::new(),
+            proofs: Vec::new(),
             mdns: true,
             reach: Reach::Local,
             dht: None,

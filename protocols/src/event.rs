@@ -107,6 +107,9 @@ pub enum Event {
     },
     /// Where peers are has changed: keep it, in place of what was kept. At most once in half a minute, and at the end.
     PeersKnown(Vec<KnownPeer>),
+    /// The proofs that this node can show others have changed: keep them, in place of those that were kept. At most once in
+    /// some seconds, and at the end.
+    ProofsHeld(Vec<Vec<u8>>),
     /// What is known of peers changed: keep it.
     TrustChanged {
         /// Records to keep.

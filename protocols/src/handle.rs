@@ -1,14 +1,16 @@
 //! What the rest of a node can ask of the network.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use dunlin_archive::{
     Outcome,
     bitswap::{self, FetchId, Search},
     ipns::{Name, Record},
 };
-use dunlin_trust::{Evidence, Explanation, Operation, Refusal};
-use dunlin_wire::{Cid, block::Block};
+use dunlin_trust::{
+    Evidence, Explanation, Operation, Proof, Refusal, SentObject, Served, WrongObject,
+};
+use dunlin_wire::{Cid, block::Block, envelope};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +37,7 @@ pub(crate) const COMMANDS_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) me: PeerId,
+    pub(crate) network: Arc<str>,
     pub(crate) commands: mpsc::Sender<Command>,
 }
 
@@ -65,6 +68,7 @@ pub(crate) enum Command {
     Explain { peer: PeerId, reply: oneshot::Sender<PeerView> },
     Revocations { reply: oneshot::Sender<RevocationsView> },
     Judge { peer: PeerId, evidence: Evidence, times: usize },
+    Prove { proof: Box<Proof> },
     May { peer: PeerId, operation: Operation, reply: oneshot::Sender<Result<(), Refusal>> },
     ExpectConsole { peer: PeerId, ticket: Ticket, reply: oneshot::Sender<()> },
     Connected { reply: oneshot::Sender<Vec<PeerView>> },
@@ -154,18 +158,39 @@ impl Handle {
         let mut asked = BTreeSet::new();
         cids.retain(|cid| asked.insert(*cid));
         let response = self.ask_segments(peer, SegmentsRequest::Blocks { cids }).await?;
-        let SegmentsResponse::Blocks { blocks, missing } = response else {
+        let SegmentsResponse::Blocks { blocks, missing, served } = response else {
             self.judge(peer, Evidence::ProtocolViolation, 1).await;
             return Err(NetworkError::Violation { peer });
         };
-        let (answer, unasked) = sort_out(&asked, blocks, missing);
+        let (answer, sent, unasked) = sort_out(&asked, blocks, missing);
+        let wrong = WrongObject::first_of(&sent);
+        let mut unproven = answer.wrong.len();
+        if let Some(served) = served {
+            let is_signed = envelope::open::<Served>(&served).is_ok_and(|signed| {
+                signed.signer == peer && signed.value.is_about(&self.network, &sent)
+            });
+            match wrong {
+                // What it signed convicts it everywhere; further objects of that answer are this node's word.
+                Some(wrong) if is_signed => {
+                    let proof = Proof::WrongCid { served, wrong: wrong.into() };
+                    self.tell(Command::Prove { proof: proof.into() }).await;
+                    unproven = unproven.saturating_sub(1);
+                }
+                None if !is_signed => {
+                    self.judge(peer, Evidence::ProtocolViolation, 1).await;
+                    return Err(NetworkError::Violation { peer });
+                }
+                // It signed that it sent what it did not send.
+                _ => {}
+            }
+        }
         let served = u32::try_from(answer.blocks.len()).unwrap_or(u32::MAX);
         if served > 0 {
             self.judge(peer, Evidence::Served { blocks: served }, 1).await;
             let bytes = answer.blocks.iter().map(|block| block.bytes().len() as u64).sum();
             self.tell(Command::Received { bytes }).await;
         }
-        self.judge(peer, Evidence::WrongCid, answer.wrong.len()).await;
+        self.judge(peer, Evidence::WrongCid, unproven).await;
         self.judge(peer, Evidence::ProtocolViolation, usize::from(unasked)).await;
         Ok(answer)
     }
@@ -515,24 +540,28 @@ impl Handle {
     }
 }
 
-/// Checks what a peer sent for the CIDs it was asked for; says whether the answer breaks the protocol: it
-/// holds something else, or nothing at all, which would have us ask for ever.
+/// Checks what a peer sent for the CIDs it was asked for; returns what it is in the words of a signed answer, too, and
+/// whether the answer breaks the protocol: it holds something else, or nothing at all, which would have us ask for ever.
 fn sort_out(
     asked: &BTreeSet<Cid>,
     blocks: Vec<ClaimedBlock>,
     missing: Vec<Cid>,
-) -> (BlocksAnswer, bool) {
-    let mut answer = BlocksAnswer::default();
+) -> (BlocksAnswer, Vec<SentObject>, bool) {
+    let (mut answer, mut sent) = (BlocksAnswer::default(), Vec::with_capacity(blocks.len()));
     let mut left = asked.clone();
     let mut unasked = blocks.is_empty() && missing.is_empty() && !asked.is_empty();
     for ClaimedBlock { cid, bytes } in blocks {
-        if !left.remove(&cid) {
-            unasked = true;
-            continue;
-        }
-        match Block::verified(cid, bytes) {
-            Ok(block) => answer.blocks.push(block),
-            Err(_) => answer.wrong.push(cid),
+        let is_asked_for = left.remove(&cid);
+        unasked |= !is_asked_for;
+        match Block::verified_or_bytes(cid, bytes) {
+            Ok(block) => {
+                sent.push(SentObject::whole(cid, block.bytes()));
+                answer.blocks.extend(is_asked_for.then_some(block));
+            }
+            Err(bytes) => {
+                sent.push(SentObject::new(cid, &bytes));
+                answer.wrong.extend(is_asked_for.then_some(cid));
+            }
         }
     }
     for cid in missing {
@@ -542,7 +571,7 @@ fn sort_out(
             unasked = true;
         }
     }
-    (answer, unasked)
+    (answer, sent, unasked)
 }
 
 /// Why the network did not do what was asked.
@@ -611,16 +640,20 @@ mod tests {
         let claimed =
             |block: &Block, bytes: &[u8]| ClaimedBlock { cid: *block.cid(), bytes: bytes.to_vec() };
         let sent = vec![claimed(&right, b"a"), claimed(&wrong, b"x")];
-        let (answer, unasked) = sort_out(&asked, sent.clone(), vec![*missing.cid()]);
+        let (answer, objects, unasked) = sort_out(&asked, sent.clone(), vec![*missing.cid()]);
+        assert_eq!(
+            objects,
+            [SentObject::new(*right.cid(), b"a"), SentObject::new(*wrong.cid(), b"x")]
+        );
         assert_eq!(answer.blocks, std::slice::from_ref(&right));
         assert_eq!((answer.wrong, answer.missing), (vec![*wrong.cid()], vec![*missing.cid()]));
         assert!(!unasked);
         for extra in [claimed(&other, b"d"), claimed(&right, b"a")] {
-            let (answer, unasked) =
+            let (answer, objects, unasked) =
                 sort_out(&asked, [sent.clone(), vec![extra]].concat(), Vec::new());
             assert!(unasked);
-            assert_eq!(answer.blocks.len(), 1);
+            assert_eq!((answer.blocks.len(), objects.len()), (1, 3), "it was signed for, too");
         }
-        assert!(sort_out(&asked, Vec::new(), vec![*other.cid()]).1);
+        assert!(sort_out(&asked, Vec::new(), vec![*other.cid()]).2);
     }
 }

@@ -11,7 +11,7 @@
 //! Not here: what the answers are. Segments come from the archive and templates from the shell, which
 //! answers [`Event::SegmentsRequested`], [`Event::BlocksWanted`], [`Event::TemplatesRequested`],
 //! [`Event::CatalogsRequested`], [`Event::ReplicasRequested`] and [`Event::ConsoleLooks`]. Nor is any file: the shell writes down what
-//! [`Event::RevocationsChecked`], [`Event::TrustChanged`] and [`Event::PeersKnown`] bring.
+//! [`Event::RevocationsChecked`], [`Event::TrustChanged`], [`Event::ProofsHeld`] and [`Event::PeersKnown`] bring.
 
 #![forbid(unsafe_code)]
 

@@ -9,9 +9,17 @@ mod membership;
 mod replicas;
 mod testimony;
 
-use dunlin_trust::Exclusive;
-use dunlin_wire::{Cid, block::Block, cbor, envelope::Payload, limits::MESSAGE_BYTES_MAX};
+use dunlin_trust::{Exclusive, SERVED_OBJECTS_MAX, SentObject, Served};
+use dunlin_wire::{
+    Cid,
+    block::Block,
+    cbor,
+    envelope::{self, Payload, SignError},
+    limits::{ENVELOPE_OVERHEAD_BYTES_MAX, MESSAGE_BYTES_MAX},
+};
+use libp2p::identity::Keypair;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_bytes::ByteBuf;
 
 pub use self::{
     catalogs::{CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse},
@@ -25,8 +33,10 @@ pub use self::{
     testimony::{TESTIMONY_BYTES_MAX, Testimony},
 };
 
-/// Protocol id of segment exchange.
+/// Protocol id of segment exchange, as it was before answers were signed.
 pub const SEGMENTS_PROTOCOL: &str = "/dunlin/segments/1";
+/// Protocol id of segment exchange with signed answers.
+pub const SIGNED_SEGMENTS_PROTOCOL: &str = "/dunlin/segments/2";
 /// Protocol id of template exchange.
 pub const TEMPLATES_PROTOCOL: &str = "/dunlin/templates/1";
 /// Protocol id of the comparison of catalogs.
@@ -43,7 +53,9 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Largest response.
 pub const RESPONSE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// Most CIDs in one request.
-pub const CIDS_PER_REQUEST_MAX: usize = 256;
+pub const CIDS_PER_REQUEST_MAX: usize = SERVED_OBJECTS_MAX;
+/// Largest envelope around what is said about the blocks of an answer.
+const SERVED_BYTES_MAX: usize = Served::BYTES_MAX + ENVELOPE_OVERHEAD_BYTES_MAX;
 /// Most CIDs on one page of a list.
 pub const CIDS_PER_PAGE_MAX: usize = 1024;
 /// Longest name of a collection, in bytes.
@@ -71,6 +83,18 @@ pub trait Message: Serialize + DeserializeOwned {
     ///
     /// Fails when a list or name is longer than the protocol allows.
     fn check(&self) -> Result<(), MessageError>;
+
+    /// Leaves out what a version of its protocol does not have. Most have one version.
+    fn leave_out(&mut self, _protocol: &str) {}
+
+    /// Checks what a version of its protocol asks for beside that.
+    ///
+    /// # Errors
+    ///
+    /// Fails when that version has no such message.
+    fn check_version(&self, _protocol: &str) -> Result<(), MessageError> {
+        Ok(())
+    }
 
     /// Returns the canonical bytes.
     ///
@@ -106,6 +130,9 @@ pub enum MessageError {
     /// There is no encoding.
     #[error(transparent)]
     Encode(#[from] cbor::EncodeError),
+    /// Blocks are signed for in the version with signed answers, and in no other.
+    #[error("an answer that is not signed where it has to be, or signed where nobody asked for it")]
+    Signature,
     /// A list or name is longer than the protocol allows.
     #[error("{what} of {count}, but at most {max} are allowed")]
     TooMany {
@@ -189,6 +216,10 @@ pub enum SegmentsResponse {
         blocks: Vec<ClaimedBlock>,
         /// What is not.
         missing: Vec<Cid>,
+        /// The envelope of a [`Served`] about the blocks, in their order; none where there are no blocks, nor in the version
+        /// without signed answers. Who answers leaves it out: the network signs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        served: Option<ByteBuf>,
     },
     /// One page of CIDs; the last page is shorter than was asked for.
     Page {
@@ -209,7 +240,8 @@ impl SegmentsResponse {
     pub fn fitting(found: Vec<Block>, missing: Vec<Cid>) -> Self {
         // A CID and the framing around a block take less than this.
         const FRAMING_BYTES: usize = 64;
-        let mut room = RESPONSE_BYTES_MAX - FRAMING_BYTES * (missing.len() + 1);
+        let framing = FRAMING_BYTES * (missing.len() + 1);
+        let mut room = RESPONSE_BYTES_MAX - SERVED_BYTES_MAX - framing;
         let mut blocks = Vec::new();
         for block in found {
             let Some(left) = room.checked_sub(block.bytes().len() + FRAMING_BYTES) else {
@@ -218,16 +250,49 @@ impl SegmentsResponse {
             room = left;
             blocks.push(block.into());
         }
-        Self::Blocks { blocks, missing }
+        Self::Blocks { blocks, missing, served: None }
+    }
+
+    /// Signs for the blocks, if there are any and nobody has.
+    ///
+    /// What is signed is what their CIDs say: they were verified when they were read.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the key is of a kind that Dunlin does not use.
+    pub fn sign(&mut self, network: &str, keypair: &Keypair) -> Result<(), SignError> {
+        let Self::Blocks { blocks, served: served @ None, .. } = self else { return Ok(()) };
+        let sent: Vec<_> =
+            blocks.iter().map(|one| SentObject::whole(one.cid, &one.bytes)).collect();
+        if let Some(statement) = Served::new(network, &sent) {
+            *served = Some(envelope::sign(keypair, statement)?.bytes.into());
+        }
+        Ok(())
     }
 }
 
 impl Message for SegmentsResponse {
     const BYTES_MAX: usize = RESPONSE_BYTES_MAX;
 
+    fn leave_out(&mut self, protocol: &str) {
+        if let Self::Blocks { served, .. } = self
+            && protocol != SIGNED_SEGMENTS_PROTOCOL
+        {
+            *served = None;
+        }
+    }
+
+    fn check_version(&self, protocol: &str) -> Result<(), MessageError> {
+        let Self::Blocks { blocks, served, .. } = self else { return Ok(()) };
+        let is_due = protocol == SIGNED_SEGMENTS_PROTOCOL && !blocks.is_empty();
+        if is_due == served.is_some() { Ok(()) } else { Err(MessageError::Signature) }
+    }
+
     fn check(&self) -> Result<(), MessageError> {
         match self {
-            Self::Blocks { blocks, missing } => {
+            Self::Blocks { blocks, missing, served } => {
+                let signed = served.as_ref().map_or(0, |served| served.len());
+                at_most("a signature with bytes", signed, SERVED_BYTES_MAX)?;
                 at_most("a list of blocks", blocks.len() + missing.len(), CIDS_PER_REQUEST_MAX)
             }
             Self::Page { cids } => at_most("a list of CIDs", cids.len(), CIDS_PER_PAGE_MAX),
@@ -441,8 +506,13 @@ mod tests {
 
     fn segments_responses() -> impl Strategy<Value = SegmentsResponse> {
         prop_oneof![
-            (blocks(), cids(16))
-                .prop_map(|(blocks, missing)| SegmentsResponse::Blocks { blocks, missing }),
+            (blocks(), cids(16), option::of(vec(any::<u8>(), 0..=SERVED_BYTES_MAX))).prop_map(
+                |(blocks, missing, served)| SegmentsResponse::Blocks {
+                    blocks,
+                    missing,
+                    served: served.map(ByteBuf::from),
+                }
+            ),
             cids(64).prop_map(|cids| SegmentsResponse::Page { cids }),
             reasons().prop_map(|reason| SegmentsResponse::Refused { reason }),
         ]
@@ -518,11 +588,42 @@ mod tests {
         let page = SegmentsResponse::Page { cids: vec![cid; CIDS_PER_PAGE_MAX + 1] };
         assert!(page.encode().is_err());
         let block = ClaimedBlock { cid, bytes: vec![0; RESPONSE_BYTES_MAX] };
-        let blocks = SegmentsResponse::Blocks { blocks: vec![block], missing: Vec::new() };
+        let blocks =
+            SegmentsResponse::Blocks { blocks: vec![block], missing: Vec::new(), served: None };
         assert!(blocks.encode().is_err());
         let bytes = cbor::encode(&blocks).unwrap();
         let error = SegmentsResponse::decode(&bytes).unwrap_err();
         assert!(matches!(error, MessageError::Decode(cbor::DecodeError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn blocks_are_signed_for_in_one_version_and_not_in_the_other() {
+        let keypair = Keypair::ed25519_from_bytes([7; 32]).unwrap();
+        let block = Block::new(Codec::Raw, vec![7]);
+        let mut answer = SegmentsResponse::fitting(vec![block], Vec::new());
+        let versions = [SEGMENTS_PROTOCOL, SIGNED_SEGMENTS_PROTOCOL];
+        let fits = |answer: &SegmentsResponse| {
+            versions.map(|version| answer.check_version(version).is_ok())
+        };
+        assert_eq!(fits(&answer), [true, false]);
+        answer.sign("home", &keypair).unwrap();
+        assert_eq!(fits(&answer), [false, true]);
+        let signed = answer.clone();
+        answer.sign("another", &keypair).unwrap();
+        answer.leave_out(SIGNED_SEGMENTS_PROTOCOL);
+        assert_eq!(answer, signed, "what is signed is not signed again");
+        answer.leave_out(SEGMENTS_PROTOCOL);
+        assert_eq!(fits(&answer), [true, false]);
+        // Where there is no block, there is nothing to sign for.
+        let mut nothing = SegmentsResponse::fitting(Vec::new(), vec![cid_of(Codec::Raw, b"x")]);
+        nothing.sign("home", &keypair).unwrap();
+        assert_eq!(fits(&nothing), [true, true]);
+        let long = SegmentsResponse::Blocks {
+            blocks: Vec::new(),
+            missing: Vec::new(),
+            served: Some(vec![0; SERVED_BYTES_MAX + 1].into()),
+        };
+        assert!(long.encode().is_err());
     }
 
     #[test]
@@ -535,7 +636,11 @@ mod tests {
         assert_eq!(blocks.len(), 1);
         response.encode().unwrap();
         let many = (0..=255u8).map(|byte| Block::new(Codec::Raw, vec![byte; 20_000])).collect();
-        SegmentsResponse::fitting(many, Vec::new()).encode().unwrap();
+        let mut full = SegmentsResponse::fitting(many, Vec::new());
+        let keypair = Keypair::ed25519_from_bytes([7; 32]).unwrap();
+        full.sign(&"n".repeat(64), &keypair).unwrap();
+        full.check_version(SIGNED_SEGMENTS_PROTOCOL).unwrap();
+        full.encode().unwrap();
         let cids = vec![cid_of(Codec::Raw, b"x"); CIDS_PER_REQUEST_MAX];
         SegmentsRequest::Blocks { cids }.encode().unwrap();
         let cids = vec![cid_of(Codec::Raw, b"x"); CIDS_PER_PAGE_MAX];

@@ -124,9 +124,10 @@ impl Network {
         }
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (events, event_queue) = mpsc::channel(EVENTS_MAX);
-        let me = *swarm.local_peer_id();
+        let (me, network) = (*swarm.local_peer_id(), config.network.as_str().into());
         let now = Instant::now();
         let known_peers = std::mem::take(&mut config.known_peers);
+        let proofs = std::mem::take(&mut config.proofs);
         let book = AddressBook::new(config.reach, known_peers, unix_now(), now, rand::make_rng());
         let mut actor = Actor {
             swarm,
@@ -166,12 +167,13 @@ impl Network {
             contact: Contact::new(config.island, now),
             config,
         };
+        actor.restore_proofs(&proofs);
         actor.follow_reach();
         actor.fill_routing_table();
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(actor.run(stop.clone()));
-        Ok((Handle { me, commands }, event_queue, Self { stop, task }))
+        Ok((Handle { me, network, commands }, event_queue, Self { stop, task }))
     }
 
     /// Says goodbye to all peers and ends. The queue of events then holds all that the shell has to keep,
@@ -344,6 +346,9 @@ impl Actor {
         if let Some(known) = self.book.changes() {
             timeout(GOODBYE, self.events.send(Event::PeersKnown(known))).await.ok();
         }
+        if let Some(held) = self.testifying.proofs.changes() {
+            timeout(GOODBYE, self.events.send(Event::ProofsHeld(held))).await.ok();
+        }
     }
 
     fn wake(&mut self, now: Instant) {
@@ -369,6 +374,7 @@ impl Actor {
         self.seek_relays(now);
         self.drop_relayed(now);
         self.hand_out_book();
+        self.hand_out_proofs();
         if self.ticks.is_multiple_of(TICKS_PER_REDIAL) {
             self.redial_own_peers();
         }
@@ -521,6 +527,10 @@ impl Actor {
                     self.counters.wrong_cids += times as u64;
                 }
                 (0..times).for_each(|_| self.observe(peer, evidence));
+            }
+            Command::Prove { proof } => {
+                self.counters.wrong_cids += 1;
+                self.prove(&proof);
             }
             Command::Revoke { revocation, reply } => self.revoke(revocation, reply),
             Command::Quarantine { peer, is_held, reply } => {

@@ -93,8 +93,11 @@ fn a_question_for_a_list() {
 
 #[test]
 fn an_answer_with_blocks() {
-    let response =
-        SegmentsResponse::Blocks { blocks: vec![block().into()], missing: vec![*block().cid()] };
+    let response = SegmentsResponse::Blocks {
+        blocks: vec![block().into()],
+        missing: vec![*block().cid()],
+        served: None,
+    };
     assert_golden(
         &response,
         &[
@@ -106,6 +109,29 @@ fn an_answer_with_blocks() {
             "46 64756e6c696e",      // 6 bytes
             "67 6d697373696e67 81", // "missing", list of 1
             CID,
+        ],
+    );
+}
+
+#[test]
+fn a_signed_answer_with_blocks() {
+    let response = SegmentsResponse::Blocks {
+        blocks: vec![block().into()],
+        missing: Vec::new(),
+        served: Some(vec![1, 2, 3].into()),
+    };
+    assert_golden(
+        &response,
+        &[
+            "a1 66 626c6f636b73 a3", // map of 1, "blocks", map of 3
+            "66 626c6f636b73 81",    // "blocks", list of 1
+            "a2 63 636964",          // map of 2, "cid"
+            CID,
+            "65 6279746573",        // "bytes"
+            "46 64756e6c696e",      // 6 bytes
+            "66 736572766564",      // "served"
+            "43 010203",            // 3 bytes
+            "67 6d697373696e67 80", // "missing", empty list
         ],
     );
 }

@@ -1,4 +1,4 @@
-//! A peer that lies: it joins a network with a key of its own and serves one block with a flipped byte.
+//! A peer that lies: it joins a network with a key of its own and serves one block with a flipped byte, for which it signs.
 //!
 //! It runs on the same swarm as everyone else, so that what refuses it in a test is what refuses a
 //! stranger's bytes in life. The demo starts it as `dunlin testnet liar`.
@@ -14,8 +14,8 @@ use dunlin_protocols::{
     Config, Event, Keypair, Multiaddr, Network, NetworkName, PeerId,
     messages::{ClaimedBlock, SegmentsRequest, SegmentsResponse},
 };
-use dunlin_trust::Trust;
-use dunlin_wire::{Cid, block, limits::BLOCK_BYTES_MAX};
+use dunlin_trust::{SentObject, Served, Trust};
+use dunlin_wire::{Cid, block, envelope, limits::BLOCK_BYTES_MAX};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::peer::NETWORK_ADDRESS_FILE;
@@ -47,16 +47,17 @@ pub struct Options {
 ///
 /// Fails when the block cannot be read or is not the CID's, or the network does not start or fails.
 pub fn run(options: Options) -> anyhow::Result<()> {
-    let lie = Lie::read(&options.block, &options.cid)?;
+    let keypair = Keypair::generate_ed25519();
+    let lie = Lie::read(&options.block, &options.cid)?.signed(&options.network, &keypair)?;
     fs::create_dir_all(&options.data_dir)
         .with_context(|| format!("cannot make {}", options.data_dir.display()))?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(serve(options, lie))
+        .block_on(serve(options, keypair, lie))
 }
 
-async fn serve(options: Options, lie: Lie) -> anyhow::Result<()> {
+async fn serve(options: Options, keypair: Keypair, lie: Lie) -> anyhow::Result<()> {
     let config = Config {
         listen: options.listen,
         bootstrap: options.bootstrap,
@@ -67,8 +68,7 @@ async fn serve(options: Options, lie: Lie) -> anyhow::Result<()> {
     let trust = Trust::new(dunlin_trust::Config { own_peers, ..Default::default() }, Vec::new());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let (_handle, mut events, network) =
-        Network::start(config, Keypair::generate_ed25519(), trust).await?;
+    let (_handle, mut events, network) = Network::start(config, keypair, trust).await?;
     let address_file = options.data_dir.join(NETWORK_ADDRESS_FILE);
     let mut addresses = String::new();
     loop {
@@ -105,6 +105,8 @@ fn replace(path: &Path, content: &str) -> anyhow::Result<()> {
 struct Lie {
     cid: Cid,
     bytes: Vec<u8>,
+    /// Its signature for an answer with these bytes.
+    served: Option<Vec<u8>>,
 }
 
 impl Lie {
@@ -125,7 +127,15 @@ impl Lie {
         let middle = bytes.len() / 2;
         let byte = bytes.get_mut(middle).context("the block is empty: there is nothing to flip")?;
         *byte ^= 1;
-        Ok(Self { cid, bytes })
+        Ok(Self { cid, bytes, served: None })
+    }
+
+    /// Signs for the bytes, which a node that has what it says never does.
+    fn signed(self, network: &NetworkName, keypair: &Keypair) -> anyhow::Result<Self> {
+        let sent = [SentObject::new(self.cid, &self.bytes)];
+        let served = Served::new(network.as_str(), &sent).context("there is an object")?;
+        let served = envelope::sign(keypair, served)?.bytes;
+        Ok(Self { served: Some(served), ..self })
     }
 
     fn answer(&self, request: SegmentsRequest) -> SegmentsResponse {
@@ -135,10 +145,9 @@ impl Lie {
                 let (asked, missing): (Vec<_>, Vec<_>) =
                     cids.into_iter().partition(|cid| *cid == self.cid);
                 let lie = |cid| ClaimedBlock { cid, bytes: self.bytes.clone() };
-                SegmentsResponse::Blocks {
-                    blocks: asked.into_iter().take(1).map(lie).collect(),
-                    missing,
-                }
+                let blocks: Vec<_> = asked.into_iter().take(1).map(lie).collect();
+                let served = self.served.clone().filter(|_| !blocks.is_empty());
+                SegmentsResponse::Blocks { blocks, missing, served: served.map(Into::into) }
             }
         }
     }
@@ -160,7 +169,7 @@ mod tests {
         assert!(Lie::read(&path, &other.cid().to_string()).is_err(), "not its block");
         let lie = Lie::read(&path, &truth.cid().to_string()).unwrap();
         let request = SegmentsRequest::Blocks { cids: vec![*truth.cid(), *other.cid()] };
-        let SegmentsResponse::Blocks { blocks, missing } = lie.answer(request) else {
+        let SegmentsResponse::Blocks { blocks, missing, .. } = lie.answer(request) else {
             panic!("blocks were asked for")
         };
         assert_eq!(missing, [*other.cid()]);

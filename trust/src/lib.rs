@@ -47,6 +47,7 @@ mod revocation;
 mod revocations;
 mod rotation;
 mod score;
+mod served;
 mod standing;
 mod table;
 mod time;
@@ -67,9 +68,11 @@ pub use license::{CLOCK_SLACK_MS, LICENSE_VERSION, License, LicenseError};
 pub use operation::{Operation, Refusal};
 pub use proof::{
     Exclusive, Kind, PROOF_BYTES_MAX, PROOF_VERSION, Passed, Proof, ProofError, Proven,
-    STATEMENT_BYTES_MAX, Served,
+    STATEMENT_BYTES_MAX,
 };
-pub use proofs::{PROOF_NAME_BYTES, PROOFS_HELD_MAX, Proofs};
+pub use proofs::{
+    PROOF_NAME_BYTES, PROOFS_HELD_MAX, Proofs, ProofsError, decode_proofs, encode_proofs,
+};
 pub use record::{RECORD_VERSION, Record};
 pub use report::{Claim, REPORT_AGE_MAX_MS, REPORT_VERSION, Report, ReportError};
 pub use revocation::{
@@ -81,6 +84,7 @@ pub use revocations::{
     WITHDRAWALS_MAX,
 };
 pub use rotation::{LINEAGE_MAX, ROTATION_VERSION, Rotation, RotationError};
+pub use served::{SERVED_OBJECTS_MAX, SentObject, Served, WrongObject};
 pub use standing::{Standing, StandingChange};
 pub use time::UnixMillis;
 pub use trust::{HELD_MAX, HeldError, Trust};

@@ -1,12 +1,12 @@
 //! Proofs: misconduct that anybody can verify, because the offender signed it.
 //!
-//! There are three. A peer signs what it answered with, and the CID that it was asked for has another digest
+//! There are three. A peer signs what it answered with, and a CID that it was asked for has another digest
 //! ([`Served`]). It signs that it passes an envelope on, and nobody signed that envelope ([`Passed`]). Or it signs
 //! two statements for one place ([`Exclusive`]). A proof says nothing that depends on who looks at it, on a clock,
 //! or on who brought it; so it counts as if the node had seen it happen.
 
 use dunlin_wire::{
-    Cid, cbor,
+    cbor,
     envelope::{self, OpenError, Payload},
     limits::ENVELOPE_OVERHEAD_BYTES_MAX,
 };
@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 use sha2::{Digest as _, Sha256};
 
-use crate::evidence::Evidence;
+use crate::{
+    evidence::Evidence,
+    served::{Served, WrongObject},
+};
 
 /// The version of [`Served`] and [`Passed`].
 pub const PROOF_VERSION: u8 = 1;
@@ -25,9 +28,6 @@ pub const STATEMENT_BYTES_MAX: usize = 4 * 1_024;
 
 /// Largest encoded proof, in bytes.
 pub const PROOF_BYTES_MAX: usize = 2 * (STATEMENT_BYTES_MAX + 2 * ENVELOPE_OVERHEAD_BYTES_MAX);
-
-/// The code of sha2-256, the digest of every CID that Dunlin makes.
-const SHA2_256: u64 = 0x12;
 
 /// The name of a proof: 16 bytes of its sha2-256.
 pub(crate) type ProofId = ByteArray<16>;
@@ -53,43 +53,6 @@ impl Kind {
     pub const fn of<T: Exclusive>() -> Self {
         Self { payload_type: T::TYPE, contradiction: contradiction::<T> }
     }
-}
-
-/// What a peer signs with an answer: with which bytes it answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Served {
-    version: u8,
-    cid: Cid,
-    digest: ByteArray<32>,
-}
-
-impl Served {
-    /// Returns the statement that these bytes answer a question for this CID. Nobody has signed it yet.
-    #[must_use]
-    pub fn new(cid: Cid, bytes: &[u8]) -> Self {
-        let digest = ByteArray::new(Sha256::digest(bytes).into());
-        Self { version: PROOF_VERSION, cid, digest }
-    }
-
-    /// Returns whether it is about these bytes. Where it is not, the answer is not signed.
-    #[must_use]
-    pub fn is_about(&self, cid: &Cid, bytes: &[u8]) -> bool {
-        self.version == PROOF_VERSION && *self == Self::new(*cid, bytes)
-    }
-
-    /// Returns whether the bytes are not what the CID names. Of CIDs with another hash function nothing is proven.
-    fn is_wrong(&self) -> bool {
-        let hash = self.cid.hash();
-        self.version == PROOF_VERSION
-            && hash.code() == SHA2_256
-            && hash.digest() != self.digest.as_slice()
-    }
-}
-
-impl Payload for Served {
-    const TYPE: &'static str = "dunlin/served/1";
-    const BYTES_MAX: usize = 192;
 }
 
 /// What a peer signs with an envelope of another that it passes on: that it has verified it.
@@ -123,10 +86,12 @@ impl Payload for Passed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Proof {
-    /// An envelope of [`Served`] whose bytes are not what the CID names.
+    /// An envelope of [`Served`], and an object of that answer whose bytes are not what its CID names.
     WrongCid {
         /// The envelope.
         served: ByteBuf,
+        /// The object.
+        wrong: Box<WrongObject>,
     },
     /// An envelope of [`Passed`] around one that nobody signed.
     BadSignature {
@@ -197,16 +162,17 @@ impl Proof {
         cbor::encode(self).expect("strings and bytes have an encoding")
     }
 
-    /// Verifies the proof. `kinds` are those of which this node knows what contradicts what.
+    /// Verifies the proof. Answers count within the network that they were given in. `kinds` are those of which this node knows
+    /// what contradicts what.
     ///
     /// # Errors
     ///
     /// Says why it proves nothing. But for [`ProofError::Kind`] nobody should have passed it on.
-    pub fn verify(&self, kinds: &[Kind]) -> Result<Proven, ProofError> {
+    pub fn verify(&self, network: &str, kinds: &[Kind]) -> Result<Proven, ProofError> {
         let (peer, evidence) = match self {
-            Self::WrongCid { served } => {
+            Self::WrongCid { served, wrong } => {
                 let served = envelope::open::<Served>(served)?;
-                if !served.value.is_wrong() {
+                if !served.value.convicts(network, wrong) {
                     return Err(ProofError::Harmless);
                 }
                 (served.signer, Evidence::WrongCid)

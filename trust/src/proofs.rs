@@ -6,12 +6,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use dunlin_wire::cbor;
+use serde_bytes::ByteBuf;
 use sha2::{Digest as _, Sha256};
 
-use crate::proof::{ProofId, Proven};
+use crate::proof::{PROOF_BYTES_MAX, ProofId, Proven};
 
 /// Most proofs that are kept, at most about 5 MiB. The oldest goes: it has been told for longest.
 pub const PROOFS_HELD_MAX: usize = 512;
+
+/// The version of what [`encode_proofs`] returns.
+const VERSION: u8 = 1;
+
+/// Largest encoding of all that are kept.
+const FILE_BYTES_MAX: usize = PROOFS_HELD_MAX * (PROOF_BYTES_MAX + 16);
 
 /// Bytes of a proof's name.
 pub const PROOF_NAME_BYTES: usize = 16;
@@ -21,6 +29,7 @@ pub const PROOF_NAME_BYTES: usize = 16;
 pub struct Proofs {
     held: BTreeMap<ProofId, Vec<u8>>,
     order: VecDeque<ProofId>,
+    is_changed: bool,
 }
 
 impl Proofs {
@@ -37,6 +46,7 @@ impl Proofs {
         }
         self.order.push_back(name);
         self.held.insert(name, bytes);
+        self.is_changed = true;
         true
     }
 
@@ -68,6 +78,13 @@ impl Proofs {
         (told, missing.next().is_some())
     }
 
+    /// Returns the bytes of all of them, the oldest first, if there are others than when this was asked last: the shell
+    /// keeps them over a restart ([`encode_proofs`]).
+    pub fn changes(&mut self) -> Option<Vec<Vec<u8>>> {
+        let all = || self.order.iter().filter_map(|name| self.held.get(name)).cloned().collect();
+        std::mem::take(&mut self.is_changed).then(all)
+    }
+
     /// Returns how many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -78,5 +95,65 @@ impl Proofs {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+}
+
+/// Returns proofs as they are kept over a restart; `docs/formats/evidence.md` has the bytes.
+#[must_use]
+pub fn encode_proofs(proofs: &[Vec<u8>]) -> Vec<u8> {
+    let proofs: Vec<_> = proofs.iter().map(|proof| serde_bytes::Bytes::new(proof)).collect();
+    cbor::encode(&(VERSION, proofs)).expect("numbers and bytes have an encoding")
+}
+
+/// Returns the proofs that were kept, in their order. Nobody has verified them.
+///
+/// # Errors
+///
+/// Fails on anything that [`encode_proofs`] did not return.
+pub fn decode_proofs(bytes: &[u8]) -> Result<Vec<Vec<u8>>, ProofsError> {
+    let (version, proofs): (u8, Vec<ByteBuf>) = cbor::decode(bytes, FILE_BYTES_MAX)?;
+    if version != VERSION {
+        return Err(ProofsError::Version { version });
+    }
+    // Those that were kept last are the newest.
+    let surplus = proofs.len().saturating_sub(PROOFS_HELD_MAX);
+    Ok(proofs.into_iter().skip(surplus).map(ByteBuf::into_vec).collect())
+}
+
+/// Why proofs that were kept are of no use.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProofsError {
+    /// The bytes are damaged.
+    #[error(transparent)]
+    Decode(#[from] cbor::DecodeError),
+    /// A newer version wrote them.
+    #[error("version {version}, but only {VERSION} is known")]
+    Version {
+        /// The version they claim.
+        version: u8,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_has_these_bytes_and_damage_is_found() {
+        let proofs = [vec![1, 2, 3], vec![4]];
+        let bytes = encode_proofs(&proofs);
+        // A list of two: the version, and a list of two byte strings.
+        assert_eq!(bytes, [0x82, 0x01, 0x82, 0x43, 1, 2, 3, 0x41, 4]);
+        assert_eq!(decode_proofs(&bytes).unwrap(), proofs);
+        for at in 0..bytes.len() {
+            assert!(decode_proofs(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        let mut newer = bytes;
+        newer[1] = 2;
+        assert_eq!(decode_proofs(&newer), Err(ProofsError::Version { version: 2 }));
+        let many: Vec<_> =
+            (0..PROOFS_HELD_MAX as u16 + 3).map(|n| n.to_be_bytes().to_vec()).collect();
+        assert_eq!(decode_proofs(&encode_proofs(&many)).unwrap(), many[3..]);
     }
 }

@@ -143,7 +143,7 @@ impl Revocations {
     }
 
     /// Returns the keys that are revoked, in no order that means anything.
-    pub fn iter(&self) -> impl Iterator<Item = &Subject> {
+    pub fn iter(&self) -> impl Iterator<Item = Subject> {
         self.set.iter()
     }
 

@@ -1,8 +1,8 @@
 //! The bytes of licenses, revocations, reports, proofs and statements about segments: a change here is a change of format.
 
 use dunlin_trust::{
-    Authorities, Claim, Endorsements, License, Passed, Proof, Report, Revocations, Served,
-    Standing, UnixMillis, Withdrawal,
+    Authorities, Claim, Endorsements, License, Passed, Proof, Report, Revocations, SentObject,
+    Served, Standing, UnixMillis, Withdrawal, WrongObject,
     recovery::{Attestation, Conflicts, Decision, Series, Version},
 };
 use dunlin_wire::{
@@ -59,9 +59,16 @@ const REQUEST: &str = "44fec9dde29c930e2e9bab13c8f589d98d26ebaa554cc6c401c77045b
 fn a_report_and_the_proofs() {
     let report = Report::new(key(3).public().to_peer_id(), Claim::WrongCid, UnixMillis(1_000));
     let signed = envelope::sign(&key(1), report).unwrap();
-    let served = Served::new(cid_of(Codec::DagCbor, b"the truth"), b"a lie");
+    let whole = |bytes: &[u8]| SentObject::whole(cid_of(Codec::Raw, bytes), bytes);
+    let lie = SentObject::new(cid_of(Codec::DagCbor, b"the truth"), b"a lie");
+    let sent = [whole(b"one"), lie, whole(b"two")];
+    let served = Served::new("plant-7", &sent).unwrap();
+    let hex: String =
+        cbor::encode(&served).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, SERVED);
     let served = envelope::sign(&key(1), served).unwrap();
-    let wrong_cid = Proof::WrongCid { served: served.bytes.into() };
+    let wrong = WrongObject::first_of(&sent).unwrap().into();
+    let wrong_cid = Proof::WrongCid { served: served.bytes.into(), wrong };
     let passed = envelope::sign(&key(1), Passed::new(b"an envelope".to_vec())).unwrap();
     let bad_signature = Proof::BadSignature { passed: passed.bytes.into() };
     let equivocation = Proof::Equivocation {
@@ -76,9 +83,10 @@ fn a_report_and_the_proofs() {
     assert_eq!(hex, EQUIVOCATION);
 }
 
+const SERVED: &str = "a464726f6f745820ef6f4d2c757238e1d4d626088275df97711e486aa686ab5738eb5d5365f0665365636f756e7403676e6574776f726b67706c616e742d376776657273696f6e01";
 const REPORT_AND_PROOFS: [&str; 3] = [
     "2390ed40c5c94d647ccbbcd516c0b7b3505c838f442a0bc30a7f32fb42745f9c",
-    "57bac9c3433ad405c40f6cac5a062cb9def866d592f708e6bd7d711a8e0a8759",
+    "2e8b3d9497e3b5b432ce34b2cea3846639254a72693df49dfc93d8669b223de4",
     "7d2983456639eff38a589ebe03badcbfc808bcfc99a7f7f7200e005259630d0d",
 ];
 const EQUIVOCATION: &str = "a16c65717569766f636174696f6ea36566697273744101667365636f6e6441026c7061796c6f61645f7479706566612074797065";

@@ -7,9 +7,11 @@ use std::time::Duration;
 use dunlin_trust::{
     Claim, Config, Evidence, Exclusive, Kind, Operation, PROOF_NAME_BYTES, PROOFS_HELD_MAX, Passed,
     Proof, ProofError, Proofs, Proven, REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report,
-    ReportError, SUBJECTS_MAX, Served, Standing, Thresholds, Trust, UnixMillis, WEIGHT_MAX,
+    ReportError, SERVED_OBJECTS_MAX, SUBJECTS_MAX, SentObject, Served, Standing, Thresholds, Trust,
+    UnixMillis, WEIGHT_MAX, WrongObject,
 };
 use dunlin_wire::{
+    Cid,
     block::{Codec, cid_of},
     cbor,
     envelope::{self, OpenError, Payload, Signed},
@@ -39,6 +41,8 @@ impl Exclusive for Note {
 
 const KINDS: [Kind; 1] = [Kind::of::<Note>()];
 
+const NETWORK: &str = "home";
+
 /// Settings under which conduct alone decides: how long a peer is known is what `standing.rs` tests.
 fn config() -> Config {
     let thresholds = Thresholds { trust_after: Duration::ZERO, ..Thresholds::default() };
@@ -65,7 +69,7 @@ fn note(by: u64, number: u64, text: &str) -> Vec<u8> {
 
 fn equivocation(by: u64, number: u64) -> Proven {
     let proof = Proof::of_equivocation::<Note>(&note(by, number, "a"), &note(by, number, "b"));
-    proof.verify(&KINDS).unwrap()
+    proof.verify(NETWORK, &KINDS).unwrap()
 }
 
 /// A node to which these peers have served enough to be trusted.
@@ -218,23 +222,79 @@ fn two_statements_for_one_place_convict_their_signer() {
     ];
     for (one, other, why) in harmless {
         let proof = Proof::of_equivocation::<Note>(&one, &other);
-        assert_eq!(proof.verify(&KINDS), Err(ProofError::Harmless), "{why}");
+        assert_eq!(proof.verify(NETWORK, &KINDS), Err(ProofError::Harmless), "{why}");
     }
     let Proof::Equivocation { payload_type, first, second } = same[0].clone() else { panic!() };
     let turned = Proof::Equivocation { payload_type, first: second, second: first };
-    assert_eq!(turned.verify(&KINDS), Err(ProofError::Harmless), "one pair has one name");
-    assert_eq!(same[0].verify(&[]), Err(ProofError::Kind));
+    assert_eq!(turned.verify(NETWORK, &KINDS), Err(ProofError::Harmless), "one pair has one name");
+    assert_eq!(same[0].verify(NETWORK, &[]), Err(ProofError::Kind));
+}
+
+/// Objects of an answer, of which those at `wrong` are sent with other bytes.
+fn sent(count: usize, wrong: &[usize]) -> Vec<SentObject> {
+    let object = |number: usize| {
+        let bytes = format!("object {number}");
+        let cid = cid_of(Codec::DagCbor, bytes.as_bytes());
+        if wrong.contains(&number) {
+            SentObject::new(cid, b"a lie")
+        } else {
+            SentObject::whole(cid, b"")
+        }
+    };
+    (0..count).map(object).collect()
+}
+
+fn served(by: u64, network: &str, sent: &[SentObject]) -> Vec<u8> {
+    envelope::sign(&key(by), Served::new(network, sent).unwrap()).unwrap().bytes
+}
+
+/// The proof that the first wrong object of an answer is among it.
+fn lie(by: u64, network: &str, sent: &[SentObject]) -> Proof {
+    let wrong = WrongObject::first_of(sent).unwrap().into();
+    Proof::WrongCid { served: served(by, network, sent).into(), wrong }
 }
 
 #[test]
 fn a_signed_answer_with_other_bytes_convicts_its_signer() {
-    let cid = cid_of(Codec::DagCbor, b"the truth");
-    let served = |bytes: &[u8]| envelope::sign(&key(7), Served::new(cid, bytes)).unwrap();
-    assert!(served(b"a lie").value.is_about(&cid, b"a lie"));
-    let lie = Proof::WrongCid { served: served(b"a lie").bytes.into() }.verify(&KINDS).unwrap();
-    assert_eq!((*lie.peer(), lie.evidence()), (peer(7), Evidence::WrongCid));
-    let truth = Proof::WrongCid { served: served(b"the truth").bytes.into() };
-    assert_eq!(truth.verify(&KINDS), Err(ProofError::Harmless));
+    for (count, at) in [(1, 0), (2, 1), (3, 2), (7, 6), (100, 64), (SERVED_OBJECTS_MAX, 255)] {
+        let sent = sent(count, &[at, count - 1]);
+        let proof = lie(7, NETWORK, &sent);
+        let lie = proof.verify(NETWORK, &KINDS).unwrap();
+        assert_eq!((*lie.peer(), lie.evidence()), (peer(7), Evidence::WrongCid));
+        let bytes = proof.encode();
+        assert!(bytes.len() < 800, "{} bytes", bytes.len());
+        assert_eq!(Proof::decode(&bytes), Ok(proof));
+        let signed = envelope::open::<Served>(&served(7, NETWORK, &sent)).unwrap().value;
+        assert!(signed.is_about(NETWORK, &sent) && !signed.is_about("other", &sent));
+    }
+    assert_eq!(Served::new(NETWORK, &[]), None);
+    assert_eq!(Served::new(NETWORK, &sent(SERVED_OBJECTS_MAX + 1, &[])), None);
+}
+
+#[test]
+fn an_honest_answer_convicts_nobody_however_it_is_shown() {
+    let honest = sent(5, &[]);
+    assert_eq!(WrongObject::first_of(&honest), None);
+    // What a whole object hashes to is not looked at: its CID says it.
+    let cid = cid_of(Codec::Raw, b"the truth");
+    assert_eq!(SentObject::whole(cid, b"rot"), SentObject::new(cid, b"the truth"));
+    // Somebody shows an honest answer with an object that was not in it, or not so.
+    let others = [sent(5, &[2]), sent(1, &[0]), sent(4, &[3])];
+    for other in &others {
+        let wrong = WrongObject::first_of(other).unwrap().into();
+        let proof = Proof::WrongCid { served: served(7, NETWORK, &honest).into(), wrong };
+        assert_eq!(proof.verify(NETWORK, &KINDS), Err(ProofError::Harmless));
+    }
+    // An answer of another network, shown in this one.
+    let elsewhere = lie(7, "elsewhere", &sent(5, &[2]));
+    assert_eq!(elsewhere.verify(NETWORK, &KINDS), Err(ProofError::Harmless));
+    assert!(elsewhere.verify("elsewhere", &KINDS).is_ok());
+    // A CID that names no sha2-256: nobody can tell.
+    let odd = [0x1e, 0x12].map(|code| {
+        let hash = multihash::Multihash::wrap(code, &[7; 16]).unwrap();
+        SentObject::new(Cid::new_v1(0x55, hash), b"anything")
+    });
+    assert_eq!(WrongObject::first_of(&odd), None);
 }
 
 #[test]
@@ -247,29 +307,88 @@ fn passing_on_what_nobody_signed_convicts_whoever_signs_that() {
         let passed = envelope::sign(&key(7), Passed::new(inner)).unwrap();
         Proof::BadSignature { passed: passed.bytes.into() }
     };
-    let proven = passed(forged).verify(&KINDS).unwrap();
+    let proven = passed(forged).verify(NETWORK, &KINDS).unwrap();
     assert_eq!((*proven.peer(), proven.evidence()), (peer(7), Evidence::BadSignature));
-    assert_eq!(passed(note(8, 1, "a")).verify(&KINDS), Err(ProofError::Harmless));
+    assert_eq!(passed(note(8, 1, "a")).verify(NETWORK, &KINDS), Err(ProofError::Harmless));
     // What is no envelope at all proves nothing: there is no signature that could be bad.
-    assert_eq!(passed(b"noise".to_vec()).verify(&KINDS), Err(ProofError::Harmless));
+    assert_eq!(passed(b"noise".to_vec()).verify(NETWORK, &KINDS), Err(ProofError::Harmless));
 }
 
 #[test]
 fn nobody_can_be_convicted_by_another() {
     let honest = note(7, 1, "a");
     let framed = Proof::of_equivocation::<Note>(&honest, &note(8, 1, "b"));
-    assert_eq!(framed.verify(&KINDS), Err(ProofError::Harmless));
+    assert_eq!(framed.verify(NETWORK, &KINDS), Err(ProofError::Harmless));
     let bytes = equivocation_bytes(7);
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
-        let verified = Proof::decode(&damaged).map(|proof| proof.verify(&KINDS));
+        let verified = Proof::decode(&damaged).map(|proof| proof.verify(NETWORK, &KINDS));
         assert!(!matches!(verified, Ok(Ok(_))), "byte {at}");
     }
 }
 
 fn equivocation_bytes(by: u64) -> Vec<u8> {
     Proof::of_equivocation::<Note>(&note(by, 1, "a"), &note(by, 1, "b")).encode()
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Byte(u8),
+    Signer,
+    Network,
+    Order,
+    Truth,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// A proof names who signed the lie, and no change of it proves anything, against that one or anybody else.
+    #[test]
+    fn a_proof_of_a_wrong_answer_cannot_be_made_by_another(
+        count in 1usize..40, at in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(),
+        change in prop_oneof![
+            (1u8..).prop_map(Change::Byte), Just(Change::Signer), Just(Change::Network),
+            Just(Change::Order), Just(Change::Truth),
+        ],
+    ) {
+        let at = at.index(count);
+        let lied = sent(count, &[at]);
+        let proof = lie(7, NETWORK, &lied);
+        prop_assert_eq!(proof.verify(NETWORK, &KINDS).map(|proven| *proven.peer()), Ok(peer(7)));
+        let Proof::WrongCid { served: signed, wrong } = proof.clone() else { panic!("that kind") };
+        let changed = match change {
+            Change::Byte(flip) => {
+                let mut bytes = proof.encode();
+                let place = place.index(bytes.len());
+                bytes[place] ^= flip;
+                match Proof::decode(&bytes) {
+                    Ok(changed) => changed,
+                    Err(_) => return Ok(()),
+                }
+            }
+            // An honest peer signed another answer about the same.
+            Change::Signer => {
+                Proof::WrongCid { served: served(8, NETWORK, &sent(count, &[])).into(), wrong }
+            }
+            Change::Network => lie(7, "elsewhere", &lied),
+            // The same objects elsewhere in the answer.
+            Change::Order => {
+                let mut turned = lied.clone();
+                turned.rotate_left(1);
+                if turned == lied { return Ok(()) }
+                Proof::WrongCid { served: served(7, NETWORK, &turned).into(), wrong }
+            }
+            Change::Truth => {
+                let truth = sent(count, &[]);
+                let wrong = WrongObject::first_of(&lied).unwrap().into();
+                prop_assert_ne!(served(7, NETWORK, &truth), signed.into_vec());
+                Proof::WrongCid { served: served(7, NETWORK, &truth).into(), wrong }
+            }
+        };
+        prop_assert!(changed.verify(NETWORK, &KINDS).is_err(), "{:?}", change);
+    }
 }
 
 /// What may happen about one peer: seen, said or proven.
@@ -367,7 +486,7 @@ proptest! {
 fn two_that_compare_what_they_hold_end_with_the_same_and_hold_so_much_at_most() {
     let hold = |held: &mut Proofs, number: u64| {
         let proof = Proof::of_equivocation::<Note>(&note(1, number, "a"), &note(1, number, "b"));
-        held.insert(&proof.verify(&KINDS).unwrap(), proof.encode())
+        held.insert(&proof.verify(NETWORK, &KINDS).unwrap(), proof.encode())
     };
     let (mut one, mut other) = (Proofs::default(), Proofs::default());
     assert_eq!(one.digest(), other.digest());
@@ -384,7 +503,7 @@ fn two_that_compare_what_they_hold_end_with_the_same_and_hold_so_much_at_most() 
         assert_eq!((told.len(), is_partial), (expected, expected == 4));
         for bytes in told {
             let proof = Proof::decode(bytes).unwrap();
-            assert!(other.insert(&proof.verify(&KINDS).unwrap(), bytes.to_vec()));
+            assert!(other.insert(&proof.verify(NETWORK, &KINDS).unwrap(), bytes.to_vec()));
         }
     }
     assert_eq!((one.digest(), one.len()), (other.digest(), other.len()));

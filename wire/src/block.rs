@@ -93,6 +93,18 @@ impl Block {
         Ok(Self { cid, bytes: Arc::new(bytes) })
     }
 
+    /// As [`Self::verified`], for who needs the bytes when they are something else.
+    ///
+    /// # Errors
+    ///
+    /// Gives the bytes back where [`verify`] fails.
+    pub fn verified_or_bytes(cid: Cid, bytes: Vec<u8>) -> Result<Self, Vec<u8>> {
+        match verify(&cid, &bytes) {
+            Ok(()) => Ok(Self { cid, bytes: Arc::new(bytes) }),
+            Err(_) => Err(bytes),
+        }
+    }
+
     /// Returns the content identifier.
     #[must_use]
     pub const fn cid(&self) -> &Cid {
@@ -179,6 +191,7 @@ mod tests {
             let block = Block::new(Codec::Raw, bytes);
             let mut damaged = block.bytes().to_vec();
             damaged[at.index(block.bytes().len())] ^= 1u8 << bit;
+            prop_assert_eq!(Block::verified_or_bytes(*block.cid(), damaged.clone()), Err(damaged.clone()));
             prop_assert!(Block::verified(*block.cid(), damaged).is_err());
             prop_assert!(Block::verified(*block.cid(), block.bytes().to_vec()).is_ok());
         }

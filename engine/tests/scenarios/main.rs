@@ -13,5 +13,6 @@ mod indexed;
 mod ingest;
 mod matches;
 mod model;
+mod preferred;
 mod questions;
 mod support;

@@ -11,14 +11,14 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
-    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, MatchesQuery, Reference,
-    ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange, Timestamp,
-    TrajectoryQuery, distance, knn_over,
+    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, MatchesQuery, Preferred,
+    Reference, ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange,
+    Timestamp, TrajectoryQuery, distance, knn_over,
 };
 use dunlin_wire::Cid;
 
 use super::{Body, convert, error::ApiError, review};
-use crate::daemon::{Shared, Standings, Touched, losers};
+use crate::daemon::{Shared, Standings, Touched, Whose, losers};
 
 /// Over how many observations a score is the mean: what FACTS found to work on server telemetry.
 const SCORE_WINDOW: usize = 10;
@@ -54,24 +54,26 @@ pub(super) async fn knn(
         let problem = "metadata is known of own entities alone; ask with the scope `local`";
         return Err(ApiError::bad_request("bad_query", problem));
     }
-    let standings = shared.standings().await;
-    let answer = match query.scope {
+    let (answer, standings) = match query.scope {
         json::Scope::Local => {
             let question = KnnQuery {
                 range: range(query.from_us, query.to_us),
                 entity: query.entity.map(convert::entity_id).transpose()?,
                 metadata: convert::metadata(query.metadata)?,
                 search: if query.exact { Exactness::Exact } else { Exactness::Approximate },
-                ..KnnQuery::new(collection, query.vector, k)
+                ..KnnQuery::new(collection.clone(), query.vector, k)
             };
-            let standings = standings.clone();
-            shared.blocking(move |shared| knn_local(shared, question, &standings)).await?
+            let whose = of_one_or_all(question.entity.as_ref());
+            let ask = move |shared: &Shared, preferred: &Preferred<'_>| {
+                Ok(shared.engine.knn_with(&question, preferred)?)
+            };
+            asked(&shared, collection, whose, ask).await?
         }
         json::Scope::Fetched => {
-            let standings = standings.clone();
-            shared
-                .blocking(move |shared| knn_fetched(shared, &collection, &query, k, &standings))
-                .await?
+            let standings = shared.standings().await;
+            let known = standings.clone();
+            let ask = move |shared: &Shared| knn_fetched(shared, &collection, &query, k, &known);
+            (shared.blocking(ask).await?, standings)
         }
         json::Scope::Templates => return knn_templates(&shared, &collection, &query, k).await,
     };
@@ -89,50 +91,26 @@ pub(super) async fn knn(
     Ok(Json(json::KnnAnswer { hits: answer.neighbors.into_iter().map(hit).collect(), coverage }))
 }
 
-/// Own segments that lose a conflict, of which as many more than asked for are looked up, so that what is left is
-/// enough.
-const LOSERS_MAX: usize = 1_024;
-
-/// Searches this node's own regimes. Where a segment of an own peer is preferred to one of them, that one is used.
-fn knn_local(
-    shared: &Shared,
-    mut question: KnnQuery,
-    standings: &Standings,
-) -> Result<dunlin_engine::KnnAnswer, ApiError> {
-    let replaced = shared.replacements(standings, (question.collection.as_str(), None))?;
-    if replaced.losers.is_empty() {
-        return Ok(shared.engine.knn(&question)?);
-    }
-    let k = question.k;
-    let more = replaced.losers.len().min(LOSERS_MAX);
-    question.k = k + more;
-    let mut answer = shared.engine.knn(&question)?;
-    let is_loser = |source| sealed(source).is_some_and(|cid| replaced.losers.contains(&cid));
-    let (dropped, mut left): (Vec<_>, Vec<_>) =
-        answer.neighbors.into_iter().partition(|one| is_loser(one.source));
-    let (from, to) = bounds(question.range);
-    let here: BTreeSet<_> = left.iter().filter_map(|one| sealed(one.source)).collect();
-    let is_asked_for = |segment: &&Segment| {
-        let entity = segment.entity();
-        // What an entity's metadata say is known here, where its own regimes passed.
-        let is_of = question.metadata.is_empty() || dropped.iter().any(|one| one.entity == *entity);
-        is_of
-            && !here.contains(&segment.cid())
-            && question.entity.as_ref().is_none_or(|asked| asked == entity)
-            && segment.start().0 <= to
-            && segment.end().0 >= from
-    };
-    let winners: Vec<_> = replaced.winners.iter().filter(is_asked_for).collect();
-    let spec = shared.engine.collection(&question.collection)?;
-    left.extend(knn_over(spec.metric, &question.vector, k, winners));
-    left.sort_by(|a, b| {
-        let order = |one: &dunlin_engine::Neighbor| (one.start, sealed(one.source));
-        a.distance.total_cmp(&b.distance).then_with(|| order(a).cmp(&order(b)))
+/// Asks the engine. Each question about the past goes through here: where another node's version of it is preferred,
+/// answers use that one. Returns who stood where when that was decided, too.
+async fn asked<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    collection: CollectionName,
+    whose: Whose,
+    ask: impl FnOnce(&Shared, &Preferred<'_>) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(T, Standings), ApiError> {
+    let standings = shared.standings().await;
+    let known = standings.clone();
+    let answer = shared.blocking(move |shared| {
+        let spec = shared.engine.collection(&collection)?;
+        let preferred = shared.preferred(&known, &spec, &whose)?;
+        ask(shared, &preferred)
     });
-    left.truncate(k);
-    answer.coverage.complete &= dropped.len() < LOSERS_MAX && !replaced.is_cut;
-    answer.neighbors = left;
-    Ok(answer)
+    Ok((answer.await?, standings))
+}
+
+fn of_one_or_all(entity: Option<&EntityId>) -> Whose {
+    entity.map_or(Whose::All(None), |entity| Whose::Of(vec![entity.clone()]))
 }
 
 /// Searches the segments that came from peers: those that were fetched, and those that recovery brought. Of two that
@@ -239,7 +217,7 @@ pub(super) async fn anomalies(
     let question = AnomaliesQuery {
         references: references(&shared, &collection, query.templates, 0).await,
         fade_us: shared.fade_us(),
-        collection,
+        collection: collection.clone(),
         entity: query.entity.map(convert::entity_id).transpose()?,
         range: range(query.from_us, query.to_us),
         k: checked_k(query.k)?,
@@ -247,7 +225,12 @@ pub(super) async fn anomalies(
         units: units(query.units),
         known_after_us: query.known_after_us,
     };
-    let answer = shared.blocking(move |shared| shared.engine.anomalies(&question)).await?;
+    // What other entities did is a factor, too.
+    let whose = Whose::All(question.entity.clone());
+    let ask = move |shared: &Shared, preferred: &Preferred<'_>| {
+        Ok(shared.engine.anomalies_with(&question, preferred)?)
+    };
+    let (answer, standings) = asked(&shared, collection, whose, ask).await?;
     let anomaly = |anomaly: dunlin_engine::Anomaly| json::Anomaly {
         cid: anomaly.source.and_then(sealed_cid),
         entity: anomaly.entity.to_string(),
@@ -259,7 +242,7 @@ pub(super) async fn anomalies(
     let mut coverage = coverage(&answer.coverage, started.elapsed());
     let used = answer.anomalies.iter().filter_map(|one| one.source.and_then(sealed));
     let used: Vec<_> = used.collect();
-    review::note(&mut coverage, &shared.touched(&shared.standings().await, &used));
+    review::note(&mut coverage, &shared.touched(&standings, &used));
     Ok(Json(json::AnomaliesAnswer {
         anomalies: answer.anomalies.into_iter().map(anomaly).collect(),
         coverage,
@@ -286,14 +269,19 @@ pub(super) async fn scores(
         known_after_us: query.known_after_us,
     };
     let about = About::of(&question.collection, Some(&question.entity), question.range);
-    let answer = shared.blocking(move |shared| shared.engine.scores(&question)).await?;
+    // What other entities did is a factor, too.
+    let whose = Whose::All(Some(question.entity.clone()));
+    let ask = move |shared: &Shared, preferred: &Preferred<'_>| {
+        Ok(shared.engine.scores_with(&question, preferred)?)
+    };
+    let (answer, standings) = asked(&shared, about.collection.clone(), whose, ask).await?;
     let score = |score: dunlin_engine::Score| json::Score {
         timestamp_us: score.timestamp.0,
         score: score.score,
         factors: factors(score.factors),
     };
     let mut coverage = coverage(&answer.coverage, started.elapsed());
-    about.note(&shared, &mut coverage).await;
+    review::note(&mut coverage, &about.touched(&shared, &standings));
     Ok(Json(json::ScoresAnswer {
         scores: answer.scores.into_iter().map(score).collect(),
         templates,
@@ -323,23 +311,21 @@ pub(super) async fn history(
             fade_us: shared.fade_us(),
         }),
     };
-    let standings = shared.standings().await;
-    let found = shared.blocking(move |shared| {
-        let of = (&question.collection, &question.entity);
-        let (preferred, is_all) = shared.preferred(&standings, of, bounds(question.range))?;
-        let mut answer = shared.engine.history_with(&question, &preferred)?;
-        answer.coverage.complete &= is_all;
+    let whose = of_one_or_all(Some(&question.entity));
+    let ask = move |shared: &Shared, preferred: &Preferred<'_>| {
+        let mut answer = shared.engine.history_with(&question, preferred)?;
         let count = answer.points.count();
         answer.points.truncate(limit);
         let matched = match matching {
-            Some(matching) => shared.engine.matches(&matching, &answer.points)?,
+            Some(of) => shared.engine.matches_with(&of, &answer.points, preferred)?,
             None => Vec::new(),
         };
-        Ok::<_, ApiError>((answer, count, matched))
-    });
-    let (answer, count, matched) = found.await?;
+        Ok((answer, count, matched))
+    };
+    let found = asked(&shared, about.collection.clone(), whose, ask).await?;
+    let ((answer, count, matched), standings) = found;
     let mut coverage = coverage(&answer.coverage, started.elapsed());
-    about.note(&shared, &mut coverage).await;
+    review::note(&mut coverage, &about.touched(&shared, &standings));
     if count > limit {
         coverage.complete = false;
         coverage.missing = Some(format!("{} more points", count - limit));
@@ -377,12 +363,13 @@ pub(super) async fn changes(
         },
     };
     let about = About::of(&question.collection, question.entity.as_ref(), question.range);
-    let (answer, channels) = shared
-        .blocking(move |shared| {
-            let channels = shared.engine.collection(&question.collection)?.channels.clone();
-            Ok::<_, ApiError>((shared.engine.changes(&question)?, channels.unwrap_or_default()))
-        })
-        .await?;
+    let whose = of_one_or_all(question.entity.as_ref());
+    let ask = move |shared: &Shared, preferred: &Preferred<'_>| {
+        let channels = shared.engine.collection(&question.collection)?.channels.clone();
+        Ok((shared.engine.changes_with(&question, preferred)?, channels.unwrap_or_default()))
+    };
+    let found = asked(&shared, about.collection.clone(), whose, ask).await?;
+    let ((answer, channels), standings) = found;
     let change = |change: dunlin_engine::Change| json::Change {
         entity: change.entity.to_string(),
         at_us: change.at.0,
@@ -394,7 +381,7 @@ pub(super) async fn changes(
         moves: change.moves.iter().map(|one| channel_move(one, &channels)).collect(),
     };
     let mut coverage = coverage(&answer.coverage, started.elapsed());
-    about.note(&shared, &mut coverage).await;
+    review::note(&mut coverage, &about.touched(&shared, &standings));
     Ok(Json(json::ChangesAnswer {
         changes: answer.changes.into_iter().map(change).collect(),
         coverage,
@@ -432,7 +419,12 @@ pub(super) async fn trajectory(
     };
     let about = [&question.a, &question.b]
         .map(|course| About::of(&question.collection, Some(&course.entity), course.range));
-    let answer = shared.blocking(move |shared| shared.engine.trajectory(&question)).await?;
+    let whose = Whose::Of(vec![question.a.entity.clone(), question.b.entity.clone()]);
+    let collection = question.collection.clone();
+    let ask = move |shared: &Shared, preferred: &Preferred<'_>| {
+        Ok(shared.engine.trajectory_with(&question, preferred)?)
+    };
+    let (answer, standings) = asked(&shared, collection, whose, ask).await?;
     let (a, b) = (answer.coverage_a, answer.coverage_b);
     let both = Coverage {
         segments_scanned: a.segments_scanned + b.segments_scanned,
@@ -442,9 +434,9 @@ pub(super) async fn trajectory(
         range: a.range,
         complete: a.complete && b.complete,
         is_compacted: false,
+        unread: a.unread + b.unread,
     };
     let mut coverage = coverage(&both, started.elapsed());
-    let standings = shared.standings().await;
     let touched = about.map(|about| about.touched(&shared, &standings)).concat();
     review::note(&mut coverage, &touched);
     let matched = |one: &dunlin_engine::Match| json::Match { a_us: one.a.0, b_us: one.b.0 };
@@ -501,7 +493,7 @@ fn bounds(range: TimeRange) -> (i64, i64) {
 
 /// What an answer is about that reads an entity's course: the conflicts in it are those of that time.
 struct About {
-    collection: String,
+    collection: CollectionName,
     entity: Option<String>,
     time: (i64, i64),
 }
@@ -509,19 +501,15 @@ struct About {
 impl About {
     fn of(collection: &CollectionName, entity: Option<&EntityId>, range: TimeRange) -> Self {
         Self {
-            collection: collection.to_string(),
+            collection: collection.clone(),
             entity: entity.map(ToString::to_string),
             time: bounds(range),
         }
     }
 
     fn touched(&self, shared: &Shared, standings: &Standings) -> Vec<Touched> {
-        shared.touched_in(standings, (&self.collection, self.entity.as_deref()), self.time)
-    }
-
-    async fn note(&self, shared: &Shared, coverage: &mut json::Coverage) {
-        let standings = shared.standings().await;
-        review::note(coverage, &self.touched(shared, &standings));
+        let of = (self.collection.as_str(), self.entity.as_deref());
+        shared.touched_in(standings, of, self.time)
     }
 }
 
@@ -550,16 +538,23 @@ fn factors(factors: Factors) -> json::Factors {
 
 /// Says what an answer lacks, and what to do about it.
 fn missing(coverage: &Coverage) -> Option<String> {
+    let unread = format!(
+        "of {} segments of peers, which are preferred, only the summary is here; `dunlin segments fetch \
+         --payload` brings the rest",
+        coverage.unread
+    );
     let cut = "a limit or a damaged block cut it off; `dunlin status` tells of damage, a shorter \
                range avoids limits";
     let compacted = "older regimes were compacted into outlines; history, changes and trajectory \
                      look at these, and the archive has the segments";
-    match (coverage.complete, coverage.is_compacted) {
-        (true, false) => None,
-        (true, true) => Some(compacted.to_owned()),
-        (false, false) => Some(cut.to_owned()),
-        (false, true) => Some(format!("{cut}; {compacted}")),
-    }
+    let is_cut = !coverage.complete && coverage.unread == 0;
+    let all = [
+        (coverage.unread > 0).then_some(unread.as_str()),
+        is_cut.then_some(cut),
+        coverage.is_compacted.then_some(compacted),
+    ];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 fn coverage(coverage: &Coverage, elapsed: Duration) -> json::Coverage {

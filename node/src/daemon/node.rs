@@ -15,7 +15,7 @@ use super::{
     holds::Holds,
     membership, network_config,
     outside::Outside,
-    peers_file, placing,
+    peers_file, placing, proofs_file,
     publisher::{self, Publisher},
     recovery::{self, Recovery},
     replication::{self, Replicas},
@@ -86,6 +86,7 @@ impl Node {
         let holds = Holds::load(&dir, &mut trust)?;
         let mut network = network_config(&config, license.clone(), false);
         network.known_peers = peers_file::load(&dir);
+        network.proofs = proofs_file::load(&dir);
         let (network, events, running) = Network::start(network, identity.clone(), trust).await?;
         let foreign_revocations = revocations.foreign();
         let (publisher, wishes) = publisher::Handle::new();

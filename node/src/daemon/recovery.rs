@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::{comparing::Failure, landing::Landing};
 pub(crate) use self::{
     statements::ResolveError,
-    touched::{Standings, Touched, losers},
+    touched::{Standings, Touched, Whose, losers},
 };
 use super::shared::Shared;
 use crate::config::Recover;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     exchanges::{Exchanges, Wish},
-    peers_file, publish_address, replication,
+    peers_file, proofs_file, publish_address, replication,
     revocation_file::RevocationFile,
     shared::Shared,
     trust_file::TrustFile,
@@ -119,6 +119,7 @@ impl Responder {
             match event {
                 Event::TrustChanged { changed, forgotten } => self.keep_trust(changed, &forgotten),
                 Event::PeersKnown(known) => self.keep_peers(&known),
+                Event::ProofsHeld(held) => self.keep_proofs(&held),
                 Event::RevocationsChecked { records, is_everything, reply } => {
                     self.keep_revocations(records, is_everything, reply);
                 }
@@ -213,6 +214,7 @@ impl Responder {
                 self.shared.taught.notify_one();
             }
             Event::PeersKnown(known) => self.keep_peers(&known),
+            Event::ProofsHeld(held) => self.keep_proofs(&held),
             Event::RevocationsChecked { records, is_everything, reply } => {
                 self.keep_revocations(records, is_everything, reply);
             }
@@ -254,6 +256,13 @@ impl Responder {
         match block_in_place(|| peers_file::keep(&self.shared.dir, known)) {
             Ok(()) => self.shared.recovered("peers"),
             Err(cause) => self.shared.report("peers", format!("{:#}", anyhow::Error::from(cause))),
+        }
+    }
+
+    fn keep_proofs(&self, held: &[Vec<u8>]) {
+        match block_in_place(|| proofs_file::keep(&self.shared.dir, held)) {
+            Ok(()) => self.shared.recovered("proofs"),
+            Err(cause) => self.shared.report("proofs", format!("{:#}", anyhow::Error::from(cause))),
         }
     }
 

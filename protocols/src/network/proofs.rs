@@ -1,14 +1,18 @@
 //! Proofs that a peer missed: compared by digest when peers meet, and after a change.
 //!
 //! Gossip tells a proof to those who are there. Whoever was away, or behind a split, learns of it here, from whichever peer
-//! it meets first. Each proof is verified as one by gossip is, and none is passed on: the others compare, too.
+//! it meets first. Each proof is verified as one by gossip is, and none is passed on: the others compare, too. The shell keeps them,
+//! so that a restart loses none.
 
 use dunlin_trust::{Evidence, Operation, Proof};
 use libp2p::PeerId;
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::{Actor, membership::Question, testimony::Heard, unix_now};
-use crate::messages::{MembershipRequest, MembershipResponse, PROOFS_PER_ANSWER_MAX};
+use crate::{
+    Event,
+    messages::{MembershipRequest, MembershipResponse, PROOFS_PER_ANSWER_MAX},
+};
 
 /// Peers that are asked for a comparison at one moment; the others follow at the next tick.
 const COMPARISONS_MAX: usize = 64;
@@ -16,7 +20,35 @@ const COMPARISONS_MAX: usize = 64;
 /// Ticks between two comparisons with one peer. Who makes keys to have them convicted causes no more of them.
 const PAUSE_TICKS: u64 = 30;
 
+/// Ticks between two times that the shell is given all proofs to keep. They are few, unless somebody makes keys to have them
+/// convicted.
+const KEEPING_TICKS: u64 = 5;
+
 impl Actor {
+    /// Takes in the proofs that were held before a restart, as if they were heard now: they counted then, and do once.
+    pub(super) fn restore_proofs(&mut self, kept: &[Vec<u8>]) {
+        for bytes in kept {
+            let heard = Proof::decode(bytes).map(|proof| self.hear_proof(&proof));
+            if !matches!(heard, Ok(Heard::News | Heard::Nothing)) {
+                tracing::warn!("a proof on disk proves nothing, and is dropped");
+            }
+        }
+        // They are on disk.
+        self.testifying.proofs.changes();
+    }
+
+    /// Gives the shell the proofs to keep. When its queue is full, that waits.
+    pub(super) fn hand_out_proofs(&mut self) {
+        if self.ticks < self.testifying.next_keeping {
+            return;
+        }
+        let Ok(room) = self.events.try_reserve() else { return };
+        if let Some(held) = self.testifying.proofs.changes() {
+            room.send(Event::ProofsHeld(held));
+            self.testifying.next_keeping = self.ticks + KEEPING_TICKS;
+        }
+    }
+
     /// Tells those peers the digest of our proofs who were told another one, or none.
     pub(super) fn compare_proofs(&mut self) {
         let digest = self.testifying.proofs.digest();

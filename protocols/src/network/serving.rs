@@ -355,7 +355,7 @@ impl Actor {
             self.admission.done(&peer);
         }
         match answer {
-            Answer::Segments(channel, response) => {
+            Answer::Segments(channel, mut response) => {
                 let refused = match &response {
                     SegmentsResponse::Refused { reason } => Some(*reason),
                     _ => None,
@@ -364,6 +364,10 @@ impl Actor {
                 if let SegmentsResponse::Blocks { blocks, .. } = &response {
                     let bytes: usize = blocks.iter().map(|block| block.bytes.len()).sum();
                     self.counters.block_bytes_served += bytes as u64;
+                }
+                let network = self.config.network.as_str();
+                if let Err(cause) = response.sign(network, &self.keypair) {
+                    tracing::error!(%cause, "an answer cannot be signed");
                 }
                 self.send_segments(channel, response);
             }

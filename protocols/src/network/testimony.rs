@@ -1,7 +1,7 @@
 //! What peers say of each other's conduct, by gossip: claims of those who are trusted, and proofs of anybody.
 //!
 //! What this node saw itself of grave misconduct it reports, once an hour for each peer and kind. Two announcements of one
-//! place are a proof, which is told at once. Each is judged by `trust` before it is passed on: a
+//! place are a proof, and so is a signed answer with bytes that are not what their CID names: those are told at once. Each is judged by `trust` before it is passed on: a
 //! report that does not count here goes no further, and a proof goes to everybody. Who was not there gets the proofs that it
 //! missed when peers meet (`proofs.rs`).
 
@@ -44,6 +44,8 @@ pub(super) struct Testifying {
     own: Option<Bucket>,
     /// Proofs that this node can show others.
     pub(super) proofs: Proofs,
+    /// The tick from which on they may be given to the shell.
+    pub(super) next_keeping: u64,
 }
 
 /// What becomes of testimony that was heard.
@@ -143,7 +145,7 @@ impl Actor {
     }
 
     pub(super) fn hear_proof(&mut self, proof: &Proof) -> Heard {
-        match proof.verify(&KINDS) {
+        match proof.verify(self.config.network.as_str(), &KINDS) {
             Ok(proven) => {
                 let is_about_me = proven.peer() == self.swarm.local_peer_id();
                 if is_about_me || self.trust.has_counted(&proven) {

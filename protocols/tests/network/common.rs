@@ -331,6 +331,18 @@ impl Node {
         kept
     }
 
+    /// Ends the network; returns the proofs that it gave to keep last.
+    pub(crate) async fn end_and_keep_proofs(mut self) -> Vec<Vec<u8>> {
+        self.end_network().await;
+        let mut kept = Vec::new();
+        while let Some(event) = within(self.news.recv()).await {
+            if let Event::ProofsHeld(held) = event {
+                kept = held;
+            }
+        }
+        kept
+    }
+
     pub(crate) async fn shutdown(mut self) {
         self.end_network().await;
         within(self.shell).await.unwrap();

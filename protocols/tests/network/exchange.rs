@@ -2,19 +2,26 @@
 
 use dunlin_protocols::{
     NetworkError,
-    messages::{ClaimedBlock, RefusalReason, SegmentsRequest, SegmentsResponse, TemplatesResponse},
+    messages::{
+        ClaimedBlock, Message as _, RefusalReason, SegmentsRequest, SegmentsResponse,
+        TemplatesResponse,
+    },
 };
-use dunlin_trust::{Evidence, Operation, Standing};
+use dunlin_trust::{Evidence, Operation, SentObject, Served, Standing};
 use dunlin_wire::{
     Cid,
     block::{Block, Codec},
+    envelope,
 };
 use tokio::task::JoinSet;
 
-use super::common::{Mute, Node, Segments, Templates, local, peer, within};
+use super::common::{
+    Mute, Node, Segments, Templates, connected_to, key, local, peer, stranger::Stranger, within,
+};
 
 const ALICE: u8 = 1;
 const BOB: u8 = 2;
+const CAROL: u8 = 3;
 
 fn block(text: &str) -> Block {
     Block::new(Codec::Raw, text.as_bytes().to_vec())
@@ -71,7 +78,7 @@ async fn bytes_of_a_liar_are_never_handed_out_and_it_is_quarantined() {
     let honest = block("what was asked for");
     let lie = ClaimedBlock { cid: *honest.cid(), bytes: b"something else".to_vec() };
     let mut alice = Node::start(ALICE, local(), &[], Mute).await;
-    let answer = SegmentsResponse::Blocks { blocks: vec![lie], missing: Vec::new() };
+    let answer = SegmentsResponse::Blocks { blocks: vec![lie], missing: Vec::new(), served: None };
     let mut bob = Node::start(BOB, local(), &[ALICE], Segments(move |_| answer.clone())).await;
     alice.meet(&mut bob).await;
 
@@ -88,6 +95,130 @@ async fn bytes_of_a_liar_are_never_handed_out_and_it_is_quarantined() {
     let asked = within(bob.handle.templates(peer(ALICE), "c")).await;
     assert_eq!(asked, Err(refused_by(ALICE, RefusalReason::Denied)));
     assert_eq!(alice.handle.counters().await.requests_denied, 1);
+}
+
+/// Returns an answer with these objects, which this peer signs for.
+fn signed(by: u8, network: &str, objects: &[(Cid, &[u8])]) -> SegmentsResponse {
+    let sent: Vec<_> = objects.iter().map(|(cid, bytes)| SentObject::new(*cid, bytes)).collect();
+    let served = envelope::sign(&key(by), Served::new(network, &sent).unwrap()).unwrap();
+    let claimed = |(cid, bytes): &(Cid, &[u8])| ClaimedBlock { cid: *cid, bytes: bytes.to_vec() };
+    SegmentsResponse::Blocks {
+        blocks: objects.iter().map(claimed).collect(),
+        missing: Vec::new(),
+        served: Some(served.bytes.into()),
+    }
+}
+
+#[tokio::test]
+async fn a_liar_that_signs_its_answer_is_convicted_everywhere() {
+    let (right, wrong) = (block("right"), block("wrong"));
+    let answer = signed(BOB, "test", &[(*right.cid(), b"right"), (*wrong.cid(), b"a lie")]);
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[ALICE], Segments(move |_| answer.clone())).await;
+    let mut carol = Node::start(CAROL, local(), &[], Mute).await;
+    carol.meet(&mut alice).await;
+    alice.meet(&mut bob).await;
+
+    let wanted = vec![*right.cid(), *wrong.cid()];
+    let answer = within(alice.handle.blocks(bob.peer(), wanted)).await.unwrap();
+
+    assert_eq!(answer.blocks, [right]);
+    assert_eq!(answer.wrong, [*wrong.cid()]);
+    assert_eq!(alice.opinion_of(BOB).await.standing, Standing::Quarantined);
+    let counters = alice.handle.counters().await;
+    assert_eq!((counters.wrong_cids, counters.proofs_taken), (1, 1));
+    // Carol never met him.
+    carol.settles(async |carol| (carol.counters().await.proofs_taken == 1).then_some(())).await;
+    assert_eq!(carol.opinion_of(BOB).await.standing, Standing::Quarantined);
+    assert!(carol.opinion_of(ALICE).await.score >= 0.5, "who brings it is not to blame");
+}
+
+#[tokio::test]
+async fn a_signature_that_is_not_for_what_came_proves_nothing_and_is_a_violation() {
+    let wanted = block("wanted");
+    let (cid, other) = (*wanted.cid(), *block("other").cid());
+    let answers = [
+        (signed(CAROL, "test", &[(cid, b"wanted")]), "somebody else's"),
+        (signed(BOB, "another", &[(cid, b"wanted")]), "of another network"),
+        (with_blocks_of(signed(BOB, "test", &[(other, b"other")]), &wanted), "of another answer"),
+    ];
+    for (answer, why) in answers {
+        let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+        let mut bob = Node::start(BOB, local(), &[ALICE], Segments(move |_| answer.clone())).await;
+        alice.meet(&mut bob).await;
+        let answer = within(alice.handle.blocks(bob.peer(), vec![cid])).await;
+        assert_eq!(answer, Err(NetworkError::Violation { peer: peer(BOB) }), "{why}");
+        assert!(alice.opinion_of(BOB).await.score < 0.5, "{why}");
+        assert_eq!(alice.handle.counters().await.proofs_taken, 0, "{why}");
+        let known = alice.handle.peers().await;
+        assert!(known.iter().all(|view| view.peer != peer(CAROL)), "nothing is on record of her");
+    }
+}
+
+/// Returns the answer with other blocks than it was signed for.
+fn with_blocks_of(answer: SegmentsResponse, block: &Block) -> SegmentsResponse {
+    let SegmentsResponse::Blocks { served, .. } = answer else { panic!("an answer with blocks") };
+    SegmentsResponse::Blocks { blocks: vec![block.clone().into()], missing: Vec::new(), served }
+}
+
+#[tokio::test]
+async fn who_speaks_the_new_version_gets_signed_answers_and_who_speaks_the_old_one_gets_the_old_ones()
+ {
+    let here = block("here");
+    let alice = Node::start(ALICE, local(), &[BOB, CAROL], shelf(vec![here.clone()])).await;
+    let question = SegmentsRequest::Blocks { cids: vec![*here.cid()] }.encode().unwrap();
+    for (mut stranger, is_signed) in
+        [(Stranger::new(key(BOB)), false), (Stranger::with_signed_answers(key(CAROL)), true)]
+    {
+        stranger.meet(&alice.address).await;
+        let answer = stranger.answer_to(peer(ALICE), question.clone()).await.unwrap();
+        let answer = SegmentsResponse::decode(&answer).unwrap();
+        let SegmentsResponse::Blocks { blocks, served, .. } = answer else { panic!("blocks") };
+        assert_eq!(blocks, [ClaimedBlock::from(here.clone())]);
+        assert_eq!(served.is_some(), is_signed);
+        let Some(served) = served else { continue };
+        let served = envelope::open::<Served>(&served).unwrap();
+        assert_eq!(served.signer, peer(ALICE));
+        assert!(served.value.is_about("test", &[SentObject::new(*here.cid(), b"here")]));
+    }
+}
+
+#[tokio::test]
+async fn an_old_peer_is_asked_in_its_version_and_its_lies_are_first_hand_evidence_alone() {
+    let (right, wrong) = (block("right"), block("wrong"));
+    let claimed = |cid: &Cid, bytes: &[u8]| ClaimedBlock { cid: *cid, bytes: bytes.to_vec() };
+    let answer = SegmentsResponse::Blocks {
+        blocks: vec![claimed(right.cid(), b"right"), claimed(wrong.cid(), b"a lie")],
+        missing: Vec::new(),
+        served: None,
+    };
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut mallory = Stranger::new(key(BOB));
+    mallory.meet(&alice.address).await;
+    let going_on = mallory.answer(answer.encode().unwrap());
+    alice.until(|event| connected_to(event, peer(BOB))).await;
+    let wanted = vec![*right.cid(), *wrong.cid()];
+    let answer = within(alice.handle.blocks(peer(BOB), wanted)).await.unwrap();
+    going_on.abort();
+    assert_eq!((answer.blocks, answer.wrong), (vec![right], vec![*wrong.cid()]));
+    assert_eq!(alice.opinion_of(BOB).await.standing, Standing::Quarantined);
+    let counters = alice.handle.counters().await;
+    assert_eq!((counters.wrong_cids, counters.proofs_taken), (1, 0));
+}
+
+#[tokio::test]
+async fn in_the_new_version_blocks_that_nobody_signed_for_are_a_violation() {
+    let wanted = block("wanted");
+    let unsigned = SegmentsResponse::fitting(vec![wanted.clone()], Vec::new());
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut mallory = Stranger::with_signed_answers(key(BOB));
+    mallory.meet(&alice.address).await;
+    let going_on = mallory.answer(unsigned.encode().unwrap());
+    alice.until(|event| connected_to(event, peer(BOB))).await;
+    let answer = within(alice.handle.blocks(peer(BOB), vec![*wanted.cid()])).await;
+    going_on.abort();
+    assert_eq!(answer, Err(NetworkError::Violation { peer: peer(BOB) }));
+    assert!(alice.opinion_of(BOB).await.score < 0.5);
 }
 
 #[tokio::test]
@@ -177,8 +308,8 @@ async fn an_answer_to_another_question_is_a_violation() {
     let unasked: ClaimedBlock = block("unasked").into();
     let answers = [
         SegmentsResponse::Page { cids: Vec::new() },
-        SegmentsResponse::Blocks { blocks: vec![unasked], missing: vec![wanted] },
-        SegmentsResponse::Blocks { blocks: Vec::new(), missing: Vec::new() },
+        SegmentsResponse::Blocks { blocks: vec![unasked], missing: vec![wanted], served: None },
+        SegmentsResponse::Blocks { blocks: Vec::new(), missing: Vec::new(), served: None },
     ];
     for answer in answers {
         let mut alice = Node::start(ALICE, local(), &[], Mute).await;

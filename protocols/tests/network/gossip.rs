@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dunlin_protocols::{
-    Event,
+    Config, Event,
     messages::{
         MembershipRequest, MembershipResponse, Message, SegmentAnnouncement, TemplateAnnouncement,
     },
@@ -231,6 +231,29 @@ async fn who_was_away_learns_what_was_proven_with_the_next_connection() {
     // Whoever brings it is not to blame.
     assert!(carol.opinion_of(BOB).await.score >= 0.5);
     assert!(dora.opinion_of(CAROL).await.score >= 0.5);
+}
+
+#[tokio::test]
+async fn who_restarts_still_shows_what_was_proven() {
+    let mut alice = Node::start(ALICE, local(), &[], Mute).await;
+    let mut bob = Node::start(BOB, local(), &[], Mute).await;
+    alice.meet(&mut bob).await;
+    let mut next = 0;
+    heard(&alice, &mut bob, &mut next).await;
+    equivocate(&alice, &mut bob, &mut next).await;
+    alice.shutdown().await;
+    let kept = bob.end_and_keep_proofs().await;
+    assert_eq!(kept.len(), 1);
+
+    // What disks made of one proof is no reason not to start.
+    let proofs = [kept.clone(), vec![b"rot".to_vec(), [&kept[0][..], b"x"].concat()]].concat();
+    let mut bob = Node::start(BOB, Config { proofs, ..local() }, &[], Mute).await;
+    assert_eq!(bob.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    let mut carol = Node::start(CAROL, local(), &[], Mute).await;
+    carol.meet(&mut bob).await;
+    carol.settles(async |carol| (carol.counters().await.proofs_taken == 1).then_some(())).await;
+    assert_eq!(carol.opinion_of(ALICE).await.standing, Standing::Quarantined);
+    assert!(carol.opinion_of(BOB).await.score >= 0.5);
 }
 
 /// A stranger says that it holds other proofs, and tells what proves nothing when it is asked for them.

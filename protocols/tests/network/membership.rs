@@ -219,6 +219,35 @@ async fn who_was_away_learns_of_it_with_the_next_connection() {
 }
 
 #[tokio::test]
+async fn a_revoked_peer_that_was_the_only_way_to_others_keeps_nothing_from_them() {
+    let (mut alice, mut bob) = (member(ALICE).await, member(BOB).await);
+    let mut carol = member(CAROL).await;
+    alice.meet(&mut bob).await;
+    carol.meet(&mut bob).await;
+
+    assert_eq!(alice.handle.revoke(revocation(&[BOB], &AUTHORITIES)).await, Ok(1));
+    alice.settles(async |alice| (!is_connected(alice, BOB).await).then_some(())).await;
+    // Whether Bob told Carol or not, the first other way that there is does.
+    carol.meet(&mut alice).await;
+    knows_revocations(&mut carol, 1).await;
+    carol.settles(async |carol| (!is_connected(carol, BOB).await).then_some(())).await;
+    assert!(is_connected(&carol.handle, ALICE).await, "the two go on without him");
+    // He is let in by neither, wherever he comes from.
+    bob.shutdown().await;
+    let bob = member(BOB).await;
+    for other in [&mut alice, &mut carol] {
+        let before = other.handle.counters().await.connections_closed;
+        bob.handle.dial(other.address.clone()).await.unwrap();
+        other
+            .settles(async |other| {
+                (other.counters().await.connections_closed > before).then_some(())
+            })
+            .await;
+        assert!(!is_connected(&other.handle, BOB).await);
+    }
+}
+
+#[tokio::test]
 async fn in_an_open_network_a_key_revokes_itself_and_nobody_else() {
     let mut alice = Node::start(ALICE, local(), &[], Mute).await;
     let mut bob = Node::start(BOB, local(), &[], Mute).await;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use dunlin_protocols::{PeerId, messages::SegmentAnnouncement};
 use dunlin_trust::{
-    Claim, Extension, Report, Served, UnixMillis, Withdrawal, recovery::Attestation,
+    Claim, Extension, Report, SentObject, Served, UnixMillis, Withdrawal, recovery::Attestation,
 };
 use dunlin_wire::cbor;
 
 use super::{
     message::{Item, Kind, Message, Sent},
     node::{Body, Node},
-    notary::{self, Notary},
+    notary::{self, NETWORK, Notary},
     rng::{Chance, below},
     town::{EPOCH_MS, Role, Town},
 };
@@ -60,8 +60,9 @@ pub(super) fn lie(node: &Node, to: usize, asked: &Message, scene: &mut Scene<'_>
     let body = Body { entity: "entity 0".to_owned(), start: 1, end: 2, content: scene.now_ms };
     let bytes: Arc<[u8]> = body.to_block().bytes().into();
     let key = &scene.town.keys[node.me];
-    let served =
-        (below(scene.rng, 2) == 0).then(|| scene.notary.sign(key, Served::new(*cid, &bytes)));
+    let statement = Served::new(NETWORK, &[SentObject::new(*cid, &bytes)]);
+    let served = statement.filter(|_| below(scene.rng, 2) == 0);
+    let served = served.map(|served| scene.notary.sign(key, served));
     scene.out.push((to, Message::Segments(vec![Sent { cid: *cid, bytes, served }])));
 }
 

@@ -31,6 +31,9 @@ pub(super) type Hash = [u8; 32];
 /// Statements that nodes know to contradict each other.
 const KINDS: [Kind; 2] = [Kind::of::<SegmentAnnouncement>(), Kind::of::<TemplateAnnouncement>()];
 
+/// The network that answers are signed in.
+pub(super) const NETWORK: &str = "sim";
+
 /// Keys that were made, for all runs in this process: a key depends on its number alone.
 static KEYS: Mutex<Vec<Keypair>> = Mutex::new(Vec::new());
 
@@ -141,7 +144,7 @@ impl Notary {
         {
             return Some(*known);
         }
-        let proven = Proof::decode(bytes).ok()?.verify(&KINDS).ok()?;
+        let proven = Proof::decode(bytes).ok()?.verify(NETWORK, &KINDS).ok()?;
         self.verdicts.insert(key, Arc::new(proven));
         Some(proven)
     }

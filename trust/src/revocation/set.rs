@@ -13,8 +13,35 @@ const RECENT_MAX: usize = 1_024;
 /// A key stands in one of so many slots, from the one on that its first bits name.
 const REACH: usize = 16;
 
+/// A slot of the table: a key as words, so that comparing two mostly takes one step, and at an address that has it in one
+/// line of the processor's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(align(32))]
+struct Slot([u64; 4]);
+
 /// What stands in a slot without a key. A key of these bytes is kept beside the table.
-const EMPTY: Subject = Subject([0; 32]);
+const EMPTY: Slot = Slot([0; 4]);
+
+impl Slot {
+    fn of(subject: &Subject) -> Self {
+        let (words, _) = subject.0.as_chunks::<8>();
+        let mut slot = EMPTY;
+        slot.0.iter_mut().zip(words).for_each(|(to, word)| *to = u64::from_be_bytes(*word));
+        slot
+    }
+
+    fn subject(self) -> Subject {
+        let mut bytes = [0; 32];
+        let (words, _) = bytes.as_chunks_mut::<8>();
+        words.iter_mut().zip(self.0).for_each(|(to, word)| *to = word.to_be_bytes());
+        Subject(bytes)
+    }
+
+    /// Returns where a key stands by its first bits, of so many places.
+    fn place(&self, places: usize) -> usize {
+        ((u128::from(self.0[0]) * places as u128) >> 64) as usize
+    }
+}
 
 /// An exact set of keys: a sorted table with gaps, and a small tree in front for what is new.
 ///
@@ -30,10 +57,10 @@ const EMPTY: Subject = Subject([0; 32]);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SubjectSet {
     filter: Filter,
-    slots: Vec<Subject>,
+    slots: Vec<Slot>,
     /// Keys in `slots`.
     placed: usize,
-    crowded: Vec<Subject>,
+    crowded: Vec<Slot>,
     recent: BTreeSet<Subject>,
 }
 
@@ -69,29 +96,29 @@ impl SubjectSet {
     }
 
     /// Returns all keys, those of the table first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Subject> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Subject> {
         let placed = self.slots.iter().filter(|slot| **slot != EMPTY);
-        placed.chain(&self.crowded).chain(&self.recent)
+        placed.chain(&self.crowded).map(|slot| slot.subject()).chain(self.recent.iter().copied())
     }
 
     fn rebuild(&mut self) {
         let mut all = std::mem::take(&mut self.slots);
         all.retain(|slot| *slot != EMPTY);
         all.append(&mut self.crowded);
-        all.extend(std::mem::take(&mut self.recent));
+        all.extend(std::mem::take(&mut self.recent).iter().map(Slot::of));
         // Three runs that are sorted: a stable sort only merges them.
         all.sort();
         let places = all.len() + all.len() / 2;
         let mut slots = vec![EMPTY; places + REACH];
         let mut free = 0;
         self.placed = 0;
-        for subject in all {
-            let place = place_of(&subject, places);
+        for key in all {
+            let place = key.place(places);
             let slot = place.max(free);
-            if subject == EMPTY || slot >= place + REACH {
-                self.crowded.push(subject);
+            if key == EMPTY || slot >= place + REACH {
+                self.crowded.push(key);
             } else {
-                slots[slot] = subject;
+                slots[slot] = key;
                 free = slot + 1;
                 self.placed += 1;
             }
@@ -101,28 +128,22 @@ impl SubjectSet {
 
     fn is_settled(&self, subject: &Subject) -> bool {
         let Some(places) = self.slots.len().checked_sub(REACH) else { return false };
-        if *subject == EMPTY {
-            return self.crowded.first() == Some(subject);
+        let key = Slot::of(subject);
+        if key == EMPTY {
+            return self.crowded.first() == Some(&key);
         }
-        let place = place_of(subject, places);
+        let place = key.place(places);
         for slot in &self.slots[place..place + REACH] {
-            // A key behind these would have found this slot.
-            if *slot == EMPTY || slot > subject {
-                return false;
-            }
-            if slot == subject {
+            if *slot == key {
                 return true;
             }
+            // A key behind these would have found this slot.
+            if *slot == EMPTY || *slot > key {
+                return false;
+            }
         }
-        self.crowded.binary_search(subject).is_ok()
+        self.crowded.binary_search(&key).is_ok()
     }
-}
-
-/// Returns where a key stands by its first bits, of so many places.
-fn place_of(subject: &Subject, places: usize) -> usize {
-    let [a, b, c, d, e, f, g, h, ..] = subject.0;
-    let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    ((u128::from(first) * places as u128) >> 64) as usize
 }
 
 #[cfg(test)]
@@ -172,7 +193,7 @@ mod tests {
         let mut set = SubjectSet::default();
         assert_eq!(set.extend(&all).len(), all.len());
         assert!(set.crowded.len() > 3_900 && set.crowded.contains(&EMPTY));
-        assert_eq!(set.iter().collect::<BTreeSet<_>>(), all.iter().collect());
+        assert_eq!(set.iter().collect::<BTreeSet<_>>(), all.iter().copied().collect());
         assert!(all.iter().all(|subject| set.contains(subject)));
         assert!(!set.contains(&key(0, 2_000)) && !set.contains(&key(1, 1)));
         assert_eq!(set.len(), all.len());

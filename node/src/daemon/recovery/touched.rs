@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_archive::{Pin, ReadError};
-use dunlin_engine::{CollectionName, EntityId, Foreign, Preferred, Rows, Segment, decode_payload};
+use dunlin_engine::{CollectionSpec, EntityId, Preferred, Rows, Segment, decode_payload};
 use dunlin_protocols::PeerId;
 use dunlin_trust::{
     Standing,
@@ -43,20 +43,41 @@ pub(crate) struct Touched {
     pub(crate) preferred: Cid,
 }
 
-/// Segments that take the place of others in answers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Replacements {
-    /// Segments that are not used.
-    pub(crate) losers: BTreeSet<Cid>,
-    /// Those that are used for them, and are here.
-    pub(crate) winners: Vec<Segment>,
-    /// Whether there are more than were looked up.
-    pub(crate) is_cut: bool,
+impl Touched {
+    /// Returns the one that is not preferred.
+    fn other(&self) -> Cid {
+        let (first, second) = self.pair;
+        if self.preferred == first { second } else { first }
+    }
+}
+
+/// Whose past a question is about.
+#[derive(Clone, Debug)]
+pub(crate) enum Whose {
+    /// These entities' alone.
+    Of(Vec<EntityId>),
+    /// That of all of a collection, this one's first where there is too much.
+    All(Option<EntityId>),
+}
+
+impl Whose {
+    fn includes(&self, entity: &str) -> bool {
+        match self {
+            Self::Of(these) => these.iter().any(|this| this.as_str() == entity),
+            Self::All(_) => true,
+        }
+    }
+
+    fn is_first(&self, entity: &str) -> bool {
+        matches!(self, Self::All(Some(first)) if first.as_str() == entity)
+    }
 }
 
 /// Segments that are looked up to take the place of others in one answer. Beyond, the answer says that it is
 /// incomplete.
 const WINNERS_MAX: usize = 1_024;
+
+const ALL_TIME: (i64, i64) = (i64::MIN, i64::MAX);
 
 impl Shared {
     /// Returns where those stand who may attest to segments; nobody while there is no conflict.
@@ -122,61 +143,62 @@ impl Shared {
         of.collect()
     }
 
-    /// Returns what takes the place of segments of an entity, or of all, that answers do not use.
-    pub(crate) fn replacements(
-        &self,
+    /// Returns the segments of other nodes that answers use in the place of own ones: those that win against an own one,
+    /// are here, and lose against none that is used.
+    pub(crate) fn preferred<'a>(
+        &'a self,
         standings: &Standings,
-        of: (&str, Option<&str>),
-    ) -> Result<Replacements, ReadError> {
-        let all = self.touched_in(standings, of, (i64::MIN, i64::MAX));
+        spec: &CollectionSpec,
+        whose: &Whose,
+    ) -> Result<Preferred<'a>, ReadError> {
+        let mut preferred = Preferred::new(|segment| self.observations_of(segment));
+        let mut all = self.touched_in(standings, (spec.name.as_str(), None), ALL_TIME);
+        all.retain(|touched| whose.includes(&touched.entity));
+        if all.is_empty() {
+            return Ok(preferred);
+        }
+        all.sort_by_key(|touched| !whose.is_first(&touched.entity));
+        let own = Pin::own(spec.name.as_str());
         let losers = losers(&all);
-        let winners: BTreeSet<Cid> = all.iter().map(|touched| touched.preferred).collect();
-        let mut replacements = Replacements::default();
-        for cid in winners.difference(&losers) {
-            if replacements.winners.len() == WINNERS_MAX {
-                replacements.is_cut = true;
-                break;
+        let mut winners: BTreeMap<Cid, Option<Segment>> = BTreeMap::new();
+        for touched in &all {
+            let (winner, loser) = (touched.preferred, touched.other());
+            let is_used = losers.contains(&loser) && !losers.contains(&winner);
+            if !is_used
+                || !self.archive.is_pinned(&own, &loser)?
+                || self.archive.is_pinned(&own, &winner)?
+            {
+                continue;
             }
-            let block = self.stored_block(cid)?;
-            let segment = block.and_then(|block| Segment::decode(block.bytes()).ok());
-            replacements.winners.extend(segment);
-        }
-        replacements.losers = losers;
-        Ok(replacements)
-    }
-
-    /// Returns what an answer about an entity's past uses in the place of own segments, of others' that have to do with
-    /// a time; and whether that is all of it.
-    pub(crate) fn preferred(
-        &self,
-        standings: &Standings,
-        (collection, entity): (&CollectionName, &EntityId),
-        (from, to): (i64, i64),
-    ) -> Result<(Preferred, bool), ReadError> {
-        let of = (collection.as_str(), Some(entity.as_str()));
-        let Replacements { losers, winners, is_cut } = self.replacements(standings, of)?;
-        let own = Pin::own(collection.as_str());
-        let mut preferred = Preferred { without: losers, instead: Vec::new() };
-        for segment in winners {
-            let is_in = segment.start().0 <= to && segment.end().0 >= from;
-            if is_in && !self.archive.is_pinned(&own, &segment.cid())? {
-                let rows = self.observations_of(&segment)?;
-                preferred.instead.push(Foreign { segment, rows });
+            if !winners.contains_key(&winner) {
+                if winners.len() == WINNERS_MAX {
+                    preferred.cut();
+                    break;
+                }
+                let segment = self.stored_segment(&winner)?;
+                let segment = segment.filter(|segment| segment.dim() == spec.dim.get());
+                winners.insert(winner, segment);
+            }
+            match winners.get(&winner) {
+                Some(Some(segment)) => preferred.prefer(segment.clone(), loser),
+                // The own one is used, and the answer says that something is missing.
+                _ => preferred.cut(),
             }
         }
-        Ok((preferred, !is_cut))
+        Ok(preferred)
     }
 
-    /// Returns the observations of a segment, if its payload is here.
-    fn observations_of(&self, segment: &Segment) -> Result<Option<Rows>, ReadError> {
-        let mut blocks = Vec::with_capacity(segment.payload().len());
-        for cid in segment.payload() {
-            let Some(block) = self.stored_block(cid)? else { return Ok(None) };
-            blocks.push(block);
-        }
-        // What cannot be decoded is used as a summary: it is another node's, and nothing is known of it here.
-        let rows = (!blocks.is_empty()).then(|| decode_payload(segment, &blocks).ok());
-        Ok(rows.flatten())
+    fn stored_segment(&self, cid: &Cid) -> Result<Option<Segment>, ReadError> {
+        let block = self.stored_block(cid)?;
+        Ok(block.and_then(|block| Segment::decode(block.bytes()).ok()))
+    }
+
+    /// Returns the observations of a segment, if its payload is here. What cannot be read or decoded counts as not here.
+    fn observations_of(&self, segment: &Segment) -> Option<Rows> {
+        let links = segment.payload().iter();
+        let blocks: Vec<_> =
+            links.map(|cid| self.stored_block(cid).ok().flatten()).collect::<Option<_>>()?;
+        if blocks.is_empty() { None } else { decode_payload(segment, &blocks).ok() }
     }
 }
 
@@ -184,9 +206,8 @@ impl Shared {
 /// rivals all lose against others, and no time is without any.
 pub(crate) fn losers(conflicts: &[Touched]) -> BTreeSet<Cid> {
     let mut rivals: BTreeMap<Cid, Vec<Cid>> = BTreeMap::new();
-    for Touched { pair: (first, second), preferred, .. } in conflicts {
-        let loser = if preferred == first { second } else { first };
-        rivals.entry(*loser).or_default().push(*preferred);
+    for touched in conflicts {
+        rivals.entry(touched.other()).or_default().push(touched.preferred);
     }
     let mut losers = BTreeSet::new();
     // Each round decides about all whose rivals are decided about; what is left loses in a circle, and is used.

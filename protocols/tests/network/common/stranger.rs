@@ -2,7 +2,10 @@
 
 use dunlin_protocols::{
     Keypair, Multiaddr, PeerId,
-    messages::{CONSOLE_PROTOCOL, MEMBERSHIP_PROTOCOL, SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL},
+    messages::{
+        CONSOLE_PROTOCOL, MEMBERSHIP_PROTOCOL, SEGMENTS_PROTOCOL, SIGNED_SEGMENTS_PROTOCOL,
+        TEMPLATES_PROTOCOL,
+    },
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::{
@@ -93,6 +96,11 @@ impl Stranger {
     /// Makes a stranger with a key, who says that it is of the tests' network.
     pub(crate) fn new(keypair: Keypair) -> Self {
         Self::speaking(keypair, FAMILY, &[SEGMENTS_PROTOCOL, TEMPLATES_PROTOCOL], &[])
+    }
+
+    /// Makes one who knows of signed answers and of no others.
+    pub(crate) fn with_signed_answers(keypair: Keypair) -> Self {
+        Self::speaking(keypair, FAMILY, &[SIGNED_SEGMENTS_PROTOCOL], &[])
     }
 
     /// Makes one who asks for what consoles are shown, and says to be of the tests' network.

@@ -27,7 +27,7 @@ impl Invariant for ForgedRejected {
             Fact::Revoked { at } => {
                 let revocations = view.nodes[*at].trust.revocations();
                 // Of those who are nobody here, flooders withdrew the keys themselves.
-                let revoked = revocations.iter().filter_map(|key| view.town.peer_of(key));
+                let revoked = revocations.iter().filter_map(|key| view.town.peer_of(&key));
                 let mut wrong = revoked.filter(|peer| !view.truth.revoked.contains(*peer));
                 match wrong.next() {
                     Some(peer) => {

@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use dunlin_archive::catalog::{self, Entry};
 use dunlin_trust::{
-    Evidence, Operation, Proof, Served,
+    Evidence, Operation, Proof, SentObject, Served, WrongObject,
     recovery::{Attestation, Series, Version},
 };
 use dunlin_wire::{
@@ -24,6 +24,7 @@ use crate::sim::{
     disk::Write,
     fact::Fact,
     message::{Item, Kind, Message, Sent},
+    notary::NETWORK,
 };
 
 /// Largest segment, in bytes.
@@ -107,7 +108,11 @@ impl Node {
             // A lie that its author signed is one for everybody.
             match served {
                 Some(served) if self.is_signed_lie(ctx, from, (cid, bytes), served) => {
-                    self.prove(ctx, &Proof::WrongCid { served: served.to_vec().into() });
+                    let objects = [SentObject::new(*cid, bytes)];
+                    if let Some(wrong) = WrongObject::first_of(&objects).map(Box::new) {
+                        let served = served.to_vec().into();
+                        self.prove(ctx, &Proof::WrongCid { served, wrong });
+                    }
                 }
                 _ => self.observe(ctx, ctx.town.peers[from], Evidence::WrongCid),
             }
@@ -124,7 +129,8 @@ impl Node {
     ) -> bool {
         let hash = crate::sim::notary::hash(served);
         ctx.notary.open::<Served>(&hash, served).is_ok_and(|signed| {
-            signed.signer == ctx.town.peers[from] && signed.value.is_about(cid, bytes)
+            let objects = [SentObject::new(*cid, bytes)];
+            signed.signer == ctx.town.peers[from] && signed.value.is_about(NETWORK, &objects)
         })
     }
 

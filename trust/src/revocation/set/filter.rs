@@ -23,10 +23,10 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Returns the filter of these keys, with room for as many again.
-    pub(super) fn of<'a>(count: usize, keys: impl Iterator<Item = &'a Subject>) -> Self {
+    pub(super) fn of(count: usize, keys: impl Iterator<Item = Subject>) -> Self {
         let room = (2 * count).max(KEYS_MIN);
         let mut filter = Self { words: vec![0; (room * BITS_PER_KEY).div_ceil(WORD_BITS)] };
-        keys.for_each(|key| filter.insert(key));
+        keys.for_each(|key| filter.insert(&key));
         filter
     }
 
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn it_rules_out_nothing_that_is_there_and_nearly_all_that_is_not() {
         let keys: Vec<_> = (0..10_000).map(key).collect();
-        let mut filter = Filter::of(5_000, keys[..5_000].iter());
+        let mut filter = Filter::of(5_000, keys[..5_000].iter().copied());
         assert!(filter.has_room_for(10_000) && !filter.has_room_for(10_001));
         keys[5_000..].iter().for_each(|key| filter.insert(key));
         assert!(keys.iter().all(|key| filter.may_contain(key)));
