@@ -2,17 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[expect(dead_code, reason = "a disk that refuses a step is for `failing.rs`")]
+mod disk;
 #[expect(dead_code, reason = "bundles are made here, and little else is done with them")]
 mod sender;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
+    collections::BTreeSet,
     sync::{Arc, Mutex},
 };
 
+use disk::{Recorder, with_files};
 use dunlin_archive::{
-    Archive, BlockFolder, Config, FileName, LARGE_BYTES_MIN, LandError, Object, Pin, PutError,
+    Archive, Config, LandError, Object, Pin, PutError,
     bundle::{ChainError, Gaps},
 };
 use dunlin_wire::block::{Block, Codec};
@@ -145,164 +147,6 @@ fn a_crash_at_any_sync_of_an_import_leaves_the_bundle_or_nothing_and_the_next_ru
     assert!(before >= 5 && after >= 1 && resumed >= 4, "{before}, {after}, {resumed}");
 }
 
-/// What a disk has, with what would be left of it if it lost power now.
-#[derive(Clone, Debug, Default)]
-struct Powerless {
-    /// redb's file as of its last sync.
-    redb: Arc<Vec<u8>>,
-    folders: BTreeSet<u64>,
-    /// Files, and whether the name of each is durable.
-    files: BTreeMap<FileName, (Arc<Vec<u8>>, bool)>,
-    /// Files that were removed: until names are synced, they may be back.
-    removed: BTreeMap<FileName, Arc<Vec<u8>>>,
-}
-
-impl Powerless {
-    /// Returns what a crash leaves that lost everything that need not be durable, or kept all of it.
-    fn left(&self, is_all_kept: bool) -> Self {
-        let mut left = self.clone();
-        left.files.retain(|_, (_, is_durable)| *is_durable || is_all_kept);
-        let removed = std::mem::take(&mut left.removed);
-        if is_all_kept {
-            left.files.extend(removed.into_iter().map(|(name, bytes)| (name, (bytes, true))));
-        }
-        left
-    }
-}
-
-/// A disk that remembers what it was before and after each step, and has no room for more files than it is told.
-#[derive(Clone, Debug, Default)]
-struct Recorder(Arc<Mutex<Recorded>>);
-
-#[derive(Debug, Default)]
-struct Recorded {
-    /// redb's file as it is written.
-    now: Vec<u8>,
-    disk: Powerless,
-    steps: Vec<Powerless>,
-    files_max: Option<usize>,
-}
-
-impl Recorder {
-    fn of(disk: Powerless) -> Self {
-        let now = disk.redb.to_vec();
-        Self(Arc::new(Mutex::new(Recorded { now, disk, ..Recorded::default() })))
-    }
-
-    fn open(&self) -> Archive {
-        Archive::open_on(self.clone(), Some(Box::new(self.clone())), Config::default()).unwrap()
-    }
-
-    fn steps(&self) -> usize {
-        self.0.lock().unwrap().steps.len()
-    }
-
-    fn files(&self) -> usize {
-        self.0.lock().unwrap().disk.files.len()
-    }
-
-    /// Takes a step, and notes what there was before it.
-    fn step<T>(&self, take: impl FnOnce(&mut Recorded) -> T) -> T {
-        let mut recorded = self.0.lock().unwrap();
-        let before = recorded.disk.clone();
-        recorded.steps.push(before);
-        take(&mut recorded)
-    }
-}
-
-impl redb::StorageBackend for Recorder {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.0.lock().unwrap().now.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let start = usize::try_from(offset).unwrap();
-        out.copy_from_slice(&self.0.lock().unwrap().now[start..start + out.len()]);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.lock().unwrap().now.resize(usize::try_from(len).unwrap(), 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        self.step(|recorded| recorded.disk.redb = Arc::new(recorded.now.clone()));
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let start = usize::try_from(offset).unwrap();
-        self.0.lock().unwrap().now[start..start + data.len()].copy_from_slice(data);
-        Ok(())
-    }
-}
-
-impl BlockFolder for Recorder {
-    fn make(&self, folder: u64) -> io::Result<()> {
-        self.step(|recorded| recorded.disk.folders.insert(folder));
-        Ok(())
-    }
-
-    fn write(&self, name: FileName, bytes: &[u8]) -> io::Result<()> {
-        self.step(|Recorded { disk, files_max, .. }| {
-            if !disk.folders.contains(&name.folder) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            if files_max.is_some_and(|most| disk.files.len() >= most) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            let taken = disk.files.insert(name, (Arc::new(bytes.to_vec()), false));
-            assert!(taken.is_none() && !disk.removed.contains_key(&name), "{name} was in use");
-            Ok(())
-        })
-    }
-
-    fn sync(&self, folder: u64) -> io::Result<()> {
-        self.step(|Recorded { disk, .. }| {
-            let files = disk.files.iter_mut().filter(|(name, _)| name.folder == folder);
-            files.for_each(|(_, (_, is_durable))| *is_durable = true);
-            disk.removed.retain(|name, _| name.folder != folder);
-        });
-        Ok(())
-    }
-
-    fn read(&self, name: FileName, bytes_max: usize) -> io::Result<Vec<u8>> {
-        let recorded = self.0.lock().unwrap();
-        let file = recorded.disk.files.get(&name);
-        Ok(file.map_or(Vec::new(), |(bytes, _)| bytes[..bytes.len().min(bytes_max)].to_vec()))
-    }
-
-    fn remove(&self, name: FileName) -> io::Result<()> {
-        self.step(|Recorded { disk, .. }| {
-            let (bytes, _) = disk.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
-            disk.removed.insert(name, bytes);
-            Ok(())
-        })
-    }
-
-    fn sweep(&self, named: &dyn Fn(u64) -> bool) -> io::Result<Option<u64>> {
-        Ok(self.step(|Recorded { disk, .. }| {
-            let last = disk.files.keys().map(|name| name.number).max();
-            disk.files.retain(|name, _| named(name.number));
-            last
-        }))
-    }
-}
-
-fn large(number: u64) -> Block {
-    let words = (0..LARGE_BYTES_MIN as u64 / 8)
-        .map(|word| ((number << 40) + word).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    Block::new(Codec::Raw, words.flatten().collect())
-}
-
-/// An object with one block in redb and two in files.
-fn with_files(number: u64) -> Object {
-    let root = Block::new(Codec::Raw, format!("root {number}").into_bytes());
-    let links = vec![large(2 * number), large(2 * number + 1)];
-    Object { pin: Pin::own("servers"), root, links }
-}
-
 #[test]
 fn a_crash_before_any_step_on_files_loses_nothing_acknowledged_and_leaves_no_stray_file() {
     let disk = Recorder::default();
@@ -327,7 +171,7 @@ fn a_crash_before_any_step_on_files_loses_nothing_acknowledged_and_leaves_no_str
     acknowledged.push((disk.steps(), held.clone()));
     drop(archive);
     assert_eq!(disk.files(), 2 * held.len());
-    let steps = std::mem::take(&mut disk.0.lock().unwrap().steps);
+    let steps = std::mem::take(&mut disk.recorded().steps);
     let mut strays = 0;
     for (step, at) in steps.iter().enumerate().skip(acknowledged[0].0) {
         let sure = acknowledged.iter().rposition(|(steps, _)| *steps <= step).unwrap();
@@ -362,13 +206,13 @@ fn a_disk_without_room_for_files_refuses_the_batch_and_leaves_nothing_of_it() {
     let archive = disk.open();
     archive.put(&[with_files(0)], Some(0)).unwrap();
     for files_max in 2..6 {
-        disk.0.lock().unwrap().files_max = Some(files_max);
+        disk.recorded().files_max = Some(files_max);
         let refused = archive.put(&[with_files(1), with_files(2)], Some(1)).unwrap_err();
         assert!(matches!(refused, PutError::Database(_)), "{refused}");
         assert_eq!((disk.files(), archive.position().unwrap()), (2, Some(0)));
         assert_eq!(archive.stats().unwrap().blocks, 3);
     }
-    disk.0.lock().unwrap().files_max = None;
+    disk.recorded().files_max = None;
     archive.put(&[with_files(1), with_files(2)], Some(1)).unwrap();
     assert_eq!((disk.files(), archive.position().unwrap()), (6, Some(1)));
 }
