@@ -40,6 +40,7 @@ mod name_store;
 mod network;
 mod pacing;
 mod peers;
+mod pinging;
 mod provider_store;
 mod rate;
 mod reachability;
