@@ -71,3 +71,4 @@ pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair, multiaddr
 pub use network::{Network, StartError};
 pub use peers::{Direction, Link, PeerView, Transport};
 pub use reachability::Reachability;
+pub use transport::check_name_servers;
