@@ -89,30 +89,33 @@ fn a_node_that_gets_another_address_is_back_within_ten_seconds() {
         told.lines().find(|line| line.contains("/10.213.7.1/")).map(str::to_owned)
     });
     let laptop = LanNode::start_with(&lan, 1, laptop_dir, &["--bootstrap", &at]);
-    let sees = |node: &LanNode, id: &str, at: &str| {
+    let knows = |node: &LanNode, id: &str, at: &str| {
         let told = node.json(&["peers"]);
         let mut peers = told["peers"].as_array().unwrap().iter();
         peers.any(|peer| {
-            let address = peer["addresses"][0].as_str().unwrap_or_default();
-            peer["peer"] == id && peer["connected"] == true && address.contains(at)
+            let mut addresses = peer["addresses"].as_array().unwrap().iter();
+            let is_there = addresses.any(|known| known.as_str().unwrap().contains(at));
+            peer["peer"] == id && peer["connected"] == true && is_there
         })
     };
-    eventually("they meet", || sees(&home, &laptop_id, "/10.213.7.2/").then_some(()));
+    eventually("they meet", || knows(&home, &laptop_id, "/10.213.7.2/").then_some(()));
 
     // The old address is gone before the new one is there, as it is when a cable is pulled.
     let [_, space] = &lan.spaces;
     let card = format!("{}i2", lan.bridge);
     ip(&["-n", space, "address", "delete", "10.213.7.2/24", "dev", &card]);
-    std::thread::sleep(Duration::from_secs(1));
+    eventually("the laptop is alone", || (!knows(&laptop, &home_id, "/10.213.7.1/")).then_some(()));
     let moved = Instant::now();
     ip(&["-n", space, "address", "add", "10.213.7.9/24", "dev", &card]);
-    eventually("it is back", || {
-        let is_back = sees(&home, &laptop_id, "/10.213.7.9/");
-        (is_back && sees(&laptop, &home_id, "/10.213.7.1/")).then_some(())
+    // The node at home hears of the new address over a connection from there, and from nobody else.
+    eventually("it is back", || knows(&home, &laptop_id, "/10.213.7.9/").then_some(()));
+    // A command may take seconds on a busy machine: what counts is since when the connection has been open.
+    eventually("it was back within ten seconds", || {
+        let told = laptop.json(&["peers"]);
+        let peer = told["peers"].as_array().unwrap().iter().find(|peer| peer["peer"] == home_id)?;
+        let open = Duration::from_secs(peer["connected_s"].as_u64()?);
+        (moved.elapsed() < BACK_WITHIN + open).then_some(())
     });
-    let took = moved.elapsed();
-    eprintln!("connected again {took:?} after the new address came");
-    assert!(took < BACK_WITHIN, "{took:?}");
 }
 
 /// Two namespaces, each with one end of a cable; the other ends are on one bridge.
