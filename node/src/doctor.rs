@@ -100,6 +100,7 @@ pub(crate) fn examine(path: &Path) -> Vec<Finding> {
         return findings;
     }
     let connected = node.as_ref().map_or(0, |(status, _)| status.peers);
+    findings.extend(addresses::names(&config.network));
     findings.extend(addresses::bootstrap(&config.network, connected));
     if config.network.mdns {
         findings.push(multicast::finding());

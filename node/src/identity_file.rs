@@ -4,7 +4,7 @@
 //! asked for on the terminal; a daemon, which has none, reads it from the file that `DUNLIN_PASSPHRASE_FILE` names.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Read, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,9 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::{AeadInPlace as _, KeyInit as _, Tag, XChaCha20Poly1305, XNonce};
 use dunlin_wire::cbor;
 use libp2p_identity::Keypair;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 use zeroize::Zeroizing;
@@ -171,19 +173,15 @@ impl Passphrase {
     ///
     /// Fails when there is neither, others may read the file, or what comes is too short or too long.
     pub(crate) fn of(variable: &'static str, prompt: &str) -> Result<Self, PassphraseError> {
-        let named = std::env::var_os(variable).filter(|name| !name.is_empty());
-        let bytes = match named {
-            Some(name) => {
-                let path = PathBuf::from(name);
-                let read = read_secret(&path);
-                read.map_err(|cause| PassphraseError::File { variable, cause: Box::new(cause) })?
+        let bytes = match file_named_by(variable) {
+            Some(path) => {
+                let read = read_secret(&path).map_err(Box::new);
+                Zeroizing::new(read.map_err(|cause| PassphraseError::File { variable, cause })?)
             }
-            None if io::stdin().is_terminal() => {
-                ask(prompt).map_err(|cause| PassphraseError::Terminal { cause })?
-            }
+            None if io::stdin().is_terminal() => ask(prompt)?,
             None => return Err(PassphraseError::Absent { variable }),
         };
-        Self::new(Zeroizing::new(bytes))
+        Self::new(bytes)
     }
 
     fn new(mut bytes: Zeroizing<Vec<u8>>) -> Result<Self, PassphraseError> {
@@ -205,21 +203,75 @@ impl Passphrase {
     }
 }
 
+/// Returns the file that a variable names, if it does.
+pub(crate) fn file_named_by(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from)
+}
+
 /// Asks on the terminal, without showing what is typed.
-fn ask(prompt: &str) -> io::Result<Vec<u8>> {
-    let stdin = io::stdin();
+fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, PassphraseError> {
+    let broken = |cause| PassphraseError::Terminal { cause };
+    let silence = Silence::begin().map_err(broken)?;
     let mut stderr = io::stderr();
-    stderr.write_all(prompt.as_bytes())?;
-    stderr.flush()?;
-    let usual = tcgetattr(&stdin)?;
-    let mut silent = usual.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
-    let mut line = String::new();
-    let read = stdin.read_line(&mut line);
-    tcsetattr(&stdin, OptionalActions::Flush, &usual)?;
-    writeln!(stderr)?;
-    read.map(|_| line.into_bytes())
+    // Behind this, so that nothing that is typed in answer is lost.
+    stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush()).map_err(broken)?;
+    let line = typed(io::stdin().lock(), &silence.usual);
+    drop(silence);
+    writeln!(stderr).map_err(broken)?;
+    line
+}
+
+/// Keeps the terminal from showing what is typed, until it is dropped.
+///
+/// It hands over every key, also those that it acts on otherwise: Ctrl-C would end this program, and what the shell's user
+/// types next would not be shown either.
+struct Silence {
+    usual: Termios,
+}
+
+impl Silence {
+    fn begin() -> io::Result<Self> {
+        let usual = tcgetattr(io::stdin())?;
+        let mut silent = usual.clone();
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        silent.special_codes[SpecialCodeIndex::VMIN] = 1;
+        silent.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        Ok(Self { usual })
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // A terminal that is gone shows nothing.
+        tcsetattr(io::stdin(), OptionalActions::Flush, &self.usual).ok();
+    }
+}
+
+/// Reads a line as a terminal would edit it: with the keys that erase, end and interrupt there.
+fn typed(keys: impl Read, terminal: &Termios) -> Result<Zeroizing<Vec<u8>>, PassphraseError> {
+    // A key whose code is zero is turned off.
+    let is = |key: u8, index| key != 0 && key == terminal.special_codes[index];
+    // It never grows, which would leave a copy behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_BYTES_MAX + 1));
+    for key in keys.bytes() {
+        match key.map_err(|cause| PassphraseError::Terminal { cause })? {
+            b'\n' | b'\r' => break,
+            key if is(key, SpecialCodeIndex::VEOF) => break,
+            key if is(key, SpecialCodeIndex::VINTR) || is(key, SpecialCodeIndex::VQUIT) => {
+                return Err(PassphraseError::Interrupted);
+            }
+            key if is(key, SpecialCodeIndex::VKILL) => line.clear(),
+            key if is(key, SpecialCodeIndex::VERASE) => {
+                // A letter may have several bytes, of which all but the first begin with the bits 10.
+                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            key if line.len() <= PASSPHRASE_BYTES_MAX => line.push(key),
+            // It is too long already.
+            _ => {}
+        }
+    }
+    Ok(line)
 }
 
 fn seal(key: &[u8], passphrase: &Passphrase, cost: Cost) -> Result<Vec<u8>, PassphraseError> {
@@ -315,6 +367,9 @@ pub(crate) enum PassphraseError {
         #[source]
         cause: io::Error,
     },
+    /// Whoever was asked does not want to say it.
+    #[error("interrupted")]
+    Interrupted,
     /// It is too short or too long.
     #[error("a passphrase has {PASSPHRASE_BYTES_MIN} to {PASSPHRASE_BYTES_MAX} bytes, not {bytes}")]
     Length {

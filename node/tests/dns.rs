@@ -10,13 +10,14 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
 use common::{
-    Node, eventually,
+    Node, dunlin, eventually,
     peers::{self, Net},
 };
 
@@ -262,6 +263,52 @@ fn a_dns_server_that_lies_keeps_nobody_from_their_peers() {
     assert!(node.is_connected_to(&id));
     assert!(!node.log().contains("panicked"), "{}", node.log());
     node.stop();
+}
+
+/// Returns a command of the program in a mount namespace of its own, in which something was done to the system's files.
+fn with_other_files(change: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("{change} && exec \"$0\" \"$@\"");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]).arg(script);
+    let program = dunlin(args);
+    command.arg(program.get_program()).args(program.get_args()).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_machine_whose_system_names_no_server_reaches_addresses_and_says_that_names_are_not_reached() {
+    for (number, change) in
+        ["mount --bind /dev/null /etc/resolv.conf", "mount -t tmpfs none /etc"].iter().enumerate()
+    {
+        if !with_other_files(change, &["--version"]).output().is_ok_and(|it| it.status.success()) {
+            eprintln!("skipped: no mount namespaces here for `{change}`");
+            continue;
+        }
+        let net = Net::start(&format!("dns-nobody-{number}"));
+        let (at, id) = net.bootstrap.rsplit_once("/p2p/").unwrap();
+        net.init("a");
+        let dir = net.dir("a");
+        let named = format!("/dns4/boot.test/tcp/1/p2p/{}", libp2p_identity::PeerId::random());
+        let bootstrap = format!("bootstrap = [\"{named}\", \"{at}/p2p/{id}\"]");
+        peers::set(&dir, "bootstrap = []", &bootstrap);
+        let flags = ["run", "--listen", "/ip4/127.0.0.1/tcp/0", "--one-machine"];
+        let command = &mut with_other_files(change, &flags);
+        let node = Node::start_as(&dir, command.env("RUST_LOG", "info,dunlin_protocols=trace"));
+
+        node.wait_for_peer(id);
+        let log = eventually("it says that the name is not reached", || {
+            let is_told = |line: &str| line.contains("not connected") && line.contains("boot.test");
+            Some(node.log()).filter(|log| log.lines().any(is_told))
+        });
+        assert_eq!(log.matches("addresses with names are not reached").count(), 1, "{log}");
+        let seen = with_other_files(change, &["doctor", "--json", "--data-dir"]).arg(&dir).output();
+        let findings: Vec<serde_json::Value> =
+            serde_json::from_slice(&seen.unwrap().stdout).unwrap();
+        let names: Vec<_> = findings.iter().filter(|found| found["check"] == "names").collect();
+        let [told] = names[..] else { panic!("{findings:?}") };
+        assert!(told["advice"].as_str().unwrap().contains("network.dns"), "{told}");
+        node.stop();
+    }
 }
 
 /// Returns what a node holds in memory; nothing where the system does not tell.

@@ -9,6 +9,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -75,6 +76,25 @@ fn a_node_that_is_well_is_found_so_running_or_not() {
     // Nobody is there to meet, and nobody will be.
     assert_eq!(of(&findings, "peers")[0].0, "doubtful");
     assert_eq!(of(&findings, "bootstrap")[0].0, "doubtful");
+}
+
+#[test]
+fn a_machine_without_multicast_is_told_that_mdns_is_blocked() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = made(temp.path());
+    set(&dir, "mdns = false", "mdns = true");
+    // A network of its own, which has not even loopback.
+    let mut alone = Command::new("unshare");
+    alone.args(["--user", "--map-root-user", "--net", env!("CARGO_BIN_EXE_dunlin")]);
+    let seen = alone.args(["doctor", "--json", "--data-dir"]).arg(&dir).output();
+    let Some(seen) = seen.ok().filter(|seen| !seen.stdout.is_empty()) else {
+        eprintln!("skipped: no network namespaces here");
+        return;
+    };
+    let findings: Vec<Value> = serde_json::from_slice(&seen.stdout).unwrap();
+    let [(state, found, advice)] = of(&findings, "mdns")[..] else { panic!("{findings:?}") };
+    assert!(state == "doubtful" && found.contains("multicast"), "{found}");
+    assert!(advice.contains("network.bootstrap"), "{advice}");
 }
 
 #[test]

@@ -5,13 +5,20 @@
 mod common;
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
+    sync::{Arc, Mutex},
 };
 
-use common::{Node, complaint, dunlin, stdout};
+use common::{Node, complaint, dunlin, eventually, stdout};
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, tcgetattr},
+};
 use serde_json::Value;
 
 /// A command about the node in a folder.
@@ -94,6 +101,129 @@ fn a_node_starts_with_the_passphrase_of_its_key_alone_and_never_says_it() {
     }
     // It is sealed as it was: no copy in the clear, and nothing of it elsewhere in the folder.
     assert_eq!(fs::read(dir.join("identity.key")).unwrap(), sealed);
+}
+
+/// A program on a terminal of its own, below a shell that outlives it: once the leader of a session ends, the kernel sets
+/// its terminal back to what it was at first, whatever the program left.
+struct Terminal {
+    near: File,
+    far: File,
+    shell: Child,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    #[track_caller]
+    fn run(command: &Command) -> Self {
+        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&near).unwrap();
+        unlockpt(&near).unwrap();
+        let name = ptsname(&near, Vec::new()).unwrap();
+        let far = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let (near, far) = (File::from(near), File::from(far));
+        let end = || far.try_clone().unwrap();
+        // Ctrl-C is for all that run on the terminal, and the shell is to stay.
+        let script = "trap : INT; \"$@\"; echo \"ended with $?.\"; read end";
+        let shell = Command::new("setsid")
+            .args(["--ctty", "sh", "-c", script, "sh"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env_remove("DUNLIN_DATA_DIR")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let shown = Arc::<Mutex<Vec<u8>>>::default();
+        let (mut reading, seen) = (near.try_clone().unwrap(), Arc::clone(&shown));
+        // It ends with the terminal.
+        std::thread::spawn(move || {
+            let mut part = [0; 1024];
+            while let Ok(count @ 1..) = reading.read(&mut part) {
+                seen.lock().unwrap().extend_from_slice(&part[..count]);
+            }
+        });
+        Self { near, far, shell, shown }
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    /// Waits for a question, and types.
+    #[track_caller]
+    fn answer(&mut self, question: &str, keys: &str) {
+        eventually(question, || self.shown().ends_with(question).then_some(()));
+        self.near.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for the program's end; returns its exit code, and all that was to be seen.
+    #[track_caller]
+    fn end(&mut self) -> (i32, String) {
+        let (text, code) = eventually("it ends", || {
+            let shown = self.shown();
+            let code = shown.split_once("ended with ")?.1.split_once('.')?.0.parse().ok()?;
+            Some((shown, code))
+        });
+        let modes = tcgetattr(&self.far).unwrap().local_modes;
+        let usual = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+        assert!(modes.contains(usual), "the terminal was left with {modes:?}: {text}");
+        (code, text)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.shell.kill().ok();
+        self.shell.wait().ok();
+    }
+}
+
+#[test]
+fn a_passphrase_that_is_asked_for_on_the_terminal_is_not_shown_and_ctrl_c_leaves_that_as_it_was() {
+    if let Err(cause) = Command::new("setsid").arg("--version").output() {
+        eprintln!("skipped: `setsid` cannot be run: {cause}");
+        return;
+    }
+    const OLD: &str = "passphrase of the node's key: ";
+    const NEW: &str = "new passphrase: ";
+    const AGAIN: &str = "the same again: ";
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("node");
+    let peer = shown(&mut identity(&dir, &["show"]))["peer"].as_str().unwrap().to_owned();
+    let on_terminal = |args: &[&str], answers: &[(&str, &str)]| {
+        let mut terminal = Terminal::run(&identity(&dir, args));
+        for (question, keys) in answers {
+            terminal.answer(question, keys);
+        }
+        let (code, text) = terminal.end();
+        for word in ["kumquat", "zyzzyv", "battery", "staple"] {
+            assert!(!text.contains(word), "{word} is in {text}");
+        }
+        (code, text)
+    };
+
+    let (code, text) =
+        on_terminal(&["protect"], &[(NEW, "kumquat zyzzyva\r"), (AGAIN, "battery staple\r")]);
+    assert!(code != 0 && text.contains("nothing was changed"), "{text}");
+    assert_eq!(shown(&mut identity(&dir, &["show"]))["protected"], false);
+
+    // Erased in between: a letter of two bytes, and then all that was typed.
+    let keys = "battery\u{15}kumquat zyzzyv\u{e9}\u{7f}a\r";
+    let (code, text) = on_terminal(&["protect"], &[(NEW, keys), (AGAIN, "kumquat zyzzyva\r")]);
+    assert!(code == 0 && text.contains(&peer), "{text}");
+
+    let (code, text) = on_terminal(&["show"], &[(OLD, "battery staple\r")]);
+    assert!(code != 0 && text.contains("this is not its passphrase"), "{text}");
+    let (code, text) = on_terminal(&["show"], &[(OLD, "kumquat zyzzyva\r")]);
+    assert!(code == 0 && text.contains(&peer), "{text}");
+
+    for command in [&["show"][..], &["unprotect"]] {
+        let (code, text) = on_terminal(command, &[(OLD, "kumquat\u{3}")]);
+        assert!(code != 0 && text.contains("interrupted") && !text.contains(&peer), "{text}");
+    }
+    let (code, text) = on_terminal(&["unprotect"], &[(OLD, "kumquat zyzzyva\r")]);
+    assert!(code == 0 && text.contains("false"), "{text}");
 }
 
 #[test]

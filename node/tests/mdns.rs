@@ -1,6 +1,6 @@
-//! Two nodes on a network of their own, without a bootstrap node and without each other's address: they
-//! find each other by mDNS alone. mDNS does not use loopback, so each node gets a network namespace, and a
-//! bridge joins them. Making those needs root and `ip`; without them the test says so and proves nothing.
+//! Two nodes on a network of their own: without a bootstrap node and without each other's address they find each other by
+//! mDNS alone, and one that gets another address is soon back. Loopback has neither, so each node gets a network namespace,
+//! and a bridge joins them. Making those needs root and `ip`; without them the test says so and proves nothing.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
@@ -11,7 +11,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use common::{dunlin, eventually, observation, peers, stdout, with_input};
@@ -22,7 +22,7 @@ const LIFE: u32 = 20_000;
 
 #[test]
 fn nodes_on_a_lan_find_each_other_and_trade_templates() {
-    let Some(lan) = Lan::new() else { return };
+    let Some(lan) = Lan::new('m') else { return };
     let temp = tempfile::tempdir().unwrap();
     let name = format!("lan-{}", std::process::id());
     let init = |node: &str| {
@@ -72,6 +72,52 @@ fn nodes_on_a_lan_find_each_other_and_trade_templates() {
     assert_eq!(verdict["adopted"], true, "{verdict}");
 }
 
+/// How soon a node that got another address is connected again.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_node_that_gets_another_address_is_back_within_ten_seconds() {
+    let Some(lan) = Lan::new('a') else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let (home_dir, laptop_dir) = (temp.path().join("home"), temp.path().join("laptop"));
+    let network = format!("moves-{}", std::process::id());
+    let home_id = peers::init(&home_dir, &network);
+    let laptop_id = peers::init(&laptop_dir, &network);
+    let home = LanNode::start(&lan, 0, home_dir.clone());
+    let at = eventually("the node at home listens", || {
+        let told = fs::read_to_string(home_dir.join("network.address")).ok()?;
+        told.lines().find(|line| line.contains("/10.213.7.1/")).map(str::to_owned)
+    });
+    let laptop = LanNode::start_with(&lan, 1, laptop_dir, &["--bootstrap", &at]);
+    let knows = |node: &LanNode, id: &str, at: &str| {
+        let told = node.json(&["peers"]);
+        let mut peers = told["peers"].as_array().unwrap().iter();
+        peers.any(|peer| {
+            let mut addresses = peer["addresses"].as_array().unwrap().iter();
+            let is_there = addresses.any(|known| known.as_str().unwrap().contains(at));
+            peer["peer"] == id && peer["connected"] == true && is_there
+        })
+    };
+    eventually("they meet", || knows(&home, &laptop_id, "/10.213.7.2/").then_some(()));
+
+    // The old address is gone before the new one is there, as it is when a cable is pulled.
+    let [_, space] = &lan.spaces;
+    let card = format!("{}i2", lan.bridge);
+    ip(&["-n", space, "address", "delete", "10.213.7.2/24", "dev", &card]);
+    eventually("the laptop is alone", || (!knows(&laptop, &home_id, "/10.213.7.1/")).then_some(()));
+    let moved = Instant::now();
+    ip(&["-n", space, "address", "add", "10.213.7.9/24", "dev", &card]);
+    // The node at home hears of the new address over a connection from there, and from nobody else.
+    eventually("it is back", || knows(&home, &laptop_id, "/10.213.7.9/").then_some(()));
+    // A command may take seconds on a busy machine: what counts is since when the connection has been open.
+    eventually("it was back within ten seconds", || {
+        let told = laptop.json(&["peers"]);
+        let peer = told["peers"].as_array().unwrap().iter().find(|peer| peer["peer"] == home_id)?;
+        let open = Duration::from_secs(peer["connected_s"].as_u64()?);
+        (moved.elapsed() < BACK_WITHIN + open).then_some(())
+    });
+}
+
 /// Two namespaces, each with one end of a cable; the other ends are on one bridge.
 struct Lan {
     bridge: String,
@@ -79,20 +125,20 @@ struct Lan {
 }
 
 impl Lan {
-    /// Returns `None`, and says so, where this cannot be done.
-    fn new() -> Option<Self> {
+    /// Returns `None`, and says so, where this cannot be done. Each test has a letter of its own.
+    fn new(test: char) -> Option<Self> {
         let has_ip = Command::new("ip").arg("-V").output().is_ok_and(|ran| ran.status.success());
         if !rustix::process::geteuid().is_root() || !has_ip {
             eprintln!(
-                "NOT TESTED: mDNS needs root and `ip` to make two networks joined by a bridge"
+                "NOT TESTED: this takes root and `ip` to make two networks joined by a bridge"
             );
             return None;
         }
         // Names of interfaces have at most 15 bytes.
-        let id = std::process::id();
-        let lan = Self { bridge: format!("dl{id}"), spaces: [0, 1].map(|n| format!("dl{id}-{n}")) };
+        let bridge = format!("dl{test}{}", std::process::id());
+        let lan = Self { spaces: [0, 1].map(|n| format!("{bridge}-{n}")), bridge };
         if !try_ip(&["link", "add", &lan.bridge, "type", "bridge"]) {
-            eprintln!("NOT TESTED: mDNS needs a bridge, and this system makes none");
+            eprintln!("NOT TESTED: this takes a bridge, and this system makes none");
             return None;
         }
         ip(&["link", "set", &lan.bridge, "up"]);
@@ -152,9 +198,15 @@ struct LanNode<'a> {
 impl<'a> LanNode<'a> {
     #[track_caller]
     fn start(lan: &'a Lan, space: usize, dir: PathBuf) -> Self {
+        Self::start_with(lan, space, dir, &[])
+    }
+
+    #[track_caller]
+    fn start_with(lan: &'a Lan, space: usize, dir: PathBuf, flags: &[&str]) -> Self {
         let log = fs::File::create(dir.with_extension("log")).unwrap();
         let mut command = lan.command(space, &["run", "--listen", "/ip4/0.0.0.0/tcp/0"]);
-        let command = command.arg("--data-dir").arg(&dir).stdout(Stdio::null()).stderr(log);
+        let command =
+            command.args(flags).arg("--data-dir").arg(&dir).stdout(Stdio::null()).stderr(log);
         let (started, child) = (Instant::now(), command.spawn().unwrap());
         let mut node = Self { lan, space, dir, child, started };
         eventually("the node answers", || {

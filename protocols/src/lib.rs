@@ -40,6 +40,7 @@ mod name_store;
 mod network;
 mod pacing;
 mod peers;
+mod pinging;
 mod provider_store;
 mod rate;
 mod reachability;
@@ -70,3 +71,4 @@ pub use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair, multiaddr
 pub use network::{Network, StartError};
 pub use peers::{Direction, Link, PeerView, Transport};
 pub use reachability::Reachability;
+pub use transport::check_name_servers;

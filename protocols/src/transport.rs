@@ -90,10 +90,11 @@ pub(crate) fn all(
     });
 
     let direct = tcp.or_transport(quic).map(|either, _| either.into_inner());
-    let direct = named(direct, dns);
+    let names = names_or_none(dns);
+    let direct = named(direct, &names);
 
     let counting = Arc::clone(meters);
-    let websocket = websocket::Config::new(named(plain_tcp(), dns))
+    let websocket = websocket::Config::new(named(plain_tcp(), &names))
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
         .multiplex(multiplexer::Upgrade)
@@ -110,19 +111,38 @@ pub(crate) fn all(
     Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
 }
 
+/// Whom to ask about names, and how.
+type Names = (ResolverConfig, ResolverOpts);
+
+/// Checks that there is somebody to ask about names: one of `servers`, or else whom the system names.
+///
+/// # Errors
+///
+/// Fails when the system names nobody, or in a way that cannot be read. A node starts nevertheless, and reaches addresses
+/// without names.
+pub fn check_name_servers(servers: &[SocketAddr]) -> io::Result<()> {
+    names(servers).map(drop)
+}
+
+fn names(servers: &[SocketAddr]) -> io::Result<Names> {
+    if servers.is_empty() {
+        return hickory_resolver::system_conf::read_system_conf().map_err(io::Error::other);
+    }
+    let servers = servers.iter().map(name_server).collect();
+    Ok((ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default()))
+}
+
+/// A machine whose system names no server, or in a way that no resolver understands, still reaches addresses.
+fn names_or_none(servers: &[SocketAddr]) -> Names {
+    names(servers).unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "the system names no server for names; addresses with names are not reached");
+        (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
+    })
+}
+
 /// Returns a transport that also dials names.
-fn named<T>(inner: T, servers: &[SocketAddr]) -> dns::tokio::Transport<T> {
-    let settings = if servers.is_empty() {
-        // A machine whose system names no server, or that no resolver understands, still reaches addresses.
-        hickory_resolver::system_conf::read_system_conf().unwrap_or_else(|cause| {
-            tracing::warn!(%cause, "the system names no server for names; addresses with names are not reached");
-            (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
-        })
-    } else {
-        let servers = servers.iter().map(name_server).collect();
-        (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
-    };
-    dns::tokio::Transport::custom(inner, settings.0, settings.1)
+fn named<T>(inner: T, names: &Names) -> dns::tokio::Transport<T> {
+    dns::tokio::Transport::custom(inner, names.0.clone(), names.1.clone())
 }
 
 fn name_server(at: &SocketAddr) -> NameServerConfig {

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     daemon::{keep_withdrawal, now},
     data_dir::{DataDir, IDENTITY_FILE},
-    identity_file::{Identity, NEW_PASSPHRASE_FILE, Passphrase, is_sealed},
+    identity_file::{Identity, NEW_PASSPHRASE_FILE, Passphrase, file_named_by, is_sealed},
     output::{Output, time},
 };
 
@@ -91,7 +91,7 @@ fn show(dir: &DataDir, keypair: &Keypair, out: Output) -> anyhow::Result<()> {
 fn protect(dir: &DataDir) -> anyhow::Result<Keypair> {
     let identity = dir.read_identity()?;
     let new = Passphrase::of(NEW_PASSPHRASE_FILE, "new passphrase: ")?;
-    if std::env::var_os(NEW_PASSPHRASE_FILE).is_none() {
+    if file_named_by(NEW_PASSPHRASE_FILE).is_none() {
         let again = Passphrase::of(NEW_PASSPHRASE_FILE, "the same again: ")?;
         ensure!(new.is(&again), "these differ; nothing was changed");
     }

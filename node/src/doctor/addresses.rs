@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dunlin_protocols::Multiaddr;
+use dunlin_protocols::{Multiaddr, Protocol};
 
 use super::Finding;
 use crate::config::{Config, Mode, NetworkConfig};
@@ -91,6 +91,23 @@ pub(super) fn free(config: &Config) -> Vec<Finding> {
         taken.push(Finding::fine("ports", "all addresses that it listens on are free"));
     }
     taken
+}
+
+/// Looks whom a node may ask about the names of bootstrap nodes; nothing where none has a name.
+pub(super) fn names(network: &NetworkConfig) -> Option<Finding> {
+    let is_name = |part| {
+        use Protocol::{Dns, Dns4, Dns6, Dnsaddr};
+        matches!(part, Dns(_) | Dns4(_) | Dns6(_) | Dnsaddr(_))
+    };
+    network.bootstrap.iter().find(|address| address.iter().any(is_name))?;
+    Some(match dunlin_protocols::check_name_servers(&network.dns) {
+        Ok(()) => Finding::fine("names", "there is a server to ask about names"),
+        Err(cause) => Finding::doubtful(
+            "names",
+            format!("the system names no server to ask about names: {cause}"),
+            "name one in `network.dns`; until then, addresses with names are not reached",
+        ),
+    })
 }
 
 /// Dials the bootstrap nodes, as far as TCP reaches them.

@@ -117,8 +117,9 @@ impl Node {
         Self::start_as(dir, command)
     }
 
+    /// Starts a node on `dir` by a command that runs it, to which the flags about API and folder are added.
     #[track_caller]
-    fn start_as(dir: &Path, command: &mut Command) -> Self {
+    pub(crate) fn start_as(dir: &Path, command: &mut Command) -> Self {
         // A node that was killed leaves its address behind; wait for the new one.
         std::fs::remove_file(dir.join("api.address")).ok();
         let child = command

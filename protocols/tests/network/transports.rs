@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use dunlin_protocols::{
-    Bandwidth, Direction, Network, StartError, Transport, messages::SegmentsResponse,
+    Bandwidth, Config, Direction, Network, StartError, Transport, messages::SegmentsResponse,
 };
 use dunlin_trust::Trust;
 use dunlin_wire::block::{Block, Codec};
@@ -47,15 +47,30 @@ async fn websocket_connects() {
     meets_over("/ip4/127.0.0.1/tcp/0/ws", Transport::WebSocket).await;
 }
 
-/// Measures how fast a block of a million bytes comes from a peer whose ceiling is 400,000 bytes a second.
-async fn comes_slowly_over(listen: &str) {
+#[tokio::test]
+async fn all_three_connect_over_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    meets_over("/ip6/::1/tcp/0", Transport::Tcp).await;
+    meets_over("/ip6/::1/udp/0/quic-v1", Transport::Quic).await;
+    meets_over("/ip6/::1/tcp/0/ws", Transport::WebSocket).await;
+}
+
+/// A ceiling of 400,000 bytes a second.
+const CEILING: Option<u64> = Some(400_000);
+
+/// Measures how fast a block of a million bytes comes when one of both ends has a ceiling of 400,000 bytes a second.
+async fn comes_slowly_over(listen: &str, giver: Bandwidth, asker: Bandwidth) {
     let block = Block::new(Codec::Raw, vec![7; 1_000_000]);
     let found = block.clone();
     let shelf = Segments(move |_| SegmentsResponse::fitting(vec![found.clone()], Vec::new()));
     let mut config = local();
     config.listen = vec![listen.parse().unwrap()];
-    config.bandwidth = Bandwidth { up: Some(400_000), ..Bandwidth::default() };
-    let mut alice = Node::start(1, local(), &[], Mute).await;
+    config.bandwidth = giver;
+    let asking = Config { bandwidth: asker, ..local() };
+    let mut alice = Node::start(1, asking, &[], Mute).await;
     let mut bob = Node::start(2, config, &[1], shelf).await;
     alice.meet(&mut bob).await;
 
@@ -71,13 +86,20 @@ async fn comes_slowly_over(listen: &str) {
 }
 
 #[tokio::test]
-async fn a_ceiling_slows_tcp_down() {
-    comes_slowly_over("/ip4/127.0.0.1/tcp/0").await;
+async fn each_ceiling_slows_tcp_down() {
+    let (listen, none) = ("/ip4/127.0.0.1/tcp/0", Bandwidth::default());
+    tokio::join!(
+        comes_slowly_over(listen, Bandwidth { up: CEILING, ..none }, none),
+        comes_slowly_over(listen, Bandwidth { peer_up: CEILING, ..none }, none),
+        comes_slowly_over(listen, none, Bandwidth { down: CEILING, ..none }),
+        comes_slowly_over(listen, none, Bandwidth { peer_down: CEILING, ..none }),
+    );
 }
 
 #[tokio::test]
 async fn a_ceiling_slows_quic_down() {
-    comes_slowly_over("/ip4/127.0.0.1/udp/0/quic-v1").await;
+    let (listen, none) = ("/ip4/127.0.0.1/udp/0/quic-v1", Bandwidth::default());
+    comes_slowly_over(listen, Bandwidth { up: CEILING, ..none }, none).await;
 }
 
 #[tokio::test]
