@@ -198,8 +198,14 @@ impl Sharing {
         signed.signer != self.me() && here.is_none_or(|here| here < signed.value.issued_unix_ms())
     }
 
+    /// Holds a set in place of the last one of its signer. One that is here already, as when news of it came by two ways at
+    /// once, keeps what the gate said of it.
     pub(super) fn hold(&self, held: Held) {
-        self.sets().insert(held.place(), held);
+        let mut sets = self.sets();
+        let place = held.place();
+        if sets.get(&place).is_none_or(|there| there.signed.bytes != held.signed.bytes) {
+            sets.insert(place, held);
+        }
     }
 
     /// Notes what the gate said of a set, unless a newer one has taken its place meanwhile.
@@ -602,17 +608,23 @@ mod tests {
     fn a_verdict_on_a_set_that_was_replaced_meanwhile_is_dropped() {
         let fixture = Fixture::new();
         let (sharing, _archive) = fixture.open();
-        let mut judged = fixture.set(HOUR);
+        let key = Keypair::generate_ed25519();
+        let signed = |age| envelope::sign(&key, fixture.set(age).signed.value.clone()).unwrap();
+        let set = |age| Held { signed: Arc::new(signed(age)), judged: None };
+        let (mut judged, newer) = (set(2 * HOUR), set(HOUR));
         sharing.hold(judged.clone());
         judged.judged = Some(Judged::adopted());
-        let newer = Held { signed: Arc::new((*judged.signed).clone()), judged: None };
-        sharing.hold(newer);
+        sharing.hold(newer.clone());
         sharing.note_verdict(&judged);
         assert_eq!(sharing.held()[0].judged, None);
         let mut current = sharing.held().remove(0);
         current.judged = Some(Judged::adopted());
         sharing.note_verdict(&current);
         assert!(sharing.held()[0].is_adopted());
+        // The same one, from whoever else tells of it.
+        let again = Held { signed: Arc::new((*newer.signed).clone()), judged: None };
+        sharing.hold(again);
+        assert!(sharing.held()[0].is_adopted(), "what the gate said of it stays");
     }
 
     #[test]
