@@ -249,13 +249,19 @@ impl Drop for Silence {
 }
 
 /// Reads a line as a terminal would edit it: with the keys that erase, end and interrupt there.
-fn typed(keys: impl Read, terminal: &Termios) -> Result<Zeroizing<Vec<u8>>, PassphraseError> {
+fn typed(mut keys: impl Read, terminal: &Termios) -> Result<Zeroizing<Vec<u8>>, PassphraseError> {
     // A key whose code is zero is turned off.
     let is = |key: u8, index| key != 0 && key == terminal.special_codes[index];
     // It never grows, which would leave a copy behind.
     let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_BYTES_MAX + 1));
-    for key in keys.bytes() {
-        match key.map_err(|cause| PassphraseError::Terminal { cause })? {
+    // Nor is there one in a buffer: a key is read at a time.
+    let mut key = Zeroizing::new([0]);
+    loop {
+        match keys.read_exact(key.as_mut_slice()) {
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => break,
+            read => read.map_err(|cause| PassphraseError::Terminal { cause })?,
+        }
+        match key[0] {
             b'\n' | b'\r' => break,
             key if is(key, SpecialCodeIndex::VEOF) => break,
             key if is(key, SpecialCodeIndex::VINTR) || is(key, SpecialCodeIndex::VQUIT) => {

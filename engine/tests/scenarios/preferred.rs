@@ -266,7 +266,7 @@ fn what_is_open_is_used_whatever_is_preferred() {
 fn outlines_stand_for_the_time_that_nothing_else_is_preferred_for() {
     let policy = SegmentPolicy { novelty_regimes_max: 8, ..spec(2).policy };
     for fidelity in [Fidelity::Lossless, Fidelity::Summary] {
-        let spec = CollectionSpec { fidelity, policy: policy.clone(), ..spec(2) };
+        let spec = CollectionSpec { fidelity, policy, ..spec(2) };
         let one = engine_with(&spec);
         one.ingest(&name(), course("a", 0..2_000, 20)).unwrap();
         let other = engine_with(&spec);
