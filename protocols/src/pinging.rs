@@ -153,9 +153,17 @@ mod tests {
     #[tokio::test]
     async fn every_ping_on_one_stream_is_answered_at_once_over_quic() {
         let mut node = over_quic(Pinging::default());
-        // It pings by hand alone: a node answers one stream of each peer, the newest.
+        // It pings by hand alone, for a node answers one stream of each peer, the newest. And it answers, for a node takes who
+        // does not for one that knows no pings.
         let mut stranger = over_quic(libp2p_stream::Behaviour::new());
         let mut control = stranger.behaviour().new_control();
+        let mut pings = control.accept(ping::PROTOCOL_NAME).unwrap();
+        tokio::spawn(async move {
+            while let Some((_, stream)) = pings.next().await {
+                let (read, mut write) = stream.split();
+                tokio::spawn(async move { futures::io::copy(read, &mut write).await.ok() });
+            }
+        });
         let id = *node.local_peer_id();
         node.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
         let at = loop {
