@@ -354,6 +354,11 @@ pub(crate) fn connected_to(event: Event, peer: PeerId) -> Option<()> {
     matches!(event, Event::PeerConnected(other) if other == peer).then_some(())
 }
 
+/// Picks the moment when `peer` is connected no more.
+pub(crate) fn disconnected_from(event: Event, peer: PeerId) -> Option<()> {
+    matches!(event, Event::PeerDisconnected(other) if other == peer).then_some(())
+}
+
 /// Waits, but not forever.
 #[track_caller]
 pub(crate) fn within<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {

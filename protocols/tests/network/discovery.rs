@@ -4,7 +4,9 @@ use dunlin_protocols::{Config, Event, Handle, StreamProtocol};
 use dunlin_trust::Evidence;
 use dunlin_wire::block::{Codec, cid_of};
 
-use super::common::{Mute, Node, connected_to, key, local, peer, stranger::Stranger, within};
+use super::common::{
+    Mute, Node, connected_to, disconnected_from, key, local, peer, stranger::Stranger, within,
+};
 
 const BOOT: u8 = 100;
 
@@ -118,10 +120,7 @@ async fn a_peer_that_shuts_down_is_gone_at_once() {
 
     bob.shutdown().await;
 
-    let bob = peer(2);
-    alice
-        .until(|event| matches!(event, Event::PeerDisconnected(peer) if peer == bob).then_some(()))
-        .await;
+    alice.until(|event| disconnected_from(event, peer(2))).await;
 }
 
 #[tokio::test]

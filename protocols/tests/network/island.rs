@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dunlin_protocols::{Event, Island};
+use dunlin_protocols::Island;
 
-use super::common::{Mute, Node, connected_to, local, peer};
+use super::common::{Mute, Node, connected_to, disconnected_from, local, peer};
 
 #[tokio::test]
 async fn an_island_meets_its_operators_own_peers_and_nobody_else() {
@@ -37,13 +37,10 @@ async fn an_island_comes_back_at_its_next_contact() {
     let mut other = Node::start(2, local(), &[], Mute).await;
     config.bootstrap = vec![other.address.clone()];
     let mut island = Node::start(1, config, &[], Mute).await;
-    let gone = |event, number| {
-        matches!(event, Event::PeerDisconnected(of) if of == peer(number)).then_some(())
-    };
 
     island.until(|event| connected_to(event, peer(2))).await;
-    island.until(|event| gone(event, 2)).await;
-    other.until(|event| gone(event, 1)).await;
+    island.until(|event| disconnected_from(event, peer(2))).await;
+    other.until(|event| disconnected_from(event, peer(1))).await;
     island.until(|event| connected_to(event, peer(2))).await;
 }
 

@@ -1,11 +1,11 @@
 //! Peers find each other again when whoever introduced them is gone.
 
 use dunlin_protocols::{
-    Config, Event, KnownPeer, Multiaddr, Source, decode_known_peers, encode_known_peers,
+    Config, KnownPeer, Multiaddr, Source, decode_known_peers, encode_known_peers,
 };
 use dunlin_trust::Evidence;
 
-use super::common::{Mute, Node, connected_to, local, peer};
+use super::common::{Mute, Node, connected_to, disconnected_from, local, peer};
 
 const BOOT: u8 = 100;
 
@@ -63,11 +63,7 @@ async fn a_peer_that_was_away_is_dialled_again() {
     alice.meet(&mut bob).await;
     let address = bob.address.clone();
     bob.shutdown().await;
-    alice
-        .until(|event| {
-            matches!(event, Event::PeerDisconnected(other) if other == peer(2)).then_some(())
-        })
-        .await;
+    alice.until(|event| disconnected_from(event, peer(2))).await;
 
     // It knows nobody.
     let config = Config { listen: vec![without_peer(address)], ..local() };

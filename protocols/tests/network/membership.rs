@@ -6,7 +6,7 @@ use std::{
 };
 
 use dunlin_protocols::{
-    Config, Event, Handle, NetworkError,
+    Config, Handle, NetworkError,
     messages::{
         Message, RefusalReason, Revocation, SegmentAnnouncement, TemplatesRequest,
         TemplatesResponse,
@@ -20,9 +20,8 @@ use dunlin_wire::envelope;
 use serde_bytes::ByteBuf;
 
 use super::common::{
-    Mute, Node, Shell, Templates, connected_to, key, local, peer,
+    Mute, Node, Shell, Templates, connected_to, disconnected_from, key, local, peer,
     stranger::{REVOCATIONS_TOPIC, Stranger},
-    within,
 };
 
 const ALICE: u8 = 1;
@@ -317,10 +316,6 @@ async fn a_revoked_authority_licenses_nobody_any_more() {
     let operation = Operation::FetchTemplates;
     alice.settles(async |alice| alice.may(peer(BOB), operation).await.is_err().then_some(())).await;
     let gone = bob.peer();
-    within(alice.until(|event| match event {
-        Event::PeerDisconnected(other) if other == gone => Some(()),
-        _ => None,
-    }))
-    .await;
+    alice.until(|event| disconnected_from(event, gone)).await;
     assert!(alice.handle.templates(gone, "c").await.is_err());
 }
