@@ -1,8 +1,8 @@
 //! Limits for one address: how many connections it may hold, and how fast it may open them.
 //!
 //! libp2p limits connections by peer, but peer ids cost nothing. Addresses cost something, so inbound
-//! connections are counted by IPv4 address, and by /64 for IPv6, of which one customer usually has all. Of those
-//! that a relay brings only the relay is known, so they are counted by that.
+//! connections are counted by IPv4 address, and by /64 for IPv6. Of those that a relay brings only the relay is known, so
+//! they are counted by that.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,8 @@ use libp2p::{
 
 use crate::{
     address_book::relay_of,
-    rate::{Bucket, Rate},
+    address_rates::{AddressRates, Group},
+    rate::Rate,
 };
 
 /// Inbound connections of one address, half open ones included.
@@ -34,19 +35,7 @@ const CONNECTIONS_MAX: usize = 8;
 const RELAYED_MAX: usize = 32;
 
 /// How fast one address may open connections.
-const OPENING: Rate = Rate { burst: 16, every: Duration::from_millis(500) };
-
-/// Addresses whose rate is remembered. When there are more, those that have rested longest are
-/// forgotten; they have full buckets anyway.
-const RATES_MAX: usize = 4096;
-
-/// Addresses that count as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Group {
-    V4([u8; 4]),
-    V6Net([u8; 8]),
-    Relay(PeerId),
-}
+pub(crate) const OPENING: Rate = Rate { burst: 16, every: Duration::from_millis(500) };
 
 /// Refuses inbound connections beyond the limits for one address.
 #[derive(Debug)]
@@ -54,7 +43,7 @@ pub(crate) struct Behaviour {
     exempt_loopback: bool,
     connections: HashMap<ConnectionId, Group>,
     counts: HashMap<Group, usize>,
-    rates: HashMap<Group, (Bucket, Instant)>,
+    rates: AddressRates,
     refused: u64,
 }
 
@@ -65,7 +54,7 @@ impl Behaviour {
             exempt_loopback,
             connections: HashMap::new(),
             counts: HashMap::new(),
-            rates: HashMap::new(),
+            rates: AddressRates::new(OPENING),
             refused: 0,
         }
     }
@@ -95,24 +84,13 @@ impl Behaviour {
             self.refused += 1;
             return Err(Refused::TooMany);
         }
-        if !self.may_open(group, now) {
+        if !self.rates.take(group, now) {
             self.refused += 1;
             return Err(Refused::TooFast);
         }
         self.connections.insert(connection, group);
         self.counts.insert(group, count + 1);
         Ok(())
-    }
-
-    fn may_open(&mut self, group: Group, now: Instant) -> bool {
-        if self.rates.len() >= RATES_MAX && !self.rates.contains_key(&group) {
-            let rested =
-                self.rates.iter().min_by_key(|(_, (_, used))| *used).map(|(group, _)| *group);
-            rested.and_then(|group| self.rates.remove(&group));
-        }
-        let (bucket, used) = self.rates.entry(group).or_insert((Bucket::full(OPENING, now), now));
-        *used = now;
-        bucket.take(OPENING, now)
     }
 
     fn forget(&mut self, connection: ConnectionId) {
@@ -128,21 +106,13 @@ impl Behaviour {
     fn group_of(&self, address: &Multiaddr) -> Option<Group> {
         let address = address.iter().find_map(|part| match part {
             Protocol::Ip4(address) => Some(IpAddr::V4(address)),
-            Protocol::Ip6(address) => {
-                Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
-            }
+            Protocol::Ip6(address) => Some(IpAddr::V6(address).to_canonical()),
             _ => None,
         })?;
         if self.exempt_loopback && address.is_loopback() {
             return None;
         }
-        Some(match address {
-            IpAddr::V4(address) => Group::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Group::V6Net([a, b, c, d, e, f, g, h])
-            }
-        })
+        Some(address.into())
     }
 }
 
@@ -298,15 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_for_rates_is_bounded() {
+    fn who_left_is_not_remembered() {
         let mut limits = Behaviour::new(false);
         let now = Instant::now();
-        for number in 0..RATES_MAX + 100 {
+        for number in 0..500 {
             let remote = address(&format!("/ip4/10.0.{}.{}/tcp/1", number / 256, number % 256));
             limits.admit(id(number), &here(), &remote, now).unwrap();
             limits.forget(id(number));
         }
-        assert_eq!(limits.rates.len(), RATES_MAX);
         assert!(limits.counts.is_empty() && limits.connections.is_empty());
     }
 }

@@ -42,6 +42,7 @@ use crate::{
     network::StartError,
     pinging::Pinging,
     provider_store::ProviderStore,
+    quic::TurnedAway,
     relay_client::RelayClient,
     transport,
 };
@@ -325,13 +326,14 @@ pub(crate) fn swarm(
     config: &Config,
     is_closed: bool,
     meters: &Arc<Meters>,
+    turned_away: &Arc<TurnedAway>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let me = keypair.public().to_peer_id();
     let (relayed, relay_client) = relay::client::new(me);
     let transport = if config.is_air_gapped {
         transport::none(keypair, relayed, meters)?
     } else {
-        transport::all(keypair, relayed, meters, &config.dns)?
+        transport::all(keypair, relayed, meters, config, turned_away)?
     };
     let behaviour = Behaviour::new(keypair, config, is_closed, relay_client)?;
     let settings = swarm::Config::with_tokio_executor()

@@ -58,6 +58,12 @@ pub struct Counters {
     pub connections_refused: u64,
     /// Connections refused because their address holds or opens too many.
     pub connections_refused_by_address: u64,
+    /// Senders of first packets of QUIC connections that were asked to prove their address.
+    pub quic_asked: u64,
+    /// QUIC connections that were refused before they began: too many, of one address or in all.
+    pub quic_refused: u64,
+    /// First packets of QUIC connections that came too fast for any answer.
+    pub quic_ignored: u64,
     /// Connections closed because the peer is revoked, or of another network.
     pub connections_closed: u64,
     /// Bytes of streams that went to peers.

@@ -17,6 +17,7 @@
 
 mod address_book;
 mod address_limits;
+mod address_rates;
 mod bandwidth;
 mod behaviour;
 mod bitswap;
@@ -38,10 +39,10 @@ pub mod messages;
 mod multiplexer;
 mod name_store;
 mod network;
-mod pacing;
 mod peers;
 mod pinging;
 mod provider_store;
+mod quic;
 mod rate;
 mod reachability;
 mod relay_client;

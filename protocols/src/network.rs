@@ -62,6 +62,7 @@ use crate::{
     island::Contact,
     messages::{CatalogsResponse, ReplicasResponse, SegmentsResponse, TemplatesResponse},
     peers::{PeerView, Peers},
+    quic::TurnedAway,
     reachability::Probes,
     relays::Relays,
     requests::{Admission, Asked},
@@ -113,7 +114,8 @@ impl Network {
         let bootstrap = config.bootstrap_peers()?;
         let is_closed = trust.revocations().authorities().is_some();
         let meters = Arc::new(Meters::new(config.bandwidth));
-        let mut swarm = behaviour::swarm(&keypair, &config, is_closed, &meters)?;
+        let turned_away = Arc::<TurnedAway>::default();
+        let mut swarm = behaviour::swarm(&keypair, &config, is_closed, &meters, &turned_away)?;
         for address in &config.external {
             swarm.add_external_address(address.clone());
         }
@@ -162,6 +164,7 @@ impl Network {
             testifying: Testifying::default(),
             counters: Counters::default(),
             meters,
+            turned_away,
             probes: Probes::new(config.reach),
             relays: Relays::default(),
             contact: Contact::new(config.island, now),
@@ -261,6 +264,7 @@ struct Actor {
     testifying: Testifying,
     counters: Counters,
     meters: Arc<Meters>,
+    turned_away: Arc<TurnedAway>,
     probes: Probes,
     relays: Relays,
     contact: Contact,
@@ -581,6 +585,9 @@ impl Actor {
                     wants_standing: wants.wants as u64,
                     connections_refused: limits.connection_limits.refused(),
                     connections_refused_by_address: limits.address_limits.refused(),
+                    quic_asked: self.turned_away.asked(),
+                    quic_refused: self.turned_away.refused(),
+                    quic_ignored: self.turned_away.ignored(),
                     told_dials_refused: limits.dcutr.refused() + dialing_back,
                     bytes_sent: traffic.up,
                     bytes_received: traffic.down,

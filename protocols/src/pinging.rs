@@ -127,13 +127,17 @@ impl<H: ConnectionHandler> ConnectionHandler for Attentive<H> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
-    use libp2p::{Swarm, SwarmBuilder, identity::Keypair, swarm::SwarmEvent};
+    use libp2p::{
+        Swarm, SwarmBuilder, Transport as _, core::muxing::StreamMuxerBox, identity::Keypair,
+        swarm::SwarmEvent,
+    };
     use tokio::time::timeout;
 
     use super::*;
+    use crate::quic;
 
     /// Far more than an answer takes, and less than the 15 s after which the node pings by itself.
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -141,7 +145,11 @@ mod tests {
     fn over_quic<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
         SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
             .with_tokio()
-            .with_quic()
+            .with_other_transport(|keypair| {
+                let quic = quic::Transport::new(keypair, true, Arc::default()).unwrap();
+                quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            })
+            .unwrap()
             .with_behaviour(|_| behaviour)
             .unwrap()
             .with_swarm_config(|config| {

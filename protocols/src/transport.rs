@@ -18,16 +18,16 @@ use libp2p::{
     dns,
     identity::Keypair,
     multiaddr::Protocol,
-    noise, quic, relay, tcp, websocket,
+    noise, relay, tcp, websocket,
 };
 
 use crate::{
     address_book::is_relayed,
     bandwidth::{Metered, Meters},
-    config::{QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX},
+    config::Config,
     multiplexer,
     network::StartError,
-    pacing::Paced,
+    quic::{self, TurnedAway},
 };
 
 /// A connection that is not agreed upon after this is given up, dialled or accepted: whoever sends half a handshake
@@ -59,13 +59,14 @@ fn carried(
     relayed.boxed()
 }
 
-/// Returns all transports as one; which of a peer's addresses are tried first is the swarm's business. `dns` are the
-/// servers that are asked about names, or none: those of the system.
+/// Returns all transports as one; which of a peer's addresses are tried first is the swarm's business. What QUIC does not
+/// let in is counted in `turned_away`.
 pub(crate) fn all(
     keypair: &Keypair,
     relayed: relay::client::Transport,
     meters: &Arc<Meters>,
-    dns: &[SocketAddr],
+    config: &Config,
+    turned_away: &Arc<TurnedAway>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let fail = |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
     let security = noise::Config::new(keypair).map_err(|cause| fail(&cause))?;
@@ -81,16 +82,13 @@ pub(crate) fn all(
         });
 
     let counting = Arc::clone(meters);
-    let mut settings = quic::Config::new(keypair);
-    settings.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
-    settings.max_stream_data = QUIC_STREAM_BYTES_MAX;
-    settings.max_connection_data = QUIC_CONNECTION_BYTES_MAX;
-    let quic = Paced::new(quic::tokio::Transport::new(settings)).map(move |(peer, muxer), _| {
+    let quic = quic::Transport::new(keypair, config.one_machine, Arc::clone(turned_away));
+    let quic = quic.map_err(|cause| fail(&cause))?.map(move |(peer, muxer), _| {
         (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
     });
 
     let direct = tcp.or_transport(quic).map(|either, _| either.into_inner());
-    let names = names_or_none(dns);
+    let names = names_or_none(&config.dns);
     let direct = named(direct, &names);
 
     let counting = Arc::clone(meters);

@@ -115,7 +115,7 @@ const ENGINE: [Row<dunlin_engine::Counters>; 19] = [
     }),
 ];
 
-const NETWORK: [Row<dunlin_protocols::Counters>; 38] = [
+const NETWORK: [Row<dunlin_protocols::Counters>; 41] = [
     ("protocols_requests_served", "Requests of peers answered", |network| network.requests_served),
     ("protocols_requests_denied", "Requests of peers that the gate refused", |network| {
         network.requests_denied
@@ -201,6 +201,17 @@ const NETWORK: [Row<dunlin_protocols::Counters>; 38] = [
         "Connections refused because their address holds or opens too many",
         |network| network.connections_refused_by_address,
     ),
+    (
+        "protocols_quic_asked",
+        "Senders of first QUIC packets that were asked to prove their address",
+        |network| network.quic_asked,
+    ),
+    ("protocols_quic_refused", "QUIC connections refused before they began", |network| {
+        network.quic_refused
+    }),
+    ("protocols_quic_ignored", "First QUIC packets that came too fast for any answer", |network| {
+        network.quic_ignored
+    }),
     (
         "protocols_connections_closed",
         "Connections closed: revoked, or of another network",

@@ -10,6 +10,7 @@ mod bitswap;
 mod console;
 mod discovery;
 mod exchange;
+mod first_packets;
 mod flood;
 mod gossip;
 mod hostile;

@@ -28,6 +28,11 @@ const CONNECTIONS_MAX: usize = 256;
 /// How long an attacker waits for the victim's part of a handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The bits of a packet's first byte that tell what it is, and what they are where the sender is asked to prove its
+/// address (RFC 9000, section 17.2.5).
+const PACKET_KIND: u8 = 0xf0;
+const RETRY: u8 = 0xf0;
+
 /// Largest packet that is read.
 const PACKET_BYTES_MAX: usize = 1_500;
 
@@ -48,12 +53,20 @@ pub(super) async fn half(target: &Target, number: usize, tally: &Arc<Tally>) -> 
     let (mut caller, socket) = (Caller::new(target)?, socket(target, number).await?);
     tally.tried();
     let (_, mut connection) = caller.begin()?;
-    tally.sent(send(&mut connection, &socket).await?);
     let mut bytes = [0; PACKET_BYTES_MAX];
-    let answered = timeout(PATIENCE, socket.recv(&mut bytes)).await;
-    if !matches!(answered, Ok(Ok(_))) {
-        tally.refused();
-        return Ok(());
+    loop {
+        tally.sent(send(&mut connection, &socket).await?);
+        match timeout(PATIENCE, socket.recv(&mut bytes)).await {
+            // It can prove where it is.
+            Ok(Ok(count)) if bytes[0] & PACKET_KIND == RETRY => {
+                caller.hear(&bytes[..count], &mut connection);
+            }
+            Ok(Ok(_)) => break,
+            _ => {
+                tally.refused();
+                return Ok(());
+            }
+        }
     }
     tally.connected();
     // The victim repeats itself until it has had enough.
