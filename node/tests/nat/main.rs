@@ -1,5 +1,5 @@
 //! Two nodes behind different NATs, who know nothing but a bootstrap node: they meet through it as a relay, and where
-//! their routers let them, go on without it.
+//! their routers let them, go on without it. And a node whose router forwards ports, if it is asked.
 //!
 //! The NAT is the kernel's, in network namespaces; making those needs root.
 
@@ -8,12 +8,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod router;
 mod town;
 
 use std::time::{Duration, Instant};
 
 use common::eventually;
 use dunlin_testnet::nat::Mapping;
+use router::{Lane, PUBLIC};
 use serde_json::Value;
 use town::{HOUSES, Resident, Town};
 
@@ -144,4 +146,33 @@ fn where_the_routers_hide_the_ports_the_relay_goes_on_to_serve() {
     scene.until("pings go through it", |link| {
         relayed(link) && link["rtt_ms"].is_number() && link["bytes_down"].as_u64() > Some(0)
     });
+}
+
+#[test]
+fn a_router_with_upnp_lets_strangers_in() {
+    let Some(lane) = Lane::build() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let home = lane.start_home(&temp.path().join("home"));
+
+    let external = eventually("a forwarded address is the node's own", || {
+        let status = home.json(&["status"]);
+        let external = status["external"].as_array().unwrap().clone();
+        (external.len() >= 2).then_some(external)
+    });
+    for transport in ["tcp/4601", "udp/4601/quic-v1"] {
+        let address = format!("/ip4/{PUBLIC}/{transport}");
+        assert!(
+            external.iter().any(|one| one.as_str().unwrap().starts_with(&address)),
+            "{external:?}"
+        );
+    }
+    let inside = "192.168.1.2:4601".parse().unwrap();
+    let forwards = lane.forwards();
+    for protocol in ["TCP", "UDP"] {
+        assert!(forwards.contains(&(protocol.to_owned(), 4601, inside)), "{forwards:?}");
+    }
+
+    let known = format!("/ip4/{PUBLIC}/tcp/4601/p2p/{}", home.id());
+    let guest = lane.start_guest(&temp.path().join("guest"), &known);
+    eventually("a stranger came in", || guest.link_to(&home.id()));
 }

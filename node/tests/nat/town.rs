@@ -123,25 +123,25 @@ impl Town {
     /// Starts a node in a house that knows the bootstrap node.
     pub(crate) fn start_home(&self, house: usize, dir: &Path, boot: &str) -> Resident {
         init(dir, boot);
-        let home = Resident::start(&self.homes[house], dir, "run");
-        eventually("the node answers", || {
-            home.command(&["status"]).output().is_ok_and(|ran| ran.status.success()).then_some(())
-        });
-        home
+        Resident::started(&self.homes[house], dir)
     }
 }
 
 impl Drop for Town {
     fn drop(&mut self) {
-        // A cable goes with its namespace. What was not made cannot be removed.
-        for space in self.spaces() {
-            try_ip(&["netns", "delete", space]);
-        }
+        remove_namespaces(self.spaces());
+    }
+}
+
+/// Removes them with all cables. What was not made cannot be removed.
+pub(crate) fn remove_namespaces<'a>(spaces: impl IntoIterator<Item = &'a String>) {
+    for space in spaces {
+        try_ip(&["netns", "delete", space]);
     }
 }
 
 /// Makes the folder of a node on the open internet; returns its id.
-fn init(dir: &Path, boot: &str) -> String {
+pub(crate) fn init(dir: &Path, boot: &str) -> String {
     let network = format!("nat-{}", std::process::id());
     let made = stdout(dunlin(&["init", "--json", "--network", &network, "--data-dir"]).arg(dir));
     let made: Value = serde_json::from_str(&made).unwrap();
@@ -173,6 +173,15 @@ impl Resident {
         program.arg(command).arg("--data-dir").arg(dir);
         let child = program.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Self { space: space.to_owned(), dir: dir.to_owned(), child }
+    }
+
+    /// Starts a node in a namespace, and waits until it answers.
+    pub(crate) fn started(space: &str, dir: &Path) -> Self {
+        let node = Self::start(space, dir, "run");
+        eventually("the node answers", || {
+            node.command(&["status"]).output().is_ok_and(|ran| ran.status.success()).then_some(())
+        });
+        node
     }
 
     fn command(&self, args: &[&str]) -> Command {
