@@ -265,7 +265,7 @@ fn a_hostile_peer_over_quic_is_no_burden_to_honest_ones() {
     }
     let report = play("hostile-quic-short.toml");
     let attacks = report["attacks"].as_array().unwrap();
-    assert_eq!(attacks.len(), 3, "{report}");
+    assert_eq!(attacks.len(), 4, "{report}");
     for attack in attacks {
         let attacker = &attack["attacker"];
         assert!(attacker["tried"].as_u64() > Some(10), "the attacker did something: {attacker}");

@@ -80,8 +80,8 @@ pub(crate) enum TestnetCommand {
         place: TestnetDir,
     },
     /// Attack a peer, and say what honest ones notice: connections-one, connections-many, slow-handshakes, streams,
-    /// oversize, half, gossip, kad-records, kad-eclipse, identify, yamux, nesting, and in network namespaces quic-initials, quic-half or
-    /// quic-connections.
+    /// oversize, half, unread, gossip, kad-records, kad-eclipse, identify, yamux, nesting, and in network namespaces quic-initials,
+    /// quic-half, quic-connections or quic-unread.
     Attack {
         /// What to try.
         attack: Attack,

