@@ -34,8 +34,10 @@ pub(crate) const STREAMS_MAX: usize = 128;
 pub(crate) const QUIC_STREAMS_MAX: u32 = 64;
 /// Bytes that one QUIC stream may send ahead.
 pub(crate) const QUIC_STREAM_BYTES_MAX: u32 = 1_000_000;
-/// Bytes that one QUIC connection may send ahead.
+/// Bytes that one QUIC connection may send ahead, once as much was read of it.
 pub(crate) const QUIC_CONNECTION_BYTES_MAX: u32 = 4_000_000;
+/// Bytes that wait for one QUIC connection until its peer has them.
+pub(crate) const QUIC_SEND_BYTES_MAX: u64 = 4_000_000;
 /// Longest address that is believed, in bytes.
 pub(crate) const ADDRESS_BYTES_MAX: usize = 256;
 /// Addresses that are believed of one peer.

@@ -5,13 +5,16 @@ use std::{io, net::UdpSocket, sync::Arc, time::Duration};
 use libp2p::identity::Keypair;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 
-use crate::config::{QUIC_CONNECTION_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX};
+use crate::config::{QUIC_SEND_BYTES_MAX, QUIC_STREAM_BYTES_MAX, QUIC_STREAMS_MAX};
 
 /// A connection on which nothing was heard for so long is gone.
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 
 /// How often an idle connection is kept alive, and what a NAT lets through with it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Bytes that a peer may send ahead on a new connection, on all streams together.
+pub(super) const RECEIVE_BYTES: u32 = 256 << 10;
 
 /// First packets that wait to be judged, some 8 KiB each. What comes while so many wait is refused unread.
 const WAITING_MAX: usize = 1_024;
@@ -88,6 +91,7 @@ fn transport() -> quinn::TransportConfig {
     transport.max_idle_timeout(Some(quinn::VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     transport.allow_spin(false);
     transport.stream_receive_window(QUIC_STREAM_BYTES_MAX.into());
-    transport.receive_window(QUIC_CONNECTION_BYTES_MAX.into());
+    transport.receive_window(RECEIVE_BYTES.into());
+    transport.send_window(QUIC_SEND_BYTES_MAX);
     transport
 }
