@@ -462,3 +462,150 @@ fn what_own_peers_know_is_told_to_no_stranger_and_to_no_node_without_the_collect
         a.peer(&stranger_id).unwrap().standing == dunlin_client::Standing::Quarantined;
     assert!(!quarantined, "asking is no misconduct");
 }
+
+/// Segments that show up with the far node of a split: several batches of what is fetched at once.
+const FAR: u16 = 1_600;
+
+/// Seals so many segments of few observations each on a running node.
+#[track_caller]
+fn seal_many(node: &Node, segments: u16) {
+    const ENTITIES: u16 = 10;
+    const REGIME: u16 = 8;
+    let client = node.client();
+    client.create_collection(&two_channels("fleet")).unwrap();
+    for entity in (0..ENTITIES).map(|number| format!("far-{number}")) {
+        let observation = |index: u16| {
+            let level = if (index / REGIME).is_multiple_of(2) { 0.1 } else { 0.7 };
+            Observation {
+                entity: entity.clone(),
+                timestamp_us: i64::from(index) * 1_000_000,
+                vector: vec![level, 1.0 - level],
+                metadata: None,
+            }
+        };
+        let observations = (0..segments / ENTITIES * REGIME).map(observation).collect();
+        client.ingest("fleet", &dunlin_client::IngestRequest { observations }).unwrap();
+        client.seal("fleet", &entity).unwrap();
+    }
+    eventually("all is archived", || (client.archive().unwrap().due == 0).then_some(()));
+}
+
+#[track_caller]
+fn count_own(node: &Node) -> usize {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let limit = Some(1_000);
+        let query =
+            SegmentsQuery { collection: "fleet".to_owned(), after, limit, ..Default::default() };
+        let page = node.client().segments(&query).unwrap();
+        count += page.segments.len();
+        after = page.next;
+        if after.is_none() {
+            return count;
+        }
+    }
+}
+
+/// One side of a split, three nodes that have the same, in the order of their ids; and the folder of a far node that has much
+/// more, with its id and how many segments all of them have together.
+struct Split {
+    net: Net,
+    near: [Node; 3],
+    names: [&'static str; 3],
+    ids: [String; 3],
+    far_id: String,
+    total: usize,
+}
+
+impl Split {
+    #[track_caller]
+    fn begin(test: &str) -> Self {
+        let net = Net::start(test);
+        let far_id = init_recovering(&net, "far", "all");
+        let mut near = ["a", "b", "c"].map(|name| (init_recovering(&net, name, "all"), name));
+        near.sort_unstable();
+        let (ids, names) = (near.clone().map(|(id, _)| id), near.clone().map(|(_, name)| name));
+        let on_first = seal_alone(&net, near[0].1, &[("near", 0.0)]);
+        let far = Node::start_with(&net.dir("far"), &ALONE);
+        seal_many(&far, FAR);
+        let total = on_first.len() + count_own(&far);
+        far.stop();
+        let nodes = near.map(|(id, name)| {
+            let own: Vec<_> =
+                ids.iter().chain([&far_id]).filter(|own| **own != id).map(String::as_str).collect();
+            let node = net.node(name, &own);
+            node.client().create_collection(&two_channels("fleet")).unwrap();
+            node
+        });
+        know_the_same(&nodes.each_ref(), on_first.len());
+        eventually("each knows that of the others", || {
+            nodes.iter().all(|node| recovery(node).same >= 4).then_some(())
+        });
+        Self { net, near: nodes, names, ids, far_id, total }
+    }
+
+    /// Has the far node show up.
+    #[track_caller]
+    fn heal(&self) -> Node {
+        let own: Vec<_> = self.ids.iter().map(String::as_str).collect();
+        self.net.node("far", &own)
+    }
+
+    /// Returns how many bytes each node got from the far one.
+    fn crossed(&self) -> [u64; 3] {
+        self.near.each_ref().map(|node| {
+            let far = node.peer(&self.far_id).unwrap();
+            assert_eq!(far.connected_s.is_some(), far.connected, "{far:?}");
+            far.bytes_down.unwrap()
+        })
+    }
+}
+
+#[test]
+fn what_one_side_of_a_split_lacks_comes_to_it_once_and_goes_on_within_it() {
+    let split = Split::begin("once");
+    let far = split.heal();
+    let [a, b, c] = &split.near;
+    know_the_same(&[a, b, c, &far], split.total);
+    let crossed = split.crossed();
+    let (all, once) = (crossed.iter().sum::<u64>(), *crossed.iter().max().unwrap());
+    assert!(all < once * 3 / 2, "three nodes got {crossed:?} bytes over the link");
+    assert_eq!(crossed[0], once, "the first one of them is the least: {crossed:?}");
+    let got: Vec<_> = split.near.iter().map(|node| recovery(node).recovered).collect();
+    assert!(got[1..].iter().all(|segments| *segments == split.total as u64), "{got:?}");
+}
+
+#[test]
+fn the_others_get_all_when_the_one_that_fetches_dies_or_hangs_over_it() {
+    for is_killed in [true, false] {
+        let split = Split::begin(if is_killed { "dies" } else { "hangs" });
+        let far = split.heal();
+        let before = recovery(&split.near[0]).recovered;
+        let at_its_end = eventually("the first one fetches", || {
+            let recovered = recovery(&split.near[0]).recovered;
+            (recovered > before).then_some(recovered)
+        });
+        let Split { net, near: [first, b, c], names, ids, far_id, total } = split;
+        let hung = if is_killed {
+            first.kill();
+            None
+        } else {
+            first.signal(rustix::process::Signal::STOP);
+            Some(first)
+        };
+        let begun = std::time::Instant::now();
+        assert!(at_its_end < total as u64 / 2, "it was as good as done: {at_its_end}");
+        know_the_same(&[&b, &c, &far], total);
+        let took = begun.elapsed();
+        assert!(took.as_secs() < 30, "{took:?}");
+        // It gets the rest when it is back.
+        let first = match hung {
+            Some(first) => {
+                first.signal(rustix::process::Signal::CONT);
+                first
+            }
+            None => net.node(names[0], &[&ids[1], &ids[2], &far_id]),
+        };
+        know_the_same(&[&first, &b, &c, &far], total);
+    }
+}

@@ -77,6 +77,8 @@ pub struct SplitOptions {
     pub common: u32,
     /// Segments that each node seals while the network is split, beside those about what both sides observe.
     pub segments: u32,
+    /// Only the nodes of the first side do that.
+    pub is_one_sided: bool,
     /// How long the network stays split at least, in seconds.
     pub seconds: u64,
     /// Where the nodes' data go; in memory, which goes with everything else, when there is none.
@@ -106,14 +108,14 @@ pub struct SplitReport {
     pub examined: u64,
     /// Of these, how many some node does not have.
     pub lost: u64,
-    /// Bytes over the cable between both sides from when it was up again, both directions, until convergence.
-    pub link_bytes: u64,
-    /// Size of the summaries of those differing segments: what has to cross once in either direction.
-    pub difference_bytes: u64,
-    /// Bytes of blocks that the node received most of, for recovery, since the heal.
-    pub received_bytes_max: u64,
-    /// Size of the summaries that a node lacks when the network heals.
-    pub lacking_bytes: u64,
+    /// Bytes over the cable between both sides from when it was up again until convergence: to the first side, and to the second.
+    pub link_bytes: [u64; 2],
+    /// Size of the summaries that each side lacks when the network heals: what has to cross once in that direction.
+    pub lacking_bytes: [u64; 2],
+    /// All bytes over the cable, against all that was lacking.
+    pub link_ratio: f64,
+    /// Bytes of blocks that the node of each side received that received most, for recovery, since the heal.
+    pub received_bytes_max: [u64; 2],
 }
 
 /// Splits a network and heals it; returns whether it became one without loss.
@@ -155,7 +157,9 @@ fn in_words(report: &SplitReport) -> String {
         "{} nodes were split for {:.1} s; {} of {} segments were sealed meanwhile\n\
          after the link was up again, all knew and said the same in {:.1} s\n\
          {} conflicts flagged everywhere, {} with different preferences; {} of {} segments lost\n\
-         {} bytes crossed the link for a difference of {}; a node received at most {} for {} that it lacked",
+         {} bytes crossed the link for a difference of {}: {:.2} times; {} to the first side, which lacked {}, and {} to \
+         the second, which lacked {}\n\
+         a node received at most {} bytes of blocks on the first side, and {} on the second",
         report.nodes,
         report.split_s,
         report.differing,
@@ -165,10 +169,15 @@ fn in_words(report: &SplitReport) -> String {
         report.undecided,
         report.lost,
         report.examined,
-        report.link_bytes,
-        report.difference_bytes,
-        report.received_bytes_max,
-        report.lacking_bytes,
+        report.link_bytes.iter().sum::<u64>(),
+        report.lacking_bytes.iter().sum::<u64>(),
+        report.link_ratio,
+        report.link_bytes[0],
+        report.lacking_bytes[0],
+        report.link_bytes[1],
+        report.lacking_bytes[1],
+        report.received_bytes_max[0],
+        report.received_bytes_max[1],
     )
 }
 
@@ -204,7 +213,7 @@ impl Scene {
         scene.say("the network is split");
         scene.links.cut()?;
         let cut = Instant::now();
-        for index in 0..nodes {
+        for index in 0..if options.is_one_sided { half } else { nodes } {
             scene.live(index, options.common..options.common + options.segments)?;
         }
         // One node of each side watches the same entities, and sees something else.
@@ -217,7 +226,9 @@ impl Scene {
         scene.wait_until_sides_know(&before)?;
         let rest = Duration::from_secs(options.seconds).saturating_sub(cut.elapsed());
         scene.pause(rest)?;
-        let after = sealed_by(&scene.clients())?;
+        let [mut after, second] = scene.sealed_by_sides()?;
+        let sealed_on = [&after, &second].map(|side| size_beside(side, &before));
+        after.extend(second);
         let received = scene.received_bytes()?;
         let crossed = scene.links.crossed_bytes()?;
         let split_s = cut.elapsed().as_secs_f64();
@@ -229,11 +240,13 @@ impl Scene {
         scene.wait_until_known(sealed)?;
         let conflicts = scene.wait_until_agreed()?;
         let convergence_s = healed.elapsed().as_secs_f64();
-        let link_bytes = scene.links.crossed_bytes()?.saturating_sub(crossed);
-        let now = scene.received_bytes()?;
+        let now = scene.links.crossed_bytes()?;
+        let link_bytes = [0, 1].map(|side| now[side].saturating_sub(crossed[side]));
+        let received_bytes_max = scene.received_since(&received)?;
         let differing: Sealed =
             after.into_iter().filter(|(cid, _)| !before.contains_key(cid)).collect();
-        let difference_bytes: u64 = differing.values().sum();
+        let lacking_bytes = [sealed_on[1], sealed_on[0]];
+        let lacking: u64 = lacking_bytes.iter().sum();
         let (examined, lost) = scene.lost(&differing, &before)?;
         Ok(SplitReport {
             nodes: nodes as u64,
@@ -246,15 +259,9 @@ impl Scene {
             examined,
             lost,
             link_bytes,
-            difference_bytes,
-            received_bytes_max: now
-                .iter()
-                .zip(received)
-                .map(|(now, before)| now.saturating_sub(before))
-                .max()
-                .unwrap_or(0),
-            // Both sides seal as much.
-            lacking_bytes: difference_bytes / 2,
+            lacking_bytes,
+            link_ratio: link_bytes.iter().sum::<u64>() as f64 / lacking.max(1) as f64,
+            received_bytes_max,
         })
     }
 
@@ -408,10 +415,25 @@ impl Scene {
         Ok((cids.len() as u64, lost))
     }
 
+    fn sealed_by_sides(&self) -> anyhow::Result<[Sealed; 2]> {
+        let clients = self.clients();
+        let (first, second) = clients.split_at(self.nodes.len() / 2);
+        Ok([sealed_by(first)?, sealed_by(second)?])
+    }
+
     fn received_bytes(&self) -> anyhow::Result<Vec<u64>> {
         let received =
             self.nodes.iter().map(|node| Ok(node.client.archive()?.recovery.received_bytes));
         received.collect()
+    }
+
+    /// Returns how much the node of each side received that received most.
+    fn received_since(&self, before: &[u64]) -> anyhow::Result<[u64; 2]> {
+        let now = self.received_bytes()?;
+        let since = now.iter().zip(before).map(|(now, before)| now.saturating_sub(*before));
+        let since: Vec<u64> = since.collect();
+        let (first, second) = since.split_at(self.nodes.len() / 2);
+        Ok([first, second].map(|side| side.iter().copied().max().unwrap_or(0)))
     }
 
     fn wait(
@@ -444,6 +466,11 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// Returns the size of what was sealed and was not there before.
+fn size_beside(sealed: &Sealed, before: &Sealed) -> u64 {
+    sealed.iter().filter(|(cid, _)| !before.contains_key(*cid)).map(|(_, bytes)| bytes).sum()
 }
 
 impl Drop for Scene {

@@ -150,6 +150,9 @@ pub(crate) enum TestnetCommand {
         /// Segments that each node seals while the network is split.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         segments: u32,
+        /// Have only the nodes of one side seal those.
+        #[arg(long)]
+        one_side: bool,
         /// How long it stays split at least.
         #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3_600))]
         seconds: u64,

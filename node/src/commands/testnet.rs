@@ -90,9 +90,18 @@ fn carry_out(dir: &Path, command: TestnetCommand, json: bool) -> anyhow::Result<
                 attack(&HostileOptions { attack: kind, target, network, from, addresses, during })?;
             println!("{}", serde_json::to_string(&report)?);
         }
-        TestnetCommand::Split { n: nodes, common, segments, seconds, dir } => {
+        TestnetCommand::Split { n: nodes, common, segments, one_side, seconds, dir } => {
             let program = program()?;
-            let options = SplitOptions { program, nodes, common, segments, seconds, dir, json };
+            let options = SplitOptions {
+                program,
+                nodes,
+                common,
+                segments,
+                is_one_sided: one_side,
+                seconds,
+                dir,
+                json,
+            };
             let holds = split(&options)?;
             return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

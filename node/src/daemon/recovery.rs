@@ -2,12 +2,13 @@
 //!
 //! Own segments land first (`landing.rs`): they are entered in the catalog that peers compare, and in the index that
 //! finds what contradicts them. Then the catalogs of own peers are compared with it (`comparing.rs`); what they
-//! have is taken in from one at a time, so that what several have is fetched once. What is said about segments that conflict is signed, kept and exchanged in the
-//! same way (`statements.rs`). Questions ask `touched.rs` which conflicts their answers touch. Nothing here removes
+//! have is taken in from one at a time, so that what several have is fetched once, and by one of those that lack the same
+//! (`sides.rs`). What is said about segments that conflict is signed, kept and exchanged in the same way (`statements.rs`). Questions ask `touched.rs` which conflicts their answers touch. Nothing here removes
 //! anything.
 
 mod comparing;
 mod landing;
+mod sides;
 mod statements;
 mod touched;
 
@@ -27,7 +28,11 @@ use dunlin_trust::recovery::Conflicts;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{comparing::Failure, landing::Landing};
+use self::{
+    comparing::{Failure, Outcome},
+    landing::Landing,
+    sides::{FOLLOW, Sides},
+};
 pub(crate) use self::{
     statements::ResolveError,
     touched::{Standings, Touched, Whose, losers},
@@ -56,6 +61,7 @@ pub(crate) struct Recovery {
     counts: Mutex<Counts>,
     /// Held by who takes in what a peer has, so that what several have comes once.
     taking: tokio::sync::Mutex<()>,
+    sides: Mutex<Sides>,
 }
 
 /// What recovery did since the start.
@@ -82,6 +88,7 @@ pub(crate) struct Counts {
 impl Recovery {
     /// Opens with the conflicts that the archive keeps.
     pub(super) fn open(archive: &Archive, identity: Keypair) -> anyhow::Result<Self> {
+        let me = identity.public().to_peer_id();
         Ok(Self {
             identity,
             conflicts: Mutex::new(restored(archive)?),
@@ -89,6 +96,7 @@ impl Recovery {
             wake: Notify::new(),
             counts: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
+            sides: Mutex::new(Sides::new(me)),
         })
     }
 
@@ -115,6 +123,10 @@ impl Recovery {
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut lock(&self.counts));
+    }
+
+    fn sides(&self) -> MutexGuard<'_, Sides> {
+        lock(&self.sides)
     }
 }
 
@@ -146,6 +158,18 @@ struct Turn {
     latest: Instant,
 }
 
+impl Turn {
+    /// Returns the next turn of a peer that answered.
+    fn after(now: Instant, every: Duration) -> Self {
+        Self { earliest: now + PAUSE, latest: now + every }
+    }
+
+    /// Returns a turn that no news brings forward.
+    fn at(when: Instant) -> Self {
+        Self { earliest: when, latest: when }
+    }
+}
+
 impl Turns {
     /// Returns a connected peer whose turn has come.
     fn due(&self, connected: &[PeerId], wishes: &BTreeSet<PeerId>, now: Instant) -> Option<PeerId> {
@@ -171,11 +195,8 @@ impl Turns {
         self.0.insert(peer, None);
     }
 
-    /// Notes that it ended, and how long to leave the peer alone.
-    fn done(&mut self, peer: PeerId, now: Instant, pause: Duration) {
-        // After a failure nothing is known of what it has.
-        let latest = if pause == PAUSE { EVERY } else { pause };
-        let turn = Turn { earliest: now + pause, latest: now + latest };
+    /// Notes that it ended, and when the next one is.
+    fn done(&mut self, peer: PeerId, turn: Turn) {
         self.0.insert(peer, Some(turn));
     }
 }
@@ -208,19 +229,13 @@ async fn recover(shared: &Arc<Shared>) {
             // Before the question: news that come meanwhile are asked about again.
             lock(&shared.recovery.wishes).remove(&peer);
             turns.begin(peer);
-            let shared = Arc::clone(shared);
-            under_way.spawn(async move { (peer, shared.reconcile(peer).await) });
+            let (shared, connected) = (Arc::clone(shared), connected.clone());
+            under_way.spawn(async move { (peer, shared.reconcile(peer, &connected).await) });
         };
         tokio::select! {
             Some(done) = under_way.join_next() => {
                 let (peer, done) = done.expect("a comparison does not panic, unless a store did");
-                let pause = match &done {
-                    Ok(_) => PAUSE,
-                    Err(Failure::Peer(_)) => RETRY,
-                    // A disk that is full is so for a while.
-                    Err(Failure::Store(_)) => EVERY,
-                };
-                turns.done(peer, Instant::now(), pause);
+                turns.done(peer, shared.turn_after(&peer, &done));
                 shared.on_reconciled(peer, done, &connected);
             }
             // News come in bursts, and one comparison is enough for a burst.
@@ -231,13 +246,29 @@ async fn recover(shared: &Arc<Shared>) {
 }
 
 impl Shared {
-    fn on_reconciled(&self, peer: PeerId, done: Result<usize, Failure>, connected: &[PeerId]) {
+    /// Returns when a peer is asked again that was just asked.
+    fn turn_after(&self, peer: &PeerId, done: &Result<Outcome, Failure>) -> Turn {
+        let now = Instant::now();
         match done {
-            Ok(gained) => {
+            Ok(Outcome { again: Some(when), .. }) => Turn::at(*when),
+            Ok(_) if self.recovery.sides().follows(peer, now) => Turn::after(now, FOLLOW),
+            Ok(_) => Turn::after(now, EVERY),
+            // After a failure nothing is known of what it has.
+            Err(Failure::Peer(_)) => Turn::at(now + RETRY),
+            // A disk that is full is so for a while.
+            Err(Failure::Store(_)) => Turn::at(now + EVERY),
+        }
+    }
+
+    fn on_reconciled(&self, peer: PeerId, done: Result<Outcome, Failure>, connected: &[PeerId]) {
+        match done {
+            Ok(Outcome { gained, again }) => {
                 self.recovered("recovery");
-                // What came is news for the others, who may not be connected with whom it came from.
-                let others = connected.iter().filter(|other| gained > 0 && **other != peer);
-                others.for_each(|other| self.recovery.wish(*other));
+                // What came is news for the others, who may not be connected with whom it came from, and that peer learns that both
+                // have the same. Whoever waits has to know what the others have.
+                if gained > 0 || again.is_some() {
+                    connected.iter().for_each(|other| self.recovery.wish(*other));
+                }
             }
             Err(failure) => {
                 self.recovery.count(|counts| counts.failed += 1);
@@ -302,6 +333,7 @@ impl Shared {
                 if ours.iter().any(|of| !theirs.contains(of)) {
                     self.recovery.wish(peer);
                 }
+                self.heard_catalogs(peer, &ours, &theirs);
                 reply.send(CatalogsResponse::Compared { catalogs: ours });
             }
             Err(cause) => {
@@ -324,15 +356,15 @@ mod tests {
         let mut turns = Turns::default();
         let start = Instant::now();
         assert_eq!(turns.due(&connected, &wishes, start), Some(loud));
-        turns.done(loud, start, PAUSE);
+        turns.done(loud, Turn::after(start, EVERY));
         assert_eq!(turns.due(&connected, &wishes, start), Some(calm), "a new peer has its turn");
-        turns.done(calm, start, PAUSE);
+        turns.done(calm, Turn::after(start, EVERY));
         assert_eq!(turns.due(&connected, &wishes, start), None);
         assert_eq!(turns.next(&connected, &wishes, start), start + PAUSE);
         assert_eq!(turns.due(&connected, &wishes, start + PAUSE), Some(loud));
         turns.begin(loud);
         assert_eq!(turns.due(&connected, &wishes, start + EVERY / 2), None, "it is under way");
-        turns.done(loud, start + PAUSE, RETRY);
+        turns.done(loud, Turn::at(start + PAUSE + RETRY));
         assert_eq!(turns.due(&connected, &wishes, start + 2 * PAUSE), None, "it failed");
         assert_eq!(turns.due(&connected, &BTreeSet::new(), start + RETRY + PAUSE), Some(loud));
         assert_eq!(turns.due(&[calm], &BTreeSet::new(), start + EVERY), Some(calm));

@@ -84,8 +84,8 @@ impl Links {
         ip(&["link", "set", JOINT[0], "up"])
     }
 
-    /// Returns how many bytes crossed from one side to the other, in both directions.
-    pub(super) fn crossed_bytes(&self) -> anyhow::Result<u64> {
+    /// Returns how many bytes crossed to the first side, and to the second.
+    pub(super) fn crossed_bytes(&self) -> anyhow::Result<[u64; 2]> {
         // `/sys` may show the devices of another namespace; `/proc` shows those of ours.
         let devices = fs::read_to_string("/proc/net/dev").context("cannot count bytes")?;
         let line = devices.lines().find_map(|line| line.trim().strip_prefix("joint0:"));
@@ -94,9 +94,9 @@ impl Links {
             .split_whitespace()
             .map_while(|number| number.parse().ok())
             .collect();
-        // Received bytes come first, and eight columns later those that were sent.
+        // Bytes that came to the first side's bridge are received; eight columns later are those that left it.
         match (numbers.first(), numbers.get(8)) {
-            (Some(received), Some(sent)) => Ok(received + sent),
+            (Some(received), Some(sent)) => Ok([*received, *sent]),
             _ => anyhow::bail!("/proc/net/dev has no counts of joint0"),
         }
     }

@@ -13,8 +13,13 @@ use dunlin_protocols::{
 };
 use dunlin_trust::Evidence;
 use dunlin_wire::{Cid, block::Block};
+use tokio::time::Instant;
 
-use super::{super::shared::Shared, landing::arrival};
+use super::{
+    super::shared::Shared,
+    landing::arrival,
+    sides::{Said, Verdict},
+};
 use crate::config::Recover;
 
 /// Blocks of both catalogs that one comparison reads, about 500 MiB. One that needs more ends there, and what it
@@ -43,6 +48,44 @@ pub(super) enum Failure {
     Peer(NetworkError),
     /// This node cannot read or write.
     Store(anyhow::Error),
+}
+
+/// What a comparison with a peer came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outcome {
+    /// Segments and statements that came.
+    pub(super) gained: usize,
+    /// When to ask again about what another peer fetches meanwhile.
+    pub(super) again: Option<Instant>,
+}
+
+/// Whether a peer knows something else about a collection, and what to do about that.
+#[derive(Clone, Copy, Debug)]
+enum Judged {
+    Same,
+    Differs(Verdict),
+}
+
+/// What came of one collection.
+enum Turned {
+    Gained(usize),
+    Later(Instant),
+}
+
+/// What came from a peer.
+#[derive(Clone, Copy, Debug)]
+struct Caught {
+    /// Segments or statements that were new.
+    gained: usize,
+    /// All that its catalog names is here now.
+    is_whole: bool,
+}
+
+impl Caught {
+    fn add(&mut self, more: Self) {
+        self.gained += more.gained;
+        self.is_whole &= more.is_whole;
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -86,29 +129,119 @@ impl Shared {
         Ok(catalogs)
     }
 
-    /// Compares all collections with an own peer that has them, too, and takes in what this node lacks; returns how many
-    /// segments and statements came.
+    /// Compares all collections with an own peer that has them, too, and takes in what this node lacks, unless another one does so
+    /// for it. `connected` are all own peers that can be asked.
     #[tracing::instrument(skip_all, fields(%peer))]
-    pub(super) async fn reconcile(self: &Arc<Self>, peer: PeerId) -> Result<usize, Failure> {
+    pub(super) async fn reconcile(
+        self: &Arc<Self>,
+        peer: PeerId,
+        connected: &[PeerId],
+    ) -> Result<Outcome, Failure> {
         let ours = self.blocking(|shared| shared.catalogs(|_| true)).await?;
-        let mut gained = 0;
+        let mut outcome = Outcome::default();
         for ours in ours.chunks(CATALOGS_MAX) {
-            let theirs = self.network.compare_catalogs(peer, ours.to_vec()).await;
-            for theirs in theirs.map_err(Failure::Peer)? {
-                if ours.contains(&theirs) {
-                    self.recovery.count(|counts| counts.same += 1);
-                    continue;
+            for theirs in self.ask_catalogs(peer, ours).await? {
+                self.recovery.count(|counts| match ours.contains(&theirs) {
+                    true => counts.same += 1,
+                    false => counts.different += 1,
+                });
+                let verdict = self.judge_catalog(peer, (ours, &theirs), connected);
+                match self.take_turn(peer, theirs, verdict, connected).await? {
+                    Turned::Gained(new) => outcome.gained += new,
+                    Turned::Later(when) => {
+                        outcome.again = Some(outcome.again.map_or(when, |again| again.min(when)));
+                    }
                 }
-                self.recovery.count(|counts| counts.different += 1);
-                // By the time that it is this peer's turn, another one may have given it.
-                let _taking = self.recovery.taking.lock().await;
-                // Segments first: statements are kept about those that are in a conflict.
-                let Catalogs { collection, segments, statements } = theirs;
-                gained += self.catch_up_with(peer, &collection, Of::Segments, segments).await?;
-                gained += self.catch_up_with(peer, &collection, Of::Statements, statements).await?;
             }
         }
-        Ok(gained)
+        Ok(outcome)
+    }
+
+    async fn ask_catalogs(
+        &self,
+        peer: PeerId,
+        ours: &[Catalogs],
+    ) -> Result<Vec<Catalogs>, Failure> {
+        self.network.compare_catalogs(peer, ours.to_vec()).await.map_err(Failure::Peer)
+    }
+
+    /// Does about a collection what was decided. When another peer had to be waited for, that is decided again by what both know then.
+    async fn take_turn(
+        self: &Arc<Self>,
+        peer: PeerId,
+        theirs: Catalogs,
+        verdict: Judged,
+        connected: &[PeerId],
+    ) -> Result<Turned, Failure> {
+        match verdict {
+            Judged::Same => return Ok(Turned::Gained(0)),
+            Judged::Differs(Verdict::Wait(when)) => return Ok(Turned::Later(when)),
+            Judged::Differs(verdict @ (Verdict::Fetch | Verdict::Held)) => {
+                if let Ok(_taking) = self.recovery.taking.try_lock() {
+                    return self.take_in_all(peer, theirs, verdict).await;
+                }
+            }
+        }
+        let _taking = self.recovery.taking.lock().await;
+        let name = theirs.collection;
+        let ours = self.blocking(move |shared| shared.catalogs(|one| one == name)).await?;
+        let Some(theirs) = self.ask_catalogs(peer, &ours).await?.pop() else {
+            return Ok(Turned::Gained(0));
+        };
+        match self.judge_catalog(peer, (&ours, &theirs), connected) {
+            Judged::Same => Ok(Turned::Gained(0)),
+            Judged::Differs(Verdict::Wait(when)) => Ok(Turned::Later(when)),
+            Judged::Differs(verdict) => self.take_in_all(peer, theirs, verdict).await,
+        }
+    }
+
+    fn judge_catalog(
+        &self,
+        peer: PeerId,
+        (ours, theirs): (&[Catalogs], &Catalogs),
+        connected: &[PeerId],
+    ) -> Judged {
+        let Some(ours) = ours.iter().find(|ours| ours.collection == theirs.collection) else {
+            return Judged::Same;
+        };
+        let verdict = self.recovery.sides().judge(&said(peer, ours, theirs), connected);
+        tracing::debug!(%peer, ?verdict, "a catalog was compared");
+        if ours == theirs { Judged::Same } else { Judged::Differs(verdict) }
+    }
+
+    /// Notes what a peer said when it asked.
+    pub(super) fn heard_catalogs(&self, peer: PeerId, ours: &[Catalogs], theirs: &[Catalogs]) {
+        let mut sides = self.recovery.sides();
+        for theirs in theirs {
+            let ours = ours.iter().find(|ours| ours.collection == theirs.collection);
+            if let Some(ours) = ours {
+                sides.hear(&said(peer, ours, theirs));
+            }
+        }
+    }
+
+    /// Takes in what a peer has of a collection.
+    async fn take_in_all(
+        self: &Arc<Self>,
+        peer: PeerId,
+        theirs: Catalogs,
+        verdict: Verdict,
+    ) -> Result<Turned, Failure> {
+        // Segments first: statements are kept about those that are in a conflict.
+        let Catalogs { collection, segments, statements } = theirs;
+        let mut gained = 0;
+        if let Some(root) = segments.filter(|_| verdict != Verdict::Held) {
+            let caught = self.catch_up_with(peer, &collection, Of::Segments, root).await?;
+            gained += caught.gained;
+            tracing::debug!(%peer, gained, is_whole = caught.is_whole, "a catalog was read");
+            if caught.is_whole {
+                self.recovery.sides().caught_up(&collection, &peer, root);
+            }
+        }
+        if let Some(root) = statements {
+            gained += self.catch_up_with(peer, &collection, Of::Statements, root).await?.gained;
+        }
+        Ok(Turned::Gained(gained))
     }
 
     /// Takes in what is below a peer's root and not below this node's.
@@ -117,14 +250,13 @@ impl Shared {
         peer: PeerId,
         collection: &str,
         of: Of,
-        theirs: Option<CatalogRoot>,
-    ) -> Result<usize, Failure> {
-        let Some(CatalogRoot { cid, count }) = theirs else { return Ok(0) };
+        CatalogRoot { cid, count }: CatalogRoot,
+    ) -> Result<Caught, Failure> {
         let theirs = Root { cid, count };
         let pin = of.pin(collection);
         let begun = self.blocking(move |shared| Walk::begin(shared, pin, &theirs)).await?;
-        let Some(mut walk) = begun else { return Ok(0) };
-        let mut gained = 0;
+        let mut caught = Caught { gained: 0, is_whole: true };
+        let Some(mut walk) = begun else { return Ok(caught) };
         loop {
             let (after, step) = self.blocking(move |shared| walk.advance(shared)).await;
             walk = after;
@@ -138,24 +270,27 @@ impl Shared {
             };
             let found = walk.comparison.take_difference();
             let is_found = !found.first_only.is_empty() || !found.second_only.is_empty();
-            gained += match of {
+            caught.add(match of {
                 Of::Segments => self.fetch_segments(peer, collection, &found.second_only).await?,
                 Of::Statements => {
                     self.fetch_statements(peer, collection, &found.second_only).await?
                 }
-            };
+            });
             match step {
                 Step::Ask(cids) => {
                     let arrived = self.fetch_for_recovery(peer, &cids).await;
                     if arrived.is_empty() {
                         // The peer's tree grew, and these are gone from it. It says so with its next news.
                         self.recovery.wish(peer);
-                        return Ok(gained);
+                        return Ok(Caught { is_whole: false, ..caught });
                     }
                     walk.take(arrived);
                 }
                 Step::Done if is_found => {}
-                Step::Done => return Ok(gained),
+                Step::Done => {
+                    caught.is_whole &= !walk.comparison.is_cut();
+                    return Ok(caught);
+                }
             }
         }
     }
@@ -165,14 +300,14 @@ impl Shared {
         Failure::Peer(NetworkError::Violation { peer })
     }
 
-    /// Fetches segments that a peer has, and has them land; returns how many were new.
+    /// Fetches segments that a peer has, and has them land.
     async fn fetch_segments(
         self: &Arc<Self>,
         peer: PeerId,
         collection: &str,
         entries: &[Entry],
-    ) -> Result<usize, Failure> {
-        let mut new = 0;
+    ) -> Result<Caught, Failure> {
+        let mut caught = Caught { gained: 0, is_whole: true };
         for entries in entries.chunks(TOGETHER) {
             let blocks = self.here_or_fetched(peer, entries).await?;
             let mut segments = Vec::with_capacity(blocks.len());
@@ -190,6 +325,7 @@ impl Shared {
             }
             let missing = entries.len() - segments.len();
             if missing > 0 {
+                caught.is_whole = false;
                 tracing::debug!(%peer, missing, "its catalog names what it does not give");
                 self.network.judge(peer, Evidence::NotServed, 1).await;
             }
@@ -198,10 +334,10 @@ impl Shared {
                 Recover::Summaries | Recover::Off => vec![segments],
             };
             for segments in parts {
-                new += self.keep_segments(peer, collection, segments).await?;
+                caught.gained += self.keep_segments(peer, collection, segments).await?;
             }
         }
-        Ok(new)
+        Ok(caught)
     }
 
     /// Stores segments, with their payload where that is wished for.
@@ -229,27 +365,30 @@ impl Shared {
                 arrival(cid, &segment, Some(Object { pin: pin.clone(), root, links }))
             })
             .collect();
-        let collection = collection.to_owned();
+        let name = collection.to_owned();
         let stored: Vec<Cid> = arrivals
             .iter()
             .filter_map(|arrival| arrival.object.as_ref())
             .flat_map(Object::cids)
             .collect();
-        let new = self.blocking(move |shared| shared.land(&collection, &arrivals)).await?;
+        let new = self.blocking(move |shared| shared.land(&name, &arrivals)).await?;
         self.network.stored(stored).await;
         self.synced(peer);
+        if new > 0 {
+            self.recovery.sides().gained(collection, Instant::now());
+        }
         self.recovery.count(|counts| counts.recovered += new as u64);
         Ok(new)
     }
 
-    /// Fetches statements that a peer has, and takes in those that bear on something here; returns how many were new.
+    /// Fetches statements that a peer has, and takes in those that bear on something here.
     async fn fetch_statements(
         self: &Arc<Self>,
         peer: PeerId,
         collection: &str,
         entries: &[Entry],
-    ) -> Result<usize, Failure> {
-        let mut new = 0;
+    ) -> Result<Caught, Failure> {
+        let mut caught = Caught { gained: 0, is_whole: true };
         for entries in entries.chunks(TOGETHER) {
             let blocks = self.here_or_fetched(peer, entries).await?;
             let (collection, statements) = (collection.to_owned(), blocks.into_values().collect());
@@ -258,9 +397,9 @@ impl Shared {
                 .await?;
             // Every own peer checks before it keeps one.
             self.network.judge(peer, Evidence::BadSignature, taken.forged).await;
-            new += taken.new;
+            caught.gained += taken.new;
         }
-        Ok(new)
+        Ok(caught)
     }
 
     /// Returns the blocks of entries, as far as they are here, or the peer gives them.
@@ -365,6 +504,12 @@ impl Walk {
         }
         self.theirs.extend(arrived.into_iter().map(|(cid, block)| (cid, block.into_bytes())));
     }
+}
+
+/// Returns what a peer said of one collection.
+fn said<'a>(peer: PeerId, ours: &Catalogs, theirs: &'a Catalogs) -> Said<'a> {
+    let Catalogs { collection, segments, .. } = theirs;
+    Said { peer, collection, ours: ours.segments, theirs: *segments, now: Instant::now() }
 }
 
 fn told(root: Root) -> CatalogRoot {

@@ -106,6 +106,7 @@ impl Shared {
                 self.take_in(collection, &arrivals)?;
             }
         }
+        self.recovery.sides().forget(collection);
         Ok(())
     }
 
