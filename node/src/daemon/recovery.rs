@@ -251,7 +251,7 @@ impl Shared {
         let now = Instant::now();
         match done {
             Ok(Outcome { again: Some(when), .. }) => Turn::at(*when),
-            Ok(_) if self.recovery.sides().follows(peer, now) => Turn::after(now, FOLLOW),
+            Ok(_) if self.recovery.sides().follows(peer) => Turn::after(now, FOLLOW),
             Ok(_) => Turn::after(now, EVERY),
             // After a failure nothing is known of what it has.
             Err(Failure::Peer(_)) => Turn::at(now + RETRY),

@@ -26,11 +26,15 @@ const LARGE: u64 = 256;
 /// Who is to fetch is judged so long after a large difference showed up: by then every connected peer was asked what it has.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long who comes next waits for the one before it, while nothing comes. A batch takes less on a link of 1 Mbit/s.
-const STEP: Duration = Duration::from_secs(3);
+/// How long who comes next waits for the one before it, while nothing comes. A batch takes less on a link of 1 Mbit/s, and on a
+/// machine with more to do than it can.
+const STEP: Duration = Duration::from_secs(5);
 
-/// Whoever comes later than this waits no longer: two who do nothing are enough to be unlucky.
-const RANK_MAX: usize = 3;
+/// How much longer the first wait is: own peers are dialled every 5 seconds, and the one before may not be connected yet.
+const HEAD_START: Duration = Duration::from_secs(3);
+
+/// Whoever comes later than this waits no longer: one who does nothing is enough to be unlucky.
+const RANK_MAX: usize = 2;
 
 /// Nobody waits longer than this, however much comes: a peer that gives one segment at a time must not keep others from
 /// where all of them are.
@@ -90,13 +94,18 @@ struct Known {
     at: Instant,
     /// Entries of the largest of its catalogs of which this node has all; nothing while there was none.
     common: Option<u64>,
+    /// Entries that it had when this node had waited long enough. For those it waits no more.
+    waited_for: u64,
 }
 
 impl Known {
-    /// Returns how many entries it may have that this node has not.
+    /// Returns how many entries it may have that this node has not, and has not waited for in vain.
     fn lacking(&self) -> u64 {
-        let count = self.root.map_or(0, |root| root.count);
-        count.saturating_sub(self.common.unwrap_or(0))
+        self.count().saturating_sub(self.common.unwrap_or(0).max(self.waited_for))
+    }
+
+    fn count(&self) -> u64 {
+        self.root.map_or(0, |root| root.count)
     }
 }
 
@@ -145,7 +154,7 @@ impl Sides {
     /// Notes that segments came.
     pub(super) fn gained(&mut self, collection: &str, now: Instant) {
         if let Some(heal) = &mut self.side(collection).heal {
-            heal.progress = now;
+            heal.progress = heal.progress.max(now);
         }
     }
 
@@ -166,12 +175,9 @@ impl Sides {
     }
 
     /// Returns whether a peer is one from whom this node may get what it waits for.
-    pub(super) fn follows(&self, peer: &PeerId, now: Instant) -> bool {
+    pub(super) fn follows(&self, peer: &PeerId) -> bool {
         let heals = self.of.values().filter_map(|side| side.heal.as_ref());
-        heals
-            .filter(|heal| now < heal.end())
-            .filter_map(|heal| heal.near.as_ref())
-            .any(|near| near.contains(peer))
+        heals.filter_map(|heal| heal.near.as_ref()).any(|near| near.contains(peer))
     }
 
     fn side(&mut self, collection: &str) -> &mut Side {
@@ -191,14 +197,15 @@ impl Side {
         let Said { peer, theirs: root, now: at, .. } = *said;
         let before = self.peers.get(&peer).copied();
         let common = before.and_then(|known| known.common);
-        self.peers.insert(peer, Known { root, at, common });
+        let waited_for = before.map_or(0, |known| known.waited_for);
+        self.peers.insert(peer, Known { root, at, common, waited_for });
         let is_news = before.is_none_or(|known| known.root != root);
         if let Some(heal) = &mut self.heal
             && is_news
             && heal.is_caught_up
             && heal.apart.contains(&peer)
         {
-            heal.progress = at;
+            heal.progress = heal.progress.max(at);
         }
         self.settle(at);
     }
@@ -213,23 +220,27 @@ impl Side {
         self.held.push_back(root);
     }
 
-    /// Notes of whom this node has all. A heal ends when they have all of this node, too, or long had the time for it: while
-    /// they take that in, what they say is new to this node only to look at.
+    /// Notes of whom this node has all. A heal ends when they have all of this node, too: while they take that in, what they say is
+    /// new to this node only to look at. Or it ends when nobody waits any more.
     fn settle(&mut self, now: Instant) {
-        let held = &self.held;
         for (peer, known) in &mut self.peers {
-            let count = known.root.map_or(0, |root| root.count);
-            if known.root.is_some_and(|root| !held.contains(&root)) {
+            if known.root.is_some_and(|root| !self.held.contains(&root)) {
                 continue;
             }
-            known.common = Some(known.common.unwrap_or(0).max(count));
+            known.common = Some(known.common.unwrap_or(0).max(known.count()));
             if let Some(heal) = &mut self.heal
-                && (count.saturating_add(LARGE) >= self.count || now >= heal.end())
+                && known.count().saturating_add(LARGE) >= self.count
             {
                 heal.apart.remove(peer);
             }
         }
-        self.heal.take_if(|heal| heal.apart.is_empty());
+        if let Some(over) = self.heal.take_if(|heal| now >= heal.end() || heal.apart.is_empty()) {
+            for peer in over.apart {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.waited_for = known.count();
+                }
+            }
+        }
     }
 
     fn verdict(&mut self, said: &Said<'_>, (me, connected): (PeerId, &[PeerId])) -> Verdict {
@@ -309,7 +320,7 @@ impl Heal {
         Self {
             lacking,
             since: now,
-            progress: now + GRACE,
+            progress: now + GRACE + HEAD_START,
             near: None,
             ahead: BTreeSet::new(),
             apart: BTreeSet::new(),
