@@ -38,7 +38,7 @@ use dunlin_protocols::{
     },
 };
 use dunlin_trust::{
-    Record, Trust, UnixMillis,
+    Kind as TrustKind, Proof, Record, Trust, UnixMillis,
     recovery::{Attestation, Decision},
 };
 use dunlin_wire::{
@@ -55,7 +55,7 @@ use serde_bytes::ByteBuf;
 type Decoder = fn(&[u8]) -> bool;
 
 /// All decoders by the name of their fuzz target and corpus.
-pub(crate) const TARGETS: [(&str, Decoder); 39] = [
+pub(crate) const TARGETS: [(&str, Decoder); 40] = [
     ("wire_cbor", canonical::<Sample>),
     ("envelope", opens::<Sample>),
     ("segments_request", message::<SegmentsRequest>),
@@ -74,6 +74,7 @@ pub(crate) const TARGETS: [(&str, Decoder); 39] = [
     ("console_response", message::<ConsoleResponse>),
     ("revocation", message::<Revocation>),
     ("testimony", message::<Testimony>),
+    ("proof", proof),
     ("segment_announcement", signed::<SegmentAnnouncement>),
     ("template_announcement", signed::<TemplateAnnouncement>),
     ("bitswap_message", bitswap_message),
@@ -135,9 +136,23 @@ impl Payload for Sample {
     const BYTES_MAX: usize = 64 * 1024;
 }
 
+/// The network of the samples.
+pub(crate) const NETWORK: &str = "home";
+
 /// The key with which samples are signed.
 pub(crate) fn keypair() -> Keypair {
     Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes are a key")
+}
+
+/// A proof, in the network of the samples. Whoever is convicted by it signed something in it.
+fn proof(data: &[u8]) -> bool {
+    let Ok(proof) = Proof::decode(data) else { return false };
+    assert_eq!(proof.encode(), data);
+    let kinds = [TrustKind::of::<SegmentAnnouncement>(), TrustKind::of::<TemplateAnnouncement>()];
+    if let Ok(proven) = proof.verify(NETWORK, &kinds) {
+        assert_eq!(*proven.peer(), keypair().public().to_peer_id());
+    }
+    true
 }
 
 /// A record of the samples' key, whenever it ends.

@@ -36,7 +36,8 @@ use dunlin_protocols::messages::{
     TemplatesRequest, TemplatesResponse, Testimony, Ticket,
 };
 use dunlin_trust::{
-    Evidence, RECORD_VERSION, Trust, UnixMillis,
+    Evidence, ForgedStatement, Passed, Proof, RECORD_VERSION, SentObject, Served, Trust, UnixMillis,
+    WrongObject,
     recovery::{Attestation, Decision},
 };
 use dunlin_wire::{
@@ -50,7 +51,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 #[expect(dead_code, reason = "only the sample and its key are needed here")]
 mod decoders;
 
-use decoders::{Kind, Sample, keypair, sealing_key};
+use decoders::{Kind, NETWORK, Sample, keypair, sealing_key};
 
 const NOW_MS: u64 = 1_763_700_000_000;
 
@@ -237,6 +238,46 @@ fn console(corpus: &Corpus) {
     response("refused", ConsoleResponse::Refused { reason: RefusalReason::Busy });
 }
 
+/// One proof of each kind, which all convict the samples' key.
+fn proofs(corpus: &Corpus, mut statement: Vec<u8>) {
+    let sign = |served: Served| envelope::sign(&keypair(), served).expect("within its limits");
+    let whole = |bytes: &[u8]| SentObject::whole(*Block::new(Codec::Raw, bytes.to_vec()).cid(), bytes);
+    let lie = SentObject::new(*block().cid(), b"a lie");
+    let sent = [whole(b"one"), lie, whole(b"two")];
+    let wrong = WrongObject::first_of(&sent).expect("a lie").into();
+    let served = sign(Served::new(NETWORK, &sent).expect("objects")).bytes.into();
+    corpus.add("proof", "wrong-cid", &Proof::WrongCid { served, wrong }.encode());
+
+    let label = b"\x69signature\x58\x40";
+    let place = statement.windows(label.len()).position(|bytes| bytes == label);
+    statement[place.expect("it is signed") + label.len()] ^= 1;
+    let handed_on = [b"one".to_vec(), statement];
+    let sent = handed_on
+        .each_ref()
+        .map(|one| SentObject::whole(*Block::new(Codec::DagCbor, one.clone()).cid(), one));
+    let vouched = Vouched(Served::new(NETWORK, &sent).expect("objects"));
+    let passed = envelope::sign(&keypair(), vouched).expect("within its limits").bytes.into();
+    let forged = ForgedStatement::first_of(&handed_on).expect("a forgery").into();
+    corpus.add("proof", "bad-signature", &Proof::BadSignature { forged, passed }.encode());
+
+    let said = |count| {
+        let announcement = SegmentAnnouncement::new("c", count, [7; 32], 1);
+        envelope::sign(&keypair(), announcement).expect("within its limits").bytes
+    };
+    let proof = Proof::of_equivocation::<SegmentAnnouncement>(&said(1), &said(2));
+    corpus.add("proof", "equivocation", &proof.encode());
+}
+
+/// What a liar signs in the place of [`Passed`].
+#[derive(Serialize, serde::Deserialize)]
+#[serde(transparent)]
+struct Vouched(Served);
+
+impl Payload for Vouched {
+    const TYPE: &'static str = Passed::TYPE;
+    const BYTES_MAX: usize = Passed::BYTES_MAX;
+}
+
 fn catalogs(corpus: &Corpus) {
     let cid = *block().cid();
     let root = CatalogRoot { cid, count: 300 };
@@ -252,6 +293,17 @@ fn catalogs(corpus: &Corpus) {
     corpus.add("catalogs_response", "compared", &compared.encode().expect("within its limits"));
     let refused = CatalogsResponse::Refused { reason: RefusalReason::Denied };
     corpus.add("catalogs_response", "refused", &refused.encode().expect("within its limits"));
+    let statements = CatalogsRequest::Statements { cids: vec![cid] };
+    corpus.add("catalogs_request", "statements", &statements.encode().expect("within its limits"));
+    let attestation = envelope::sign(&keypair(), Attestation::new(vec![cid])).expect("in limits");
+    let (kept, passed) = Passed::new(NETWORK, vec![attestation.bytes.clone()]).expect("one");
+    let passed = envelope::sign(&keypair(), passed).expect("within its limits").bytes;
+    let statements = CatalogsResponse::Statements {
+        statements: kept.into_iter().map(ByteBuf::from).collect(),
+        passed: Some(passed.into()),
+    };
+    corpus.add("catalogs_response", "statements", &statements.encode().expect("in limits"));
+    proofs(corpus, attestation.bytes);
     let report = Testimony::Report(ByteBuf::from(vec![1, 2, 3]));
     corpus.add("testimony", "report", &report.encode().expect("within its limits"));
     let proof = Testimony::Proof(ByteBuf::from(vec![4, 5, 6]));

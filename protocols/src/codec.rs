@@ -116,8 +116,8 @@ async fn write<M: Message, T: AsyncWrite + Unpin + Send>(
     mut message: M,
 ) -> io::Result<()> {
     message.leave_out(protocol.as_ref());
-    let bytes =
-        message.encode().map_err(|cause| io::Error::new(io::ErrorKind::InvalidInput, cause))?;
+    let encoded = message.check_version(protocol.as_ref()).and_then(|()| message.encode());
+    let bytes = encoded.map_err(|cause| io::Error::new(io::ErrorKind::InvalidInput, cause))?;
     io.write_all(&bytes).await
 }
 

@@ -1,5 +1,7 @@
 //! What the rest of a node can ask of the network.
 
+mod statements;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use dunlin_archive::{
@@ -14,6 +16,7 @@ use dunlin_wire::{Cid, block::Block, envelope};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::statements::StatementsAnswer;
 use crate::{
     Counters, Fetch, PeerView, Reachability,
     consoles::TICKET_LIFE,
@@ -278,7 +281,7 @@ impl Handle {
             {
                 Ok(catalogs)
             }
-            CatalogsResponse::Compared { .. } => {
+            CatalogsResponse::Compared { .. } | CatalogsResponse::Statements { .. } => {
                 self.judge(peer, Evidence::ProtocolViolation, 1).await;
                 Err(NetworkError::Violation { peer })
             }

@@ -61,6 +61,7 @@ pub use event::{
 pub use fetch::Fetch;
 pub use handle::{
     BlocksAnswer, Handle, NetworkError, Reaching, Records, RevocationsView, SegmentsPage,
+    StatementsAnswer,
 };
 pub use hearing::{Heard, Verdict};
 pub use island::Island;

@@ -22,7 +22,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
 pub use self::{
-    catalogs::{CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse},
+    catalogs::{
+        CATALOGS_MAX, CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse,
+        STATEMENTS_PER_REQUEST_MAX,
+    },
     console::{
         CONSOLE_PEERS_MAX, CONSOLE_PROBLEMS_MAX, CONSOLE_PROTOCOLS_MAX, CONSOLE_REQUEST_BYTES_MAX,
         CONSOLE_RESPONSE_BYTES_MAX, CONSOLE_SEGMENTS_MAX, CONSOLE_TEXT_BYTES_MAX, ConsolePeer,
@@ -39,8 +42,10 @@ pub const SEGMENTS_PROTOCOL: &str = "/dunlin/segments/1";
 pub const SIGNED_SEGMENTS_PROTOCOL: &str = "/dunlin/segments/2";
 /// Protocol id of template exchange.
 pub const TEMPLATES_PROTOCOL: &str = "/dunlin/templates/1";
-/// Protocol id of the comparison of catalogs.
+/// Protocol id of the comparison of catalogs, as it was before statements were handed on with it.
 pub const CATALOG_PROTOCOL: &str = "/dunlin/catalog/1";
+/// Protocol id of the comparison of catalogs, and of statements that whoever hands them on has checked.
+pub const CHECKED_CATALOG_PROTOCOL: &str = "/dunlin/catalog/2";
 /// Protocol id of replication.
 pub const REPLICAS_PROTOCOL: &str = "/dunlin/replicas/1";
 /// Protocol id of licenses and revocations.
@@ -130,9 +135,12 @@ pub enum MessageError {
     /// There is no encoding.
     #[error(transparent)]
     Encode(#[from] cbor::EncodeError),
-    /// Blocks are signed for in the version with signed answers, and in no other.
+    /// Blocks are signed for in the version with signed answers, and in no other; statements are in any.
     #[error("an answer that is not signed where it has to be, or signed where nobody asked for it")]
     Signature,
+    /// Its version of the protocol has no such message.
+    #[error("a message that this version of the protocol does not have")]
+    Version,
     /// A list or name is longer than the protocol allows.
     #[error("{what} of {count}, but at most {max} are allowed")]
     TooMany {

@@ -203,6 +203,28 @@ fn a_comparison_of_catalogs_and_its_answer() {
 }
 
 #[test]
+fn a_question_for_statements_and_its_answer() {
+    let request = CatalogsRequest::Statements { cids: vec![*block().cid()] };
+    // map of 1, "statements", map of 1, "cids", list of 1
+    assert_golden(&request, &["a1 6a 73746174656d656e7473 a1 64 63696473 81", CID]);
+    let statements = vec![ByteBuf::from(vec![1, 2, 3])];
+    let response = CatalogsResponse::Statements { statements, passed: Some(vec![4].into()) };
+    assert_golden(
+        &response,
+        &[
+            "a1 6a 73746174656d656e7473 a2", // map of 1, "statements", map of 2
+            "66 706173736564 41 04",         // "passed", 1 byte
+            "6a 73746174656d656e7473 81 43 010203", // "statements", list of 1, 3 bytes
+        ],
+    );
+    let nothing = CatalogsResponse::Statements { statements: Vec::new(), passed: None };
+    assert_golden(
+        &nothing,
+        &["a1 6a 73746174656d656e7473 a2 66 706173736564 f6 6a 73746174656d656e7473 80"],
+    );
+}
+
+#[test]
 fn testimony() {
     let bytes = || ByteBuf::from(vec![1, 2, 3]);
     // map of 1, "report", 3 bytes

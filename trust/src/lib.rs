@@ -37,6 +37,7 @@ mod explanation;
 mod hearsay;
 mod license;
 mod operation;
+mod passed;
 mod peer_bytes;
 mod proof;
 mod proofs;
@@ -66,9 +67,9 @@ pub use explanation::{Explanation, Line};
 pub use hearsay::{REPORTERS_MAX, REPORTS_OF_ONE_MAX, SUBJECTS_MAX};
 pub use license::{CLOCK_SLACK_MS, LICENSE_VERSION, License, LicenseError};
 pub use operation::{Operation, Refusal};
+pub use passed::{ForgedStatement, Passed, is_forged};
 pub use proof::{
-    Exclusive, Kind, PROOF_BYTES_MAX, PROOF_VERSION, Passed, Proof, ProofError, Proven,
-    STATEMENT_BYTES_MAX,
+    Exclusive, Kind, PROOF_BYTES_MAX, PROOF_VERSION, Proof, ProofError, Proven, STATEMENT_BYTES_MAX,
 };
 pub use proofs::{
     PROOF_NAME_BYTES, PROOFS_HELD_MAX, Proofs, ProofsError, decode_proofs, encode_proofs,

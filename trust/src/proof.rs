@@ -1,7 +1,7 @@
 //! Proofs: misconduct that anybody can verify, because the offender signed it.
 //!
 //! There are three. A peer signs what it answered with, and a CID that it was asked for has another digest
-//! ([`Served`]). It signs that it passes an envelope on, and nobody signed that envelope ([`Passed`]). Or it signs
+//! ([`Served`]). It signs that it checked the envelopes that it hands on, and nobody signed one of them ([`Passed`]). Or it signs
 //! two statements for one place ([`Exclusive`]). A proof says nothing that depends on who looks at it, on a clock,
 //! or on who brought it; so it counts as if the node had seen it happen.
 
@@ -17,10 +17,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     evidence::Evidence,
+    passed::{ForgedStatement, Passed},
     served::{Served, WrongObject},
 };
 
-/// The version of [`Served`] and [`Passed`].
+/// The version of [`Served`], and so of [`Passed`].
 pub const PROOF_VERSION: u8 = 1;
 
 /// Largest envelope within a proof, in bytes: no announcement, report or answer has more.
@@ -55,33 +56,6 @@ impl Kind {
     }
 }
 
-/// What a peer signs with an envelope of another that it passes on: that it has verified it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Passed {
-    version: u8,
-    envelope: ByteBuf,
-}
-
-impl Passed {
-    /// Returns the statement that the envelope is whole. Nobody has signed it yet.
-    #[must_use]
-    pub fn new(envelope: Vec<u8>) -> Self {
-        Self { version: PROOF_VERSION, envelope: envelope.into() }
-    }
-
-    /// Returns the envelope that is passed on.
-    #[must_use]
-    pub fn envelope(&self) -> &[u8] {
-        &self.envelope
-    }
-}
-
-impl Payload for Passed {
-    const TYPE: &'static str = "dunlin/passed/1";
-    const BYTES_MAX: usize = STATEMENT_BYTES_MAX + 64;
-}
-
 /// Misconduct with the signatures of whoever is guilty of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -93,9 +67,11 @@ pub enum Proof {
         /// The object.
         wrong: Box<WrongObject>,
     },
-    /// An envelope of [`Passed`] around one that nobody signed.
+    /// An envelope of [`Passed`], and one of those that it is about, which nobody signed.
     BadSignature {
-        /// The outer envelope.
+        /// The one that nobody signed.
+        forged: Box<ForgedStatement>,
+        /// The envelope.
         passed: ByteBuf,
     },
     /// Two envelopes of one signer that cannot both be true, the lesser bytes first.
@@ -177,11 +153,9 @@ impl Proof {
                 }
                 (served.signer, Evidence::WrongCid)
             }
-            Self::BadSignature { passed } => {
+            Self::BadSignature { forged, passed } => {
                 let passed = envelope::open::<Passed>(passed)?;
-                let inner = envelope::signer(passed.value.envelope(), STATEMENT_BYTES_MAX);
-                let is_bad = inner == Err(OpenError::Signature);
-                if passed.value.version != PROOF_VERSION || !is_bad {
+                if !passed.value.convicts(network, forged) {
                     return Err(ProofError::Harmless);
                 }
                 (passed.signer, Evidence::BadSignature)

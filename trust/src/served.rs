@@ -1,7 +1,8 @@
 //! What a peer signs with an answer: which bytes it sent for which CIDs.
 //!
 //! One signature covers all objects of an answer: it is over the root of a tree of hashes with one leaf for each object.
-//! So one object that is wrong is shown with the few hashes beside it, without the others ([`WrongObject`]).
+//! So one object that is wrong is shown with the few hashes beside it, without the others ([`WrongObject`]). What a peer signs
+//! with others' statements that it hands on is such a tree, too (`passed.rs`).
 //!
 //! Whoever answers honestly signs what its CIDs say ([`SentObject::whole`]), for it has verified what it reads. So nothing that
 //! happens to bytes between its disk and the line has it sign what is wrong; whoever asked sees that the answer is not
@@ -90,17 +91,29 @@ impl Served {
     /// Returns whether it says that an object was sent that is not what its CID names.
     pub(crate) fn convicts(&self, network: &str, wrong: &WrongObject) -> bool {
         let sent = SentObject { cid: wrong.cid, digest: *wrong.digest };
+        sent.is_wrong() && self.has(network, &sent, &Place { at: wrong.at, path: &wrong.path })
+    }
+
+    /// Returns whether it says that an object was sent, at this place and in this network.
+    pub(crate) fn has(&self, network: &str, sent: &SentObject, place: &Place<'_>) -> bool {
         self.version == PROOF_VERSION
             && self.network == network
             && usize::from(self.count) <= SERVED_OBJECTS_MAX
-            && sent.is_wrong()
-            && climb(sent.leaf(), wrong.at, self.count, &wrong.path) == Some(*self.root)
+            && climb(sent.leaf(), place.at, self.count, place.path) == Some(*self.root)
     }
 }
 
 impl Payload for Served {
     const TYPE: &'static str = "dunlin/served/1";
     const BYTES_MAX: usize = 192;
+}
+
+/// Where an object is in an answer.
+pub(crate) struct Place<'a> {
+    /// Its number.
+    pub(crate) at: u16,
+    /// The hashes beside it, from its leaf up.
+    pub(crate) path: &'a [ByteArray<32>],
 }
 
 /// An object of a signed answer whose bytes are not what its CID names, and what shows that it was among them.
@@ -119,10 +132,15 @@ impl WrongObject {
     #[must_use]
     pub fn first_of(sent: &[SentObject]) -> Option<Self> {
         let at = sent.iter().position(SentObject::is_wrong)?;
-        let path = path(leaves(sent), at).into_iter().map(ByteArray::new).collect();
         let SentObject { cid, digest } = sent[at];
+        let path = path_to(sent, at);
         Some(Self { at: u16::try_from(at).ok()?, cid, digest: ByteArray::new(digest), path })
     }
+}
+
+/// Returns the hashes beside an object of an answer, from its leaf up.
+pub(crate) fn path_to(sent: &[SentObject], at: usize) -> Vec<ByteArray<32>> {
+    path(leaves(sent), at).into_iter().map(ByteArray::new).collect()
 }
 
 /// Returns the sha2-256 that a CID names, if it names one.

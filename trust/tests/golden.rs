@@ -1,8 +1,8 @@
 //! The bytes of licenses, revocations, reports, proofs and statements about segments: a change here is a change of format.
 
 use dunlin_trust::{
-    Authorities, Claim, Endorsements, License, Passed, Proof, Report, Revocations, SentObject,
-    Served, Standing, UnixMillis, Withdrawal, WrongObject,
+    Authorities, Claim, Endorsements, ForgedStatement, License, Passed, Proof, Report, Revocations,
+    SentObject, Served, Standing, UnixMillis, Withdrawal, WrongObject,
     recovery::{Attestation, Conflicts, Decision, Series, Version},
 };
 use dunlin_wire::{
@@ -69,8 +69,14 @@ fn a_report_and_the_proofs() {
     let served = envelope::sign(&key(1), served).unwrap();
     let wrong = WrongObject::first_of(&sent).unwrap().into();
     let wrong_cid = Proof::WrongCid { served: served.bytes.into(), wrong };
-    let passed = envelope::sign(&key(1), Passed::new(b"an envelope".to_vec())).unwrap();
-    let bad_signature = Proof::BadSignature { passed: passed.bytes.into() };
+    let mut forged = signed.bytes.clone();
+    let place = forged.windows(8).position(|bytes| bytes == b"report/1").unwrap();
+    forged[place + 7] = b'2';
+    let (_, passed) = Passed::new("plant-7", vec![signed.bytes.clone()]).unwrap();
+    let passed = envelope::sign(&key(1), passed).unwrap();
+    let statements = [signed.bytes.clone(), forged, signed.bytes.clone()];
+    let forged = ForgedStatement::first_of(&statements).unwrap().into();
+    let bad_signature = Proof::BadSignature { forged, passed: passed.bytes.into() };
     let equivocation = Proof::Equivocation {
         payload_type: "a type".to_owned(),
         first: vec![1].into(),
@@ -87,7 +93,7 @@ const SERVED: &str = "a464726f6f745820ef6f4d2c757238e1d4d626088275df97711e486aa6
 const REPORT_AND_PROOFS: [&str; 3] = [
     "2390ed40c5c94d647ccbbcd516c0b7b3505c838f442a0bc30a7f32fb42745f9c",
     "2e8b3d9497e3b5b432ce34b2cea3846639254a72693df49dfc93d8669b223de4",
-    "7d2983456639eff38a589ebe03badcbfc808bcfc99a7f7f7200e005259630d0d",
+    "363bb5cb5a49d2a42b96e207ce0a0408746cacf5c609c732fd99b75820fa8950",
 ];
 const EQUIVOCATION: &str = "a16c65717569766f636174696f6ea36566697273744101667365636f6e6441026c7061796c6f61645f7479706566612074797065";
 

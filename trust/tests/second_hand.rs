@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use dunlin_trust::{
-    Claim, Config, Evidence, Exclusive, Kind, Operation, PROOF_NAME_BYTES, PROOFS_HELD_MAX, Passed,
-    Proof, ProofError, Proofs, Proven, REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report,
-    ReportError, SERVED_OBJECTS_MAX, SUBJECTS_MAX, SentObject, Served, Standing, Thresholds, Trust,
-    UnixMillis, WEIGHT_MAX, WrongObject,
+    Claim, Config, Evidence, Exclusive, ForgedStatement, Kind, Operation, PROOF_BYTES_MAX,
+    PROOF_NAME_BYTES, PROOFS_HELD_MAX, Passed, Proof, ProofError, Proofs, Proven,
+    REPORT_AGE_MAX_MS, REPORTERS_MAX, Record, Report, ReportError, SERVED_OBJECTS_MAX,
+    STATEMENT_BYTES_MAX, SUBJECTS_MAX, SentObject, Served, Standing, Thresholds, Trust, UnixMillis,
+    WEIGHT_MAX, WrongObject,
 };
 use dunlin_wire::{
     Cid,
@@ -297,21 +298,154 @@ fn an_honest_answer_convicts_nobody_however_it_is_shown() {
     assert_eq!(WrongObject::first_of(&odd), None);
 }
 
-#[test]
-fn passing_on_what_nobody_signed_convicts_whoever_signs_that() {
-    let mut forged = note(8, 1, "a");
-    let name = forged.windows(9).position(|bytes| bytes == b"signature").unwrap();
-    forged[name + 20] ^= 1;
-    assert_eq!(envelope::open::<Note>(&forged), Err(OpenError::Signature));
-    let passed = |inner: Vec<u8>| {
-        let passed = envelope::sign(&key(7), Passed::new(inner)).unwrap();
-        Proof::BadSignature { passed: passed.bytes.into() }
+/// What a liar signs in the place of [`Passed`], which cannot be made of what nobody signed.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Vouched(Served);
+
+impl Payload for Vouched {
+    const TYPE: &'static str = Passed::TYPE;
+    const BYTES_MAX: usize = Passed::BYTES_MAX;
+}
+
+/// An envelope whose signature is not that of the key it names.
+fn forged(number: u64) -> Vec<u8> {
+    let mut envelope = note(8, number, "a");
+    let name = envelope.windows(9).position(|bytes| bytes == b"signature").unwrap();
+    envelope[name + 20] ^= 1;
+    assert_eq!(envelope::open::<Note>(&envelope), Err(OpenError::Signature));
+    envelope
+}
+
+/// Envelopes that are handed on, of which those at `bad` nobody signed.
+fn statements(count: usize, bad: &[usize]) -> Vec<Vec<u8>> {
+    let statement = |number: usize| match bad.contains(&number) {
+        true => forged(number as u64),
+        false => note(8, number as u64, "a"),
     };
-    let proven = passed(forged).verify(NETWORK, &KINDS).unwrap();
-    assert_eq!((*proven.peer(), proven.evidence()), (peer(7), Evidence::BadSignature));
-    assert_eq!(passed(note(8, 1, "a")).verify(NETWORK, &KINDS), Err(ProofError::Harmless));
-    // What is no envelope at all proves nothing: there is no signature that could be bad.
-    assert_eq!(passed(b"noise".to_vec()).verify(NETWORK, &KINDS), Err(ProofError::Harmless));
+    (0..count).map(statement).collect()
+}
+
+fn as_blocks(statements: &[Vec<u8>]) -> Vec<SentObject> {
+    statements.iter().map(|one| SentObject::whole(cid_of(Codec::DagCbor, one), one)).collect()
+}
+
+/// What a liar signs for, whatever it hands on.
+fn vouched(by: u64, network: &str, statements: &[Vec<u8>]) -> Vec<u8> {
+    let served = Served::new(network, &as_blocks(statements)).unwrap();
+    envelope::sign(&key(by), Vouched(served)).unwrap().bytes
+}
+
+/// What an honest peer signs for of these, and what it hands on.
+fn honestly(by: u64, network: &str, statements: &[Vec<u8>]) -> Option<(Vec<Vec<u8>>, Vec<u8>)> {
+    let (kept, passed) = Passed::new(network, statements.to_vec())?;
+    Some((kept, envelope::sign(&key(by), passed).unwrap().bytes))
+}
+
+fn bad_signature(passed: Vec<u8>, of: &[Vec<u8>]) -> Proof {
+    let forged = ForgedStatement::first_of(of).unwrap().into();
+    Proof::BadSignature { forged, passed: passed.into() }
+}
+
+#[test]
+fn whoever_vouches_for_what_nobody_signed_is_convicted() {
+    for (count, at) in [(1, 0), (2, 1), (3, 2), (7, 6), (64, 40), (SERVED_OBJECTS_MAX, 255)] {
+        let handed_on = statements(count, &[at, count - 1]);
+        let proof = bad_signature(vouched(7, NETWORK, &handed_on), &handed_on);
+        let proven = proof.verify(NETWORK, &KINDS).unwrap();
+        assert_eq!((*proven.peer(), proven.evidence()), (peer(7), Evidence::BadSignature));
+        assert!(proven.evidence() == Evidence::BadSignature && *proven.peer() != peer(8));
+        assert_eq!(Proof::decode(&proof.encode()), Ok(proof.clone()));
+        // Whoever the statement is said to be of has nothing to do with it, and another network neither.
+        assert_eq!(proof.verify("elsewhere", &KINDS), Err(ProofError::Harmless));
+    }
+    // The largest one fits where proofs are told.
+    let mut large = envelope::sign(&key(8), Long(vec![7; STATEMENT_BYTES_MAX - 3].into())).unwrap();
+    let last = large.bytes.len() - 1;
+    let name = large.bytes.windows(9).position(|bytes| bytes == b"signature").unwrap();
+    assert!(name + 20 < last);
+    large.bytes[name + 20] ^= 1;
+    let mut handed_on = statements(SERVED_OBJECTS_MAX - 1, &[]);
+    handed_on.push(large.bytes);
+    let proof = bad_signature(vouched(7, &"n".repeat(64), &handed_on), &handed_on);
+    assert!(proof.verify(&"n".repeat(64), &KINDS).is_ok());
+    assert!(proof.encode().len() <= PROOF_BYTES_MAX);
+}
+
+/// A statement as long as statements may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Long(serde_bytes::ByteBuf);
+
+impl Payload for Long {
+    const TYPE: &'static str = "test/long/1";
+    const BYTES_MAX: usize = STATEMENT_BYTES_MAX;
+}
+
+#[test]
+fn an_honest_peer_vouches_for_nothing_that_nobody_signed_whatever_it_has() {
+    let junk = [
+        forged(1),
+        b"noise".to_vec(),
+        Vec::new(),
+        // Not canonical, too long, and an envelope of a version to come: nobody can tell who signed them.
+        [&note(8, 1, "a")[..], b"x"].concat(),
+        vec![0; STATEMENT_BYTES_MAX * 2],
+    ];
+    assert!(honestly(7, NETWORK, &junk).is_none());
+    let good = note(8, 1, "a");
+    let all = [&junk[..], std::slice::from_ref(&good), &junk[..]].concat();
+    let (kept, signed) = honestly(7, NETWORK, &all).unwrap();
+    assert_eq!(kept, std::slice::from_ref(&good));
+    let passed = envelope::open::<Passed>(&signed).unwrap().value;
+    assert!(passed.is_about(NETWORK, &kept));
+    assert!(!passed.is_about(NETWORK, &all) && !passed.is_about("elsewhere", &kept));
+    assert_eq!(ForgedStatement::first_of(&kept), None);
+    assert!(Passed::new(NETWORK, vec![good; SERVED_OBJECTS_MAX + 1]).is_none());
+}
+
+/// A [`ForgedStatement`] as anybody may write one.
+#[derive(Serialize)]
+struct Shown {
+    at: u16,
+    envelope: serde_bytes::ByteBuf,
+    path: Vec<serde_bytes::ByteArray<32>>,
+}
+
+#[test]
+fn nothing_that_an_honest_peer_signs_shows_that_it_vouched_for_a_forgery() {
+    let lied = statements(5, &[2]);
+    let (_, honest) = honestly(7, NETWORK, &statements(5, &[])).unwrap();
+    let harmless = |passed: Vec<u8>, why: &str| {
+        let proof = bad_signature(passed, &lied);
+        assert!(proof.verify(NETWORK, &KINDS).is_err(), "{why}");
+    };
+    harmless(honest, "it vouched for others");
+    let (_, rest) = honestly(7, NETWORK, &lied).unwrap();
+    harmless(rest, "it left the forgery out");
+    // A block that somebody archived by hand is served under its CID, which promises nothing but its bytes.
+    harmless(
+        served(7, NETWORK, &as_blocks(&lied)),
+        "it served a block, and vouched for no statement",
+    );
+    harmless(vouched(7, "elsewhere", &lied), "what is lied elsewhere is proven there");
+    harmless(note(7, 1, "a"), "it said something else");
+    // A statement that somebody signed is shown as if nobody had, and so is one that nobody can tell.
+    for shown in [note(8, 1, "a"), b"noise".to_vec(), vec![0; STATEMENT_BYTES_MAX * 2]] {
+        let alone = [shown.clone()];
+        let as_forged = cbor::encode(&Shown { at: 0, envelope: shown.into(), path: Vec::new() });
+        let forged: ForgedStatement = cbor::decode(&as_forged.unwrap(), 1 << 16).unwrap();
+        let passed = vouched(7, NETWORK, &alone).into();
+        let proof = Proof::BadSignature { forged: forged.into(), passed };
+        assert_eq!(proof.verify(NETWORK, &KINDS), Err(ProofError::Harmless));
+    }
+    // What cannot be told to be forged proves nothing, even where it was vouched for.
+    for whole in [note(8, 2, "a"), b"noise".to_vec(), vec![0; STATEMENT_BYTES_MAX * 2]] {
+        let mut handed_on = lied.clone();
+        handed_on[2] = whole;
+        assert_eq!(ForgedStatement::first_of(&handed_on), None);
+        // The place of the forgery, of an answer that had something else there.
+        harmless(vouched(7, NETWORK, &handed_on), "it was not among them");
+    }
 }
 
 #[test]
@@ -343,6 +477,46 @@ enum Change {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// As below, of statements: what convicts is the word of whoever handed the forgery on, as a whole, in its network.
+    #[test]
+    fn a_proof_of_a_forged_statement_cannot_be_made_by_another(
+        count in 1usize..40, at in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(),
+        change in prop_oneof![
+            (1u8..).prop_map(Change::Byte), Just(Change::Signer), Just(Change::Network),
+            Just(Change::Order), Just(Change::Truth),
+        ],
+    ) {
+        let at = at.index(count);
+        let lied = statements(count, &[at]);
+        let proof = bad_signature(vouched(7, NETWORK, &lied), &lied);
+        prop_assert_eq!(proof.verify(NETWORK, &KINDS).map(|proven| *proven.peer()), Ok(peer(7)));
+        let changed = match change {
+            Change::Byte(flip) => {
+                let mut bytes = proof.encode();
+                let place = place.index(bytes.len());
+                bytes[place] ^= flip;
+                match Proof::decode(&bytes) {
+                    Ok(changed) => changed,
+                    Err(_) => return Ok(()),
+                }
+            }
+            // An honest peer was asked for the same.
+            Change::Signer => match honestly(8, NETWORK, &lied) {
+                Some((_, passed)) => bad_signature(passed, &lied),
+                None => return Ok(()),
+            },
+            Change::Network => bad_signature(vouched(7, "elsewhere", &lied), &lied),
+            Change::Order => {
+                let mut turned = lied.clone();
+                turned.rotate_left(1);
+                if turned == lied { return Ok(()) }
+                bad_signature(vouched(7, NETWORK, &turned), &lied)
+            }
+            Change::Truth => bad_signature(vouched(7, NETWORK, &statements(count, &[])), &lied),
+        };
+        prop_assert!(changed.verify(NETWORK, &KINDS).is_err(), "{:?}", change);
+    }
 
     /// A proof names who signed the lie, and no change of it proves anything, against that one or anybody else.
     #[test]

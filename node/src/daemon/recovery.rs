@@ -326,7 +326,18 @@ impl Shared {
         if !self.recovers() {
             return reply.refuse(RefusalReason::Denied);
         }
-        let CatalogsRequest::Compare { catalogs: theirs } = request;
+        let theirs = match request {
+            CatalogsRequest::Compare { catalogs } => catalogs,
+            CatalogsRequest::Statements { cids } => {
+                return match self.blocking(move |shared| shared.vouched_statements(&cids)).await {
+                    Ok(vouched) => reply.send(vouched),
+                    Err(cause) => {
+                        self.report("serving", format!("{cause:#}"));
+                        reply.refuse(RefusalReason::Failed);
+                    }
+                };
+            }
+        };
         let names: BTreeSet<_> = theirs.iter().map(|of| of.collection.clone()).collect();
         match self.blocking(move |shared| shared.catalogs(|name| names.contains(name))).await {
             Ok(ours) => {

@@ -382,7 +382,7 @@ impl Actor {
             Answer::Catalogs(channel, response) => {
                 let refused = match &response {
                     CatalogsResponse::Refused { reason } => Some(*reason),
-                    CatalogsResponse::Compared { .. } => None,
+                    CatalogsResponse::Compared { .. } | CatalogsResponse::Statements { .. } => None,
                 };
                 self.count_answer(refused);
                 self.send_catalogs(channel, response);

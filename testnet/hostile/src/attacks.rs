@@ -23,10 +23,11 @@ use crate::{
 };
 
 /// What an attacker claims to speak.
-const PROTOCOLS: [&str; 7] = [
+const PROTOCOLS: [&str; 8] = [
     "/dunlin/segments/1",
     "/dunlin/templates/1",
     "/dunlin/catalog/1",
+    "/dunlin/catalog/2",
     "/dunlin/replicas/1",
     "/dunlin/membership/1",
     "/dunlin/console/1",

@@ -9,7 +9,7 @@ use dunlin_archive::{
 use dunlin_engine::Segment;
 use dunlin_protocols::{
     NetworkError, PeerId,
-    messages::{CATALOGS_MAX, CatalogRoot, Catalogs},
+    messages::{CATALOGS_MAX, CatalogRoot, Catalogs, STATEMENTS_PER_REQUEST_MAX},
 };
 use dunlin_trust::Evidence;
 use dunlin_wire::{Cid, block::Block};
@@ -390,7 +390,7 @@ impl Shared {
     ) -> Result<Caught, Failure> {
         let mut caught = Caught { gained: 0, is_whole: true };
         for entries in entries.chunks(TOGETHER) {
-            let blocks = self.here_or_fetched(peer, entries).await?;
+            let blocks = self.statements_here_or_fetched(peer, entries).await?;
             let (collection, statements) = (collection.to_owned(), blocks.into_values().collect());
             let taken = self
                 .blocking(move |shared| shared.take_statements(&collection, statements))
@@ -408,20 +408,55 @@ impl Shared {
         peer: PeerId,
         entries: &[Entry],
     ) -> Result<BTreeMap<Cid, Block>, Failure> {
-        let cids: Vec<_> = entries.iter().map(Entry::cid).collect();
-        let wanted = cids.clone();
-        let mut blocks = self
-            .blocking(move |shared| {
-                let mut here = BTreeMap::new();
-                for cid in wanted {
-                    here.extend(shared.stored_block(&cid)?.map(|block| (cid, block)));
-                }
-                Ok::<_, anyhow::Error>(here)
-            })
-            .await?;
-        let missing: Vec<_> = cids.into_iter().filter(|cid| !blocks.contains_key(cid)).collect();
+        let (mut blocks, missing) = self.here(entries).await?;
         blocks.extend(self.fetch_for_recovery(peer, &missing).await);
         Ok(blocks)
+    }
+
+    /// As [`Self::here_or_fetched`], for statements, which the peer vouches for.
+    async fn statements_here_or_fetched(
+        self: &Arc<Self>,
+        peer: PeerId,
+        entries: &[Entry],
+    ) -> Result<BTreeMap<Cid, Block>, Failure> {
+        let (mut blocks, missing) = self.here(entries).await?;
+        for cids in missing.chunks(STATEMENTS_PER_REQUEST_MAX) {
+            match self.network.statements(peer, cids).await {
+                Ok(answer) => {
+                    let bytes: usize = answer.blocks.iter().map(|block| block.bytes().len()).sum();
+                    self.recovery.count(|counts| {
+                        counts.bytes += bytes as u64;
+                        counts.statements_refused += answer.forged as u64;
+                    });
+                    blocks.extend(answer.blocks.into_iter().map(|block| (*block.cid(), block)));
+                }
+                // One that speaks an older version has them as blocks, for which it vouches to nobody.
+                Err(cause) => {
+                    tracing::debug!(%peer, %cause, "it hands on no statements");
+                    blocks.extend(self.fetch_for_recovery(peer, cids).await);
+                }
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Returns the blocks of entries that are here, and what is not.
+    async fn here(
+        self: &Arc<Self>,
+        entries: &[Entry],
+    ) -> Result<(BTreeMap<Cid, Block>, Vec<Cid>), Failure> {
+        let wanted: Vec<_> = entries.iter().map(Entry::cid).collect();
+        let (mut here, mut missing) = (BTreeMap::new(), Vec::new());
+        self.blocking(move |shared| {
+            for cid in wanted {
+                match shared.stored_block(&cid)? {
+                    Some(block) => drop(here.insert(cid, block)),
+                    None => missing.push(cid),
+                }
+            }
+            Ok((here, missing))
+        })
+        .await
     }
 
     async fn fetch_for_recovery(&self, peer: PeerId, cids: &[Cid]) -> BTreeMap<Cid, Block> {

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use dunlin_archive::{NamedRecord, Object, Pin};
-use dunlin_protocols::PeerId;
+use dunlin_protocols::{PeerId, messages::CatalogsResponse};
 use dunlin_trust::{
-    CLOCK_SLACK_MS, Standing, UnixMillis,
+    CLOCK_SLACK_MS, Passed, Standing, UnixMillis,
     recovery::{Attestation, ConflictError, Conflicts, Decision},
 };
 use dunlin_wire::{
@@ -17,6 +17,7 @@ use dunlin_wire::{
     block::{Block, Codec},
     envelope::{self, OpenError, Payload, SignError, Signed},
 };
+use serde_bytes::ByteBuf;
 
 use super::{
     super::{clock, shared::Shared},
@@ -196,6 +197,33 @@ impl Shared {
             counts.statements_refused += refused;
         });
         Ok(taken)
+    }
+
+    /// Returns those of these statements that are in a catalog of this node, with its word that they were checked. They were before
+    /// they got there, and are again before this node says so: what is in an archive by other ways binds nobody.
+    pub(super) fn vouched_statements(&self, cids: &[Cid]) -> anyhow::Result<CatalogsResponse> {
+        let collections = self.engine.collections()?;
+        let pins: Vec<_> =
+            collections.iter().map(|spec| Pin::statements(spec.name.as_str())).collect();
+        let mut kept = Vec::new();
+        for cid in cids {
+            for pin in &pins {
+                if self.archive.is_pinned(pin, cid)? {
+                    kept.extend(self.stored_block(cid)?.map(Block::into_bytes));
+                    break;
+                }
+            }
+        }
+        let network = self.config.network.name.as_str();
+        let (statements, passed) = match Passed::new(network, kept) {
+            Some((statements, passed)) => {
+                let signed = envelope::sign(&self.recovery.identity, passed)?;
+                (statements, Some(ByteBuf::from(signed.bytes)))
+            }
+            None => (Vec::new(), None),
+        };
+        let statements = statements.into_iter().map(ByteBuf::from).collect();
+        Ok(CatalogsResponse::Statements { statements, passed })
     }
 
     /// Returns whether what a peer says about private segments is heard.
