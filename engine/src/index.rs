@@ -20,13 +20,16 @@
 mod build;
 mod byte_codes;
 mod candidates;
+mod cells;
 mod codes;
 mod encoding;
 mod exact;
 mod graph;
 mod groups;
+mod lists;
 mod live;
 mod nearest;
+mod partition;
 pub(crate) mod random;
 mod rounded;
 mod row_set;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 
 use self::{
     byte_codes::{ByteCodes, ByteQuery},
+    cells::{ALL, Cells, Extent, Visit},
     codes::{Codes, QueryCode},
     exact::{Exact, ExactQuery, Values},
     graph::{Graph, Spare, Walk},
@@ -75,8 +79,18 @@ const SCANNED_MAX: usize = 1_000;
 /// rows: the filter and the query do not agree.
 const MET_PER_PASSING_MAX: usize = 4;
 
+/// By how much more cells are visited when those that were do not have enough rows.
+const NPROBE_TIMES: usize = 4;
+
 /// Rows that a new graph has to find: all but one in eight, or it is not used.
 const CHECKED_ROWS: usize = 64;
+
+/// Rows of the sample that tell whether cells find what is near, how many neighbors of each are looked for with which effort,
+/// and the share of them that has to be found.
+const NEIGHBORS_JUDGES: usize = 32;
+const NEIGHBORS: usize = 10;
+const NEIGHBORS_EFFORT: usize = 20;
+const NEIGHBORS_FOUND_MIN: f64 = 0.95;
 
 /// Under the metric dot a walk keeps this many times the candidates: rows with large dot products are
 /// at the rim of the set, where neighbors are few.
@@ -228,7 +242,27 @@ pub struct GraphIndex {
     exact: Exact,
     /// Which rows each node stands for.
     groups: Groups,
-    walked: Option<Walked>,
+    /// Without one every row is compared.
+    way: Option<Way>,
+}
+
+/// How searches get near.
+#[derive(Clone, Debug, PartialEq)]
+enum Way {
+    Graph(Box<Walked>),
+    Cells(Box<Cells>),
+}
+
+/// Which way is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Cells where these find what is near, else a graph.
+    Best,
+    #[cfg(test)]
+    Graph,
+    /// Cells wherever there can be any.
+    #[cfg(test)]
+    Cells,
 }
 
 /// What a walk needs.
@@ -239,7 +273,7 @@ struct Walked {
     graph: Graph,
     /// The largest bias of a row, of rows in bytes.
     reach: f32,
-    spare: Spare,
+    spare: Spare<Walk>,
 }
 
 impl std::fmt::Debug for GraphIndex {
@@ -248,16 +282,16 @@ impl std::fmt::Debug for GraphIndex {
             .field("metric", &self.metric)
             .field("dim", &self.exact.dim)
             .field("count", &self.groups.row_count())
-            .field("has_graph", &self.walked.is_some())
+            .field("is_approximate", &self.is_approximate())
             .finish_non_exhaustive()
     }
 }
 
 impl GraphIndex {
-    /// Returns whether there is a graph to walk; without one every row is compared.
+    /// Returns whether searches look at a part of the rows, by a graph or by cells; else every row is compared.
     #[must_use]
-    pub const fn has_graph(&self) -> bool {
-        self.walked.is_some()
+    pub const fn is_approximate(&self) -> bool {
+        self.way.is_some()
     }
 
     /// Returns the index over `values`: row-major, `dim` values a row, finite. Takes about 0.1 ms a row
@@ -283,8 +317,8 @@ impl GraphIndex {
         values: &[f32],
         going: &dyn Fn() -> bool,
     ) -> Result<Option<Self>, VectorError> {
-        let built =
-            Self::build_with(Level::detect(), GRAPH_NODES_MIN, (metric, dim), values, going)?;
+        let plan = (GRAPH_NODES_MIN, Wanted::Best);
+        let built = Self::build_with(Level::detect(), plan, (metric, dim), values, going)?;
         Ok(built.map(|index| if form == Form::Rounded { index.rounded(values) } else { index }))
     }
 
@@ -293,24 +327,36 @@ impl GraphIndex {
     pub fn empty(metric: Metric, dim: Dim) -> Self {
         let exact = Exact::new(dim.get(), &[]);
         let groups = Groups::of_distinct_rows(0);
-        Self { level: Level::detect(), metric, exact, groups, walked: None }
+        Self { level: Level::detect(), metric, exact, groups, way: None }
     }
 
     /// Returns how many bytes of memory the index takes.
     #[must_use]
     pub fn byte_count(&self) -> usize {
-        let walked = self.walked.as_ref().map_or(0, |walked| {
-            let codes = if self.has_codes_once() { 0 } else { walked.codes.byte_count() };
-            walked.space.byte_count() + codes + walked.graph.byte_count()
-        });
-        self.exact.byte_count() + self.groups.byte_count() + walked
+        let way = match &self.way {
+            Some(Way::Graph(walked)) => {
+                let codes = if self.has_codes_once() { 0 } else { walked.codes.byte_count() };
+                walked.space.byte_count() + codes + walked.graph.byte_count()
+            }
+            Some(Way::Cells(cells)) => cells.byte_count(),
+            None => 0,
+        };
+        self.exact.byte_count() + self.groups.byte_count() + way
     }
 
     /// Returns whether walks compare the very rows that answers are made of.
     fn has_codes_once(&self) -> bool {
-        match (self.walked.as_ref().map(|walked| &walked.codes), &self.exact.values) {
+        match (self.walked().map(|walked| &walked.codes), &self.exact.values) {
             (Some(Codes::Grid(codes)), Values::Rounded(rows)) => Arc::ptr_eq(codes, rows),
             _ => false,
+        }
+    }
+
+    /// Returns what walks need, where there is a graph.
+    const fn walked(&self) -> Option<&Walked> {
+        match &self.way {
+            Some(Way::Graph(walked)) => Some(walked),
+            Some(Way::Cells(_)) | None => None,
         }
     }
 
@@ -326,7 +372,7 @@ impl GraphIndex {
 
     fn build_with(
         level: Level,
-        nodes_min: usize,
+        (nodes_min, wanted): (usize, Wanted),
         (metric, dim): (Metric, Dim),
         values: &[f32],
         going: &dyn Fn() -> bool,
@@ -340,24 +386,64 @@ impl GraphIndex {
         };
         let count = groups.node_count();
         let exact = Exact::from_rows(dim, count, row);
-        let mut walked = None;
-        if count >= nodes_min.max(2) {
-            let space = Space::fit(level, metric, dim, count, row);
-            let codes = coded(level, &space, &exact, row);
-            let Some(graph) = build::build(level, &codes, going) else { return Ok(None) };
-            walked = Some(Walked::new(space, codes, graph));
+        if count < nodes_min.max(2) {
+            return Ok(Some(Self { level, metric, exact, groups, way: None }));
         }
-        let mut index = Self { level, metric, exact, groups, walked };
+        let (space, sample) = Space::fit(level, metric, dim, count, row);
+        let cells = match wanted {
+            #[cfg(test)]
+            Wanted::Graph => Some(None),
+            _ => partition::cells(level, (&space, &sample), count, &row, going),
+        };
+        let Some(cells) = cells else { return Ok(None) };
+        let way = cells.map(|cells| Way::Cells(Box::new(cells)));
+        let mut index = Self { level, metric, exact, groups, way };
+        if index.way.is_none() || (wanted == Wanted::Best && !index.finds_neighbors()) {
+            let groups = &index.groups;
+            let row = |node: usize| &values[groups.first(node as u32) as usize * dim..][..dim];
+            let space = space.projected(level, &sample);
+            let codes = coded(level, &space, &index.exact, row);
+            let Some(graph) = build::build(level, &codes, going) else { return Ok(None) };
+            index.way = Some(Way::Graph(Box::new(Walked::new(space, codes, graph))));
+        }
         if !index.finds_its_rows() {
-            index.walked = None;
+            index.way = None;
         }
         Ok(Some(index))
     }
 
-    /// Returns whether a walk finds a sample of the rows. It does not where one row is so large that the
+    /// Returns whether a search in cells with little effort finds the nearest rows of a sample of rows.
+    fn finds_neighbors(&self) -> bool {
+        let count = self.groups.node_count();
+        let judges = NEIGHBORS_JUDGES.min(count);
+        let (mut found, mut wanted) = (0, 0);
+        for judge in (0..judges).map(|judge| (judge * count / judges) as u32) {
+            let mut vector = Vec::with_capacity(self.exact.dim);
+            self.exact.append(judge, &mut vector);
+            // The row itself is the first.
+            let search =
+                Search { vector: &vector, k: 1 + NEIGHBORS, effort: EFFORT_EXACT, filter: None };
+            let Some(farthest) = self.search_unchecked(&search).last().map(|row| row.distance)
+            else {
+                continue;
+            };
+            let near = self.search_unchecked(&Search { effort: NEIGHBORS_EFFORT, ..search });
+            let most = NEIGHBORS.min(self.groups.row_count() - 1);
+            wanted += most;
+            found += near
+                .iter()
+                .filter(|row| row.distance <= farthest)
+                .count()
+                .saturating_sub(1)
+                .min(most);
+        }
+        found as f64 >= NEIGHBORS_FOUND_MIN * wanted as f64
+    }
+
+    /// Returns whether searches find a sample of the rows. It does not where one row is so large that the
     /// others have no precision left.
     fn finds_its_rows(&self) -> bool {
-        if self.walked.is_none() {
+        if self.way.is_none() {
             return true;
         }
         let (count, checked) =
@@ -395,19 +481,65 @@ impl GraphIndex {
         if k == 0 {
             return;
         }
-        let code = self.walked.as_ref().and_then(|walked| walked.query(self.level, search.vector));
-        let walkable = self.walked.as_ref().zip(code).filter(|_| search.effort != EFFORT_EXACT);
+        let is_found = match self.way.as_ref().filter(|_| search.effort != EFFORT_EXACT) {
+            Some(Way::Graph(walked)) => self.look_along(walked, (search, k), query, offer),
+            Some(Way::Cells(cells)) => self.look_into(cells, (search, k), query, offer),
+            None => false,
+        };
+        if !is_found {
+            self.scan(query, search.filter, k, offer);
+        }
+    }
+
+    /// Looks along the graph, and says whether that is right for the search; nothing was passed otherwise.
+    fn look_along(
+        &self,
+        walked: &Walked,
+        (search, k): (&Search<'_>, usize),
+        query: &ExactQuery<'_>,
+        offer: &mut impl FnMut(f64, u32),
+    ) -> bool {
+        let Some(code) = walked.query(self.level, search.vector) else { return false };
         let times = if self.metric == Metric::Dot { DOT_EFFORT_TIMES } else { 1 };
         let ef = search.effort.saturating_mul(times).max(k);
-        match (walkable, search.filter) {
-            (Some((walked, code)), None) => self.walk(walked, &code, query, (k, ef), offer),
-            (Some((walked, code)), Some(filter)) if self.is_wide(filter) => {
-                if !self.walk_filtered(walked, &code, (query, filter), (k, ef), offer) {
-                    self.scan(query, Some(filter), k, offer);
-                }
+        match search.filter {
+            None => {
+                self.walk(walked, &code, query, (k, ef), offer);
+                true
             }
-            (_, filter) => self.scan(query, filter, k, offer),
+            Some(filter) => {
+                self.is_wide(filter)
+                    && self.walk_filtered(walked, &code, (query, filter), (k, ef), offer)
+            }
         }
+    }
+
+    /// Looks into the nearest cells, and says whether that is right for the search; nothing was passed otherwise.
+    fn look_into(
+        &self,
+        cells: &Cells,
+        (search, k): (&Search<'_>, usize),
+        query: &ExactQuery<'_>,
+        offer: &mut impl FnMut(f64, u32),
+    ) -> bool {
+        if search.filter.is_some_and(|filter| !self.is_wide(filter)) {
+            return false;
+        }
+        let Some(point) = cells.point(self.level, search.vector) else { return false };
+        let extent = cells.extent(k, search.effort.max(k));
+        let mut visit = cells.begin();
+        let is_found = match search.filter {
+            None => {
+                self.visit(cells, &point, extent, &mut visit);
+                true
+            }
+            Some(filter) => self.visit_filtered(cells, &point, extent, (filter, &mut visit)),
+        };
+        if is_found {
+            self.offer_found(&mut visit, query, (k, search.filter), offer);
+        }
+        cells.end(visit);
+        is_found
     }
 
     /// Returns whether a filter leaves so many rows that a walk pays.
@@ -459,6 +591,60 @@ impl GraphIndex {
         }
         walked.spare.put(walk);
         true
+    }
+
+    /// Visits cells until there are enough rows, or all were visited.
+    fn visit(&self, cells: &Cells, point: &(Vec<f32>, f64), mut extent: Extent, visit: &mut Visit) {
+        loop {
+            cells.visit(self.level, point, extent, ALL, visit);
+            if visit.found.len() >= extent.kept || extent.nprobe >= cells.count() {
+                return;
+            }
+            extent.nprobe = extent.nprobe.saturating_mul(NPROBE_TIMES);
+        }
+    }
+
+    /// Visits cells until as many rows passed as cells would have in the mean, and says whether it was worth it.
+    fn visit_filtered(
+        &self,
+        cells: &Cells,
+        point: &(Vec<f32>, f64),
+        mut extent: Extent,
+        (filter, visit): (&RowSet, &mut Visit),
+    ) -> bool {
+        let passes = |node| self.groups.rows(node).any(|row| filter.contains(row));
+        let wanted = extent.nprobe.saturating_mul(cells::CELL_ROWS).max(extent.kept);
+        let met_max = filter.count().saturating_mul(MET_PER_PASSING_MAX);
+        let times = self.groups.row_count() / filter.count().max(1) + 1;
+        extent.nprobe = extent.nprobe.saturating_mul(times);
+        loop {
+            let count = cells.visit(self.level, point, extent, Some(passes), visit);
+            if count >= wanted || extent.nprobe >= cells.count() {
+                return true;
+            }
+            extent.nprobe = extent.nprobe.saturating_mul(NPROBE_TIMES);
+            if extent.nprobe.saturating_mul(cells::CELL_ROWS) > met_max {
+                return false;
+            }
+        }
+    }
+
+    /// Passes the rows that a visit found with their distances.
+    fn offer_found(
+        &self,
+        visit: &mut Visit,
+        query: &ExactQuery<'_>,
+        (k, filter): (usize, Option<&RowSet>),
+        offer: &mut impl FnMut(f64, u32),
+    ) {
+        let Visit { found, distances, .. } = visit;
+        found.iter().for_each(|node| self.exact.prefetch(*node));
+        self.exact.distances(self.level, query, found, distances);
+        for (node, distance) in found.iter().zip(&distances.values) {
+            let rows = self.groups.rows(*node);
+            let passing = rows.filter(|row| filter.is_none_or(|filter| filter.contains(*row)));
+            passing.take(k).for_each(|row| offer(*distance, row));
+        }
     }
 
     fn scan(

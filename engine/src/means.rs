@@ -477,7 +477,7 @@ impl Placed {
         };
         let search = Search { vector: wanted.vector, k: wanted.k, effort, filter: filter.as_ref() };
         let rows = part.search(&search).map_err(|_| StoreError::Damaged { what: "an index" })?;
-        let is_walked = effort != EFFORT_EXACT && part.has_graph();
+        let is_walked = effort != EFFORT_EXACT && part.is_approximate();
         let looked_at = if is_walked { &mut found.indexed } else { &mut found.compared };
         *looked_at += passing as u64;
         rows.into_iter().for_each(|claim| found.offer(wanted.k, claim));

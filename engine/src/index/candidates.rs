@@ -27,12 +27,12 @@ pub struct Candidate {
 impl GraphIndex {
     /// Returns the index with rows that are rounded, unless that does not pay or is not right.
     pub(super) fn rounded(mut self, values: &[f32]) -> Self {
-        if self.walked.is_none() || matches!(self.exact.values, Values::Bytes(_)) {
+        if self.way.is_none() || matches!(self.exact.values, Values::Bytes(_)) {
             return self;
         }
         let (dim, count) = (self.exact.dim, self.groups.node_count());
         let row = |node: usize| &values[self.groups.first(node as u32) as usize * dim..][..dim];
-        let rounded = match self.walked.as_ref().map(|walked| &walked.codes) {
+        let rounded = match self.walked().map(|walked| &walked.codes) {
             // Walks compare the very rows.
             Some(Codes::Grid(rounded)) if self.metric == Metric::Euclidean => Arc::clone(rounded),
             _ => Arc::new(Rounded::new(self.metric, dim, count, row)),

@@ -6,23 +6,25 @@
 use std::sync::Arc;
 
 use super::{
-    GraphIndex, ROWS_MAX, Walked,
+    GraphIndex, ROWS_MAX, Walked, Way,
     build::DEGREE,
     byte_codes::{ByteCodes, lines_for},
+    cells::{Cells, Centroids},
     codes::Codes,
     exact::{Exact, Values},
     graph::{Graph, LINE_NEIGHBORS},
     groups::Groups,
+    lists::Lists,
     rounded::Rounded,
-    space::Space,
+    space::{AXES_MAX, Axes, Space},
 };
 use crate::{
     collection::{DIM_MAX, Metric},
-    simd::{BLOCK, LINE_BYTES, Level, Line, roomy},
+    simd::{BLOCK, CODE_MAX, FEW, LINE_BYTES, Level, Line, roomy},
 };
 
 /// The version that is written, and the only one that is read.
-pub const INDEX_VERSION: u32 = 3;
+pub const INDEX_VERSION: u32 = 4;
 
 const MAGIC: &[u8; 8] = b"DUNLINIX";
 
@@ -35,6 +37,11 @@ const ROUNDED: u8 = 2;
 const IN_BYTES: u32 = 0;
 const ON_A_GRID: u32 = 1;
 const AS_ROUNDED: u32 = 2;
+
+/// Ways.
+const NO_WAY: u8 = 0;
+const A_GRAPH: u8 = 1;
+const IN_CELLS: u8 = 2;
 
 /// Most blocks of a projection.
 const BLOCKS_MAX: usize = 4;
@@ -82,7 +89,12 @@ impl GraphIndex {
             Values::Bytes(_) => BYTES,
             Values::Rounded(_) => ROUNDED,
         };
-        bytes.extend_from_slice(&[code_of(self.metric), form, u8::from(self.walked.is_some()), 0]);
+        let way = match self.way {
+            None => NO_WAY,
+            Some(Way::Graph(_)) => A_GRAPH,
+            Some(Way::Cells(_)) => IN_CELLS,
+        };
+        bytes.extend_from_slice(&[code_of(self.metric), form, way, 0]);
         let (rows, nodes) = (self.groups.row_count(), self.groups.node_count());
         put_numbers(&mut bytes, &[self.exact.dim as u32, rows as u32, nodes as u32]);
         put_numbers(&mut bytes, self.groups.nodes());
@@ -91,8 +103,10 @@ impl GraphIndex {
             Values::Floats(values) => put_floats(&mut bytes, values),
             Values::Rounded(values) => put_grid(&mut bytes, values),
         }
-        if let Some(walked) = &self.walked {
-            walked.encode(&mut bytes, self.has_codes_once());
+        match &self.way {
+            None => {}
+            Some(Way::Graph(walked)) => walked.encode(&mut bytes, self.has_codes_once()),
+            Some(Way::Cells(cells)) => cells.encode(&mut bytes),
         }
         let checksum = crc32fast::hash(&bytes);
         put_numbers(&mut bytes, &[checksum]);
@@ -119,9 +133,9 @@ impl GraphIndex {
         }
         // The checksum is not a part; there is enough, or it would not have been right.
         reader.0 = reader.0.strip_suffix(checksum).ok_or(IndexError::Length)?;
-        let [metric, form, has_graph, zero] = reader.array()?;
+        let [metric, form, way, zero] = reader.array()?;
         let metric = metric_of(metric).ok_or(impossible("metric"))?;
-        if form > ROUNDED || has_graph > 1 || zero != 0 {
+        if form > ROUNDED || way > IN_CELLS || zero != 0 {
             return Err(impossible("flag"));
         }
         let [dim, row_count, node_count] =
@@ -135,24 +149,28 @@ impl GraphIndex {
         let groups = decode_groups(&mut reader, row_count, node_count)?;
         let exact = decode_exact(&mut reader, form, dim, node_count)?;
         let level = Level::detect();
-        let walked = if has_graph == 1 {
-            Some(Walked::decode(&mut reader, level, metric, &exact)?)
-        } else {
-            None
+        let way = match way {
+            A_GRAPH => {
+                let walked = Walked::decode(&mut reader, level, metric, &exact)?;
+                Some(Way::Graph(Box::new(walked)))
+            }
+            IN_CELLS => {
+                let cells = Cells::decode(&mut reader, level, metric, &exact)?;
+                Some(Way::Cells(Box::new(cells)))
+            }
+            _ => None,
         };
         if !reader.0.is_empty() {
             return Err(IndexError::Length);
         }
-        Ok(Self { level, metric, exact, groups, walked })
+        Ok(Self { level, metric, exact, groups, way })
     }
 }
 
 impl Walked {
     fn encode(&self, bytes: &mut Vec<u8>, has_codes_once: bool) {
         let Self { space, codes, graph, .. } = self;
-        bytes.extend_from_slice(&space.unit.to_le_bytes());
-        bytes.extend_from_slice(&space.peak.to_le_bytes());
-        put_floats(bytes, &space.mean);
+        put_scales(bytes, space);
         put_numbers(bytes, &[(space.matrix.len() / space.dim_in()) as u32]);
         put_floats(bytes, space.matrix.as_flattened());
         match codes {
@@ -180,12 +198,8 @@ impl Walked {
         exact: &Exact,
     ) -> Result<Self, IndexError> {
         let (dim, count) = (exact.dim, exact.count());
-        let scales = (f64::from_le_bytes(reader.array()?), f64::from_le_bytes(reader.array()?));
-        if !(scales.0.is_finite() && scales.0 > 0.0 && scales.1.is_finite()) {
-            return Err(impossible("scale"));
-        }
         let dim_in = dim + usize::from(metric == Metric::Dot);
-        let mean = reader.floats(dim_in)?;
+        let (scales, mean) = decode_scales(reader, dim_in)?;
         let blocks = reader.number()? as usize;
         if blocks > BLOCKS_MAX {
             return Err(impossible("projection"));
@@ -203,6 +217,95 @@ impl Walked {
         let graph = Graph::from_slots(&codes, slots, hubs).ok_or(impossible("neighbor"))?;
         Ok(Self::new(space, codes, graph))
     }
+}
+
+impl Cells {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        let Self { space, axes, centroids, rows, .. } = self;
+        put_scales(bytes, space);
+        put_numbers(bytes, &[rows.width as u32]);
+        put_floats(bytes, axes.values.as_flattened());
+        let counts = centroids.counts();
+        put_numbers(bytes, &[rows.count() as u32, counts.len() as u32]);
+        put_numbers(bytes, &counts);
+        put_floats(bytes, &rows.origins);
+        put_floats(bytes, &rows.steps);
+        let (counts, nodes, codes, norms) = rows.parts();
+        put_numbers(bytes, &counts);
+        put_numbers(bytes, &nodes);
+        put_floats(bytes, &norms);
+        bytes.extend_from_slice(&codes);
+    }
+
+    fn decode(
+        reader: &mut Reader<'_>,
+        level: Level,
+        metric: Metric,
+        exact: &Exact,
+    ) -> Result<Self, IndexError> {
+        if metric == Metric::Dot {
+            return Err(impossible("metric"));
+        }
+        let (dim, count) = (exact.dim, exact.count());
+        let (scales, mean) = decode_scales(reader, dim)?;
+        let space = Space::from_parts(level, (metric, dim), scales, mean, Vec::new());
+        let width = reader.number()? as usize;
+        if ![FEW, 2 * FEW, AXES_MAX].contains(&width) {
+            return Err(impossible("width"));
+        }
+        let values = reader.floats(width * dim)?.as_chunks::<FEW>().0.to_vec();
+        let (cell_count, root_count) = (reader.number()? as usize, reader.number()? as usize);
+        let cells_of_roots = decode_counts(reader, root_count, cell_count)?;
+        let origins = reader.floats(cell_count.checked_mul(width).ok_or(IndexError::Length)?)?;
+        let steps = reader.floats(cell_count)?;
+        let counts = decode_counts(reader, cell_count, count)?;
+        let nodes = reader.numbers(count)?;
+        let norms = reader.floats(count)?;
+        let codes = reader.take(count, width)?;
+        if steps.iter().any(|step| *step < 0.0) || norms.iter().any(|norm| *norm < 0.0) {
+            return Err(impossible("scale"));
+        }
+        if codes.iter().any(|code| *code > CODE_MAX) {
+            return Err(impossible("code"));
+        }
+        let mut is_in_a_cell = vec![false; count];
+        for node in &nodes {
+            match is_in_a_cell.get_mut(*node as usize) {
+                Some(seen) if !*seen => *seen = true,
+                _ => return Err(impossible("node")),
+            }
+        }
+        let centroids = Centroids::new(width, &cells_of_roots, &origins);
+        let rows = Lists::from_parts(width, (origins, steps), &counts, (&nodes, codes, &norms));
+        Ok(Self::new(level, (space, Axes { values }), centroids, rows))
+    }
+}
+
+/// Returns so many counts, each at least one, that add up to `sum`.
+fn decode_counts(
+    reader: &mut Reader<'_>,
+    count: usize,
+    sum: usize,
+) -> Result<Vec<u32>, IndexError> {
+    let counts = reader.numbers(count)?;
+    let all = counts.iter().map(|count| *count as usize).sum::<usize>();
+    if all == sum && counts.iter().all(|count| *count > 0) {
+        Ok(counts)
+    } else {
+        Err(impossible("count"))
+    }
+}
+
+/// Returns the unit and the peak, and the mean, of a space of `dim` dimensions.
+fn decode_scales(
+    reader: &mut Reader<'_>,
+    dim: usize,
+) -> Result<((f64, f64), Vec<f32>), IndexError> {
+    let scales = (f64::from_le_bytes(reader.array()?), f64::from_le_bytes(reader.array()?));
+    if !(scales.0.is_finite() && scales.0 > 0.0 && scales.1.is_finite()) {
+        return Err(impossible("scale"));
+    }
+    Ok((scales, reader.floats(dim)?))
 }
 
 fn decode_codes(
@@ -303,6 +406,12 @@ const fn metric_of(code: u8) -> Option<Metric> {
         2 => Some(Metric::Dot),
         _ => None,
     }
+}
+
+fn put_scales(bytes: &mut Vec<u8>, space: &Space) {
+    bytes.extend_from_slice(&space.unit.to_le_bytes());
+    bytes.extend_from_slice(&space.peak.to_le_bytes());
+    put_floats(bytes, &space.mean);
 }
 
 fn put_grid(bytes: &mut Vec<u8>, rows: &Rounded) {

@@ -46,6 +46,13 @@ pub(super) struct ExactQuery<'a> {
     rounded: Option<RoundedQuery<'a>>,
 }
 
+/// Where distances are put; kept between uses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Distances {
+    pub(super) values: Vec<f64>,
+    squares: Vec<f32>,
+}
+
 impl Exact {
     /// Returns the rows that `values` holds.
     pub(super) fn new(dim: usize, values: &[f32]) -> Self {
@@ -173,6 +180,24 @@ impl Exact {
                 let query = query.rounded.as_ref().expect("a query is made for its rows");
                 values.distance(level, query, row)
             }
+        }
+    }
+
+    /// Replaces `distances` with those of some rows, as [`Self::distance`] has them.
+    pub(super) fn distances(
+        &self,
+        level: Level,
+        query: &ExactQuery<'_>,
+        rows: &[u32],
+        distances: &mut Distances,
+    ) {
+        let Distances { values, squares } = distances;
+        values.clear();
+        match (&self.values, &query.rounded) {
+            (Values::Rounded(rounded), Some(query)) if query.is_on_grid() => {
+                rounded.distances(level, query, rows, (squares, values));
+            }
+            _ => values.extend(rows.iter().map(|row| self.distance(level, query, *row))),
         }
     }
 

@@ -22,8 +22,8 @@ pub(super) const LINE_NEIGHBORS: usize = 16;
 /// No neighbor: the end of a list.
 const NONE: u32 = u32::MAX;
 
-/// Walks that are kept for the next search; more than that at once begin with new ones. Each takes a bit a node.
-const SPARE_WALKS_MAX: usize = 8;
+/// How many are kept for the next search; more searches than that at once begin with new ones. A walk takes a bit a node.
+const SPARE_MAX: usize = 8;
 
 /// Neighbors of a node, a part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,37 +262,42 @@ impl Walk {
     }
 }
 
-/// Walks that nobody is on. Making one takes as long as a part of a short walk.
-#[derive(Default)]
-pub(super) struct Spare(Mutex<Vec<Walk>>);
+/// What searches work on and none does now. Making it takes as long as a part of a short search.
+pub(super) struct Spare<T>(Mutex<Vec<T>>);
 
-impl Spare {
-    pub(super) fn take(&self) -> Option<Walk> {
+impl<T> Spare<T> {
+    pub(super) fn take(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    pub(super) fn put(&self, walk: Walk) {
-        let mut walks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if walks.len() < SPARE_WALKS_MAX {
-            walks.push(walk);
+    pub(super) fn put(&self, one: T) {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_MAX {
+            spare.push(one);
         }
     }
 }
 
-impl Clone for Spare {
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Clone for Spare<T> {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for Spare {
+impl<T> PartialEq for Spare<T> {
     /// They are no part of what an index is.
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl std::fmt::Debug for Spare {
+impl<T> std::fmt::Debug for Spare<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spare").finish_non_exhaustive()
     }

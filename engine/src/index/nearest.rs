@@ -1,59 +1,62 @@
 //! The `k` nearest so far.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+/// How many more than `k` are kept before the farthest go: as many as `k`, and at least these.
+const MORE_MIN: usize = 32;
 
 /// The `k` with the smallest distances, ties by the smallest id.
 #[derive(Clone, Debug)]
 pub(super) struct Nearest<T> {
     k: usize,
-    /// The worst on top.
-    heap: BinaryHeap<Ranked<T>>,
+    /// The `k` nearest so far are among them.
+    kept: Vec<Ranked<T>>,
+    /// What is not before this is none of the nearest.
+    worst: Option<Ranked<T>>,
 }
 
-#[derive(Clone, Debug)]
-struct Ranked<T>(f64, T);
+/// The bits of a distance, ordered as distances are, and an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ranked<T>(i64, T);
 
 impl<T: Ord + Copy> Nearest<T> {
     /// Returns none, of at most `k`.
     pub(super) fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::with_capacity(k + 1) }
+        Self { k, kept: Vec::with_capacity(k + k.max(MORE_MIN)), worst: None }
     }
 
     /// Takes one in if it is among the nearest.
+    #[inline]
     pub(super) fn offer(&mut self, distance: f64, id: T) {
-        let ranked = Ranked(distance, id);
-        if self.heap.len() < self.k {
-            self.heap.push(ranked);
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && ranked < *worst
-        {
-            *worst = ranked;
+        let ranked = Ranked(ordered(distance), id);
+        if self.worst.is_none_or(|worst| ranked < worst) {
+            self.kept.push(ranked);
+            if self.kept.len() >= self.k + self.k.max(MORE_MIN) {
+                self.tidy();
+            }
         }
     }
 
     /// Returns them by rising distance.
-    pub(super) fn finish(self) -> impl Iterator<Item = (f64, T)> {
-        self.heap.into_sorted_vec().into_iter().map(|Ranked(distance, id)| (distance, id))
+    pub(super) fn finish(mut self) -> impl Iterator<Item = (f64, T)> {
+        self.kept.sort_unstable();
+        self.kept.truncate(self.k);
+        self.kept.into_iter().map(|Ranked(order, id)| (distance_of(order), id))
+    }
+
+    fn tidy(&mut self) {
+        if let Some(last) = self.k.checked_sub(1) {
+            self.worst = Some(*self.kept.select_nth_unstable(last).1);
+        }
+        self.kept.truncate(self.k);
     }
 }
 
-impl<T: Ord> Ord for Ranked<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // Zero has two signs, which are no order among ties.
-        (self.0 + 0.0).total_cmp(&(other.0 + 0.0)).then_with(|| self.1.cmp(&other.1))
-    }
+/// Returns bits that are ordered as distances are. Zero has two signs, which are no order among ties.
+const fn ordered(distance: f64) -> i64 {
+    let bits = (distance + 0.0).to_bits().cast_signed();
+    // Of two negative numbers that with the larger bits is the smaller one.
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
 }
 
-impl<T: Ord> PartialOrd for Ranked<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+const fn distance_of(order: i64) -> f64 {
+    f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
 }
-
-impl<T: Ord> PartialEq for Ranked<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<T: Ord> Eq for Ranked<T> {}

@@ -50,6 +50,13 @@ pub(super) struct RoundedQuery<'a> {
     constant: f64,
 }
 
+impl RoundedQuery<'_> {
+    /// Returns whether distances come from the grid alone.
+    pub(super) const fn is_on_grid(&self) -> bool {
+        matches!(self.metric, Metric::Euclidean)
+    }
+}
+
 impl std::fmt::Debug for Rounded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Vectors do not belong in a log.
@@ -214,6 +221,27 @@ impl Rounded {
         let mut kept = Vec::with_capacity(self.lower.len());
         self.append(row, &mut kept);
         super::exact::distance(level, query.metric, (query.values, query.norm), &kept)
+    }
+
+    /// Appends to `distances` those to what is kept of some rows, as [`Self::distance`] has them. `squares` has no meaning
+    /// between uses.
+    pub(super) fn distances(
+        &self,
+        level: Level,
+        query: &RoundedQuery<'_>,
+        rows: &[u32],
+        (squares, distances): (&mut Vec<f32>, &mut Vec<f64>),
+    ) {
+        squares.resize(rows.len(), 0.0);
+        self.squares(level, &query.target, rows, squares);
+        let unit = self.unit * self.unit;
+        distances.extend(squares.iter().zip(rows).map(|(squares, row)| {
+            if squares.is_finite() {
+                (f64::from(*squares) / unit + query.constant).sqrt()
+            } else {
+                self.distance(level, query, *row)
+            }
+        }));
     }
 
     /// Returns by how much a distance to what is kept of a row can differ from that to the row itself.

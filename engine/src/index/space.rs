@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use super::{byte_codes::dim_for, nearest::Nearest, random::Random};
 use crate::{
     collection::Metric,
-    simd::{self, BLOCK, Level},
+    simd::{self, BLOCK, FEW, Level},
 };
 
 /// Dimensions from which on rows are projected: the projection of a query has to pay.
@@ -45,6 +45,33 @@ const SAMPLE_ROWS_MAX: usize = 4_096;
 /// Steps of the orthogonal iteration. The components need to span the right space, no more.
 const ITERATIONS: usize = 6;
 
+/// Seed of the directions that the search for axes begins with.
+const AXES_SEED: u64 = 0x00a3_e500;
+
+/// Most axes.
+pub(super) const AXES_MAX: usize = BLOCK;
+
+/// Share of the variance that axes may leave out.
+const VARIANCE_LEFT_OUT: f64 = 1e-3;
+
+/// Directions along which rows vary most, those with the most variance first: by sixteen, and row by row of dimensions.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Axes {
+    pub(super) values: Vec<[f32; FEW]>,
+}
+
+impl Axes {
+    /// Returns how many axes there are for vectors of `dim` values.
+    pub(super) const fn width(&self, dim: usize) -> usize {
+        self.values.len() / dim * FEW
+    }
+
+    /// Returns how many bytes of memory the axes take.
+    pub(super) const fn byte_count(&self) -> usize {
+        self.values.len() * size_of::<[f32; FEW]>()
+    }
+}
+
 /// How vectors become what is coded.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Space {
@@ -64,14 +91,14 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// Returns the space of `count` rows.
+    /// Returns the space of `count` rows before any projection, and a sample of them, prepared.
     pub(super) fn fit<'a>(
         level: Level,
         metric: Metric,
         dim: usize,
         count: usize,
         row: impl Fn(usize) -> &'a [f32],
-    ) -> Self {
+    ) -> (Self, Vec<Vec<f32>>) {
         let largest = (0..count).flat_map(&row).fold(0.0_f32, |most, value| most.max(value.abs()));
         let mut space = Self {
             metric,
@@ -91,17 +118,64 @@ impl Space {
         let sample: Vec<Vec<f32>> =
             (0..sampled).map(|index| space.prepared(level, row(index * count / sampled))).collect();
         space.mean = mean_of(&sample, space.dim_in());
-        if dim >= DIM_PROJECTED_MIN {
-            let projected = LINES_PROJECTED.into_iter().find_map(|lines| {
-                let mut space = space.clone();
-                space.matrix = components(level, &sample, &space.mean, dim_for(lines));
-                space.shift = space.project(level, &space.mean, &[]);
-                (space.found(level, &sample) >= FOUND_MIN).then_some(space)
-            });
-            space = projected.unwrap_or(space);
+        space.shift.clone_from(&space.mean);
+        (space, sample)
+    }
+
+    /// Returns the space with a projection, where there are many dimensions and one is good enough for the sample.
+    pub(super) fn projected(self, level: Level, sample: &[Vec<f32>]) -> Self {
+        if self.dim < DIM_PROJECTED_MIN {
+            return self;
         }
-        space.shift = space.project(level, &space.mean, &[]);
-        space
+        let projected = LINES_PROJECTED.into_iter().find_map(|lines| {
+            let mut space = self.clone();
+            space.matrix = components(level, sample, &space.mean, dim_for(lines));
+            space.shift = space.project(level, &space.mean, &[]);
+            (space.found(level, sample) >= FOUND_MIN).then_some(space)
+        });
+        projected.unwrap_or(self)
+    }
+
+    /// Returns the directions with the most variance in a sample: 16, 32 or 64, the fewest that leave out no more than
+    /// [`VARIANCE_LEFT_OUT`] of it; none when all do.
+    pub(super) fn axes(&self, level: Level, sample: &[Vec<f32>]) -> Option<Axes> {
+        let count = AXES_MAX.min(self.dim_in());
+        let mut random = Random::new(AXES_SEED);
+        let basis = principal(level, &mut random, (sample, &self.mean), count);
+        let mut values = vec![[0.0; FEW]; AXES_MAX / FEW * self.dim_in()];
+        for (axis, direction) in basis.iter().enumerate() {
+            for (at, value) in direction.iter().enumerate() {
+                values[axis / FEW * self.dim_in() + at][axis % FEW] = *value;
+            }
+        }
+        let (mut all, mut along) = (0.0, [0.0; AXES_MAX]);
+        for row in sample {
+            let centered: Vec<f32> =
+                row.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect();
+            all += simd::norm(level, &centered);
+            for (sum, direction) in along.iter_mut().zip(&basis) {
+                let value = simd::products(level, &centered, direction);
+                *sum += value * value;
+            }
+        }
+        let is_enough =
+            |width: &usize| along[..*width].iter().sum::<f64>() >= all * (1.0 - VARIANCE_LEFT_OUT);
+        let width = [FEW, 2 * FEW, AXES_MAX].into_iter().find(is_enough)?;
+        values.truncate(width / FEW * self.dim_in());
+        Some(Axes { values })
+    }
+
+    /// Returns a vector along axes.
+    pub(super) fn along(&self, level: Level, axes: &Axes, vector: &[f32]) -> Vec<f32> {
+        let mut centered = self.prepared(level, vector);
+        centered.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value -= mean);
+        let mut along = Vec::with_capacity(axes.values.len() / centered.len() * FEW);
+        for axes in axes.values.chunks_exact(centered.len()) {
+            let mut sums = [0.0; FEW];
+            simd::combine_few(level, &mut sums, axes, &centered);
+            along.extend(sums);
+        }
+        along
     }
 
     /// Returns the space with these parts, as [`Self::fit`] made it once.
@@ -275,26 +349,9 @@ fn applied(level: Level, matrix: &[[f32; BLOCK]], weights: &[f32]) -> Vec<f32> {
 
 /// Returns `count` directions that span the principal components of a sample, as a matrix in blocks.
 fn components(level: Level, sample: &[Vec<f32>], mean: &[f32], count: usize) -> Vec<[f32; BLOCK]> {
-    let (rows, dim) = (sample.len(), mean.len());
-    let mut centered = Vec::with_capacity(rows * dim);
-    for row in sample {
-        centered.extend(row.iter().zip(mean).map(|(value, mean)| value - mean));
-    }
-    let mut columns = vec![0.0_f32; rows * dim];
-    for (row, values) in centered.chunks_exact(dim).enumerate() {
-        for (column, value) in values.iter().enumerate() {
-            columns[column * rows + row] = *value;
-        }
-    }
     let mut random = Random::new(0x00d1_0471);
-    let mut basis: Vec<Vec<f32>> = (0..count).map(|_| directions(&mut random, dim)).collect();
-    orthonormalize(level, &mut basis);
-    for _ in 0..ITERATIONS {
-        let scores = product(level, &centered, dim, &blocks_of(&basis, dim));
-        let grown = product(level, &columns, rows, &scores);
-        basis = (0..count).map(|index| column_of(&grown, dim, index)).collect();
-        orthonormalize(level, &mut basis);
-    }
+    let basis = principal(level, &mut random, (sample, mean), count);
+    let dim = mean.len();
     let mut turn: Vec<Vec<f32>> = (0..count).map(|_| directions(&mut random, count)).collect();
     orthonormalize(level, &mut turn);
     let turned = turn.iter().map(|weights| {
@@ -307,6 +364,35 @@ fn components(level: Level, sample: &[Vec<f32>], mean: &[f32], count: usize) -> 
         direction
     });
     blocks_of(&turned.collect::<Vec<_>>(), dim)
+}
+
+/// Returns `count` directions, about the principal components of a sample, those with the most variance first.
+fn principal(
+    level: Level,
+    random: &mut Random,
+    (sample, mean): (&[Vec<f32>], &[f32]),
+    count: usize,
+) -> Vec<Vec<f32>> {
+    let (rows, dim) = (sample.len(), mean.len());
+    let mut centered = Vec::with_capacity(rows * dim);
+    for row in sample {
+        centered.extend(row.iter().zip(mean).map(|(value, mean)| value - mean));
+    }
+    let mut columns = vec![0.0_f32; rows * dim];
+    for (row, values) in centered.chunks_exact(dim).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            columns[column * rows + row] = *value;
+        }
+    }
+    let mut basis: Vec<Vec<f32>> = (0..count).map(|_| directions(random, dim)).collect();
+    orthonormalize(level, &mut basis);
+    for _ in 0..ITERATIONS {
+        let scores = product(level, &centered, dim, &blocks_of(&basis, dim));
+        let grown = product(level, &columns, rows, &scores);
+        basis = (0..count).map(|index| column_of(&grown, dim, index)).collect();
+        orthonormalize(level, &mut basis);
+    }
+    basis
 }
 
 /// Returns a random direction: sums of uniform numbers, which are near enough to normal.

@@ -10,11 +10,22 @@ fn dim_of(dim: usize) -> Dim {
     Dim::new(dim as u16).unwrap()
 }
 
+const WAYS: [Wanted; 2] = [Wanted::Graph, Wanted::Cells];
+
+/// An index with a graph or cells, however few the rows. Under the metric dot there is always a graph.
+fn wanted(level: Level, way: Wanted, metric: Metric, dim: usize, values: &[f32]) -> GraphIndex {
+    GraphIndex::build_with(level, (0, way), (metric, dim_of(dim)), values, &|| true)
+        .unwrap()
+        .unwrap()
+}
+
 /// An index with a graph, however few the rows.
 fn walked(metric: Metric, dim: usize, values: &[f32]) -> GraphIndex {
-    GraphIndex::build_with(Level::detect(), 0, (metric, dim_of(dim)), values, &|| true)
-        .unwrap()
-        .unwrap()
+    wanted(Level::detect(), Wanted::Graph, metric, dim, values)
+}
+
+fn has_cells(index: &GraphIndex) -> bool {
+    matches!(index.way, Some(Way::Cells(_)))
 }
 
 /// The index with rows that are rounded, whether or not that pays.
@@ -105,8 +116,8 @@ proptest! {
         k in 1_usize..130,
         one_of in 1_u32..5,
     ) {
-        for metric in METRICS {
-            let index = walked(metric, dim, &values);
+        for (metric, way) in METRICS.into_iter().flat_map(|metric| WAYS.map(|way| (metric, way))) {
+            let index = wanted(Level::detect(), way, metric, dim, &values);
             let effort = 2 * values.len();
             let expected = brute(metric, &values, &vector, k, |_| true);
             let search = Search { vector: &vector, k, effort, filter: None };
@@ -130,8 +141,9 @@ proptest! {
         let mut random = Random::new(k as u64);
         let values: Vec<f32> =
             values.into_iter().map(|value| value + jitter * random.unit()).collect();
-        for metric in METRICS {
-            let index = with_rounded_rows(walked(metric, dim, &values), &values);
+        for (metric, way) in METRICS.into_iter().flat_map(|metric| WAYS.map(|way| (metric, way))) {
+            let index = wanted(Level::detect(), way, metric, dim, &values);
+            let index = with_rounded_rows(index, &values);
             let filter = RowSet::from_fn(index.count(), |row| row % one_of == 0);
             for (effort, filter) in [(EFFORT_EXACT, None), (2 * values.len(), None), (9, Some(&filter))] {
                 let search = Search { vector: &vector, k, effort, filter };
@@ -158,8 +170,9 @@ proptest! {
         place in any::<prop::sample::Index>(),
         bit in 0_u32..8,
     ) {
-        for (metric, is_rounded) in METRICS.into_iter().flat_map(|metric| [(metric, false), (metric, true)]) {
-            let mut index = walked(metric, dim, &values);
+        let kinds = WAYS.into_iter().flat_map(|way| [(way, false), (way, true)]);
+        for (metric, (way, is_rounded)) in METRICS.into_iter().flat_map(|metric| kinds.clone().map(move |kind| (metric, kind))) {
+            let mut index = wanted(Level::detect(), way, metric, dim, &values);
             if is_rounded {
                 index = with_rounded_rows(index, &values);
             }
@@ -180,7 +193,8 @@ proptest! {
         (dim, values, vector) in values_with_ties(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let index = walked(Metric::Dot, dim, &values);
+        let metric = METRICS[values.len() % 3];
+        let index = wanted(Level::detect(), WAYS[values.len() / 3 % 2], metric, dim, &values);
         let index = if dim % 2 == 0 { with_rounded_rows(index, &values) } else { index };
         let mut bytes = index.encode();
         bytes.truncate(bytes.len() - 4);
@@ -201,13 +215,10 @@ proptest! {
 fn every_level_builds_the_same_bytes() {
     for (dim, rows) in [(9, 700), (520, 300)] {
         let values = clustered(5, rows, dim, 20, 0.3);
-        for metric in METRICS {
-            let built = Level::available().into_iter().map(|level| {
-                GraphIndex::build_with(level, 0, (metric, dim_of(dim)), &values, &|| true)
-                    .unwrap()
-                    .unwrap()
-                    .encode()
-            });
+        for (metric, way) in METRICS.into_iter().flat_map(|metric| WAYS.map(|way| (metric, way))) {
+            let built = Level::available()
+                .into_iter()
+                .map(|level| wanted(level, way, metric, dim, &values).encode());
             assert!(built.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
         }
     }
@@ -220,17 +231,23 @@ fn walks_find_nearly_all_in_every_metric() {
         let values = seen(clustered(6, rows, 24, 60, 0.4));
         let queries = seen(clustered(7, 40, 24, 40, 1.0));
         for metric in METRICS {
-            let index = GraphIndex::build(metric, dim_of(dim), &values).unwrap();
-            assert!(index.walked.is_some(), "{metric:?} {dim}");
-            let of = |vector: &[f32]| {
-                let search = Search { vector, k: 10, effort: 80, filter: None };
-                recall(
-                    &index.search(&search).unwrap(),
-                    &brute(metric, &values, vector, 10, |_| true),
-                )
-            };
-            let mean = queries.chunks_exact(dim).map(of).sum::<f64>() / 40.0;
-            assert!(mean > 0.95, "{metric:?} {dim}: {mean}");
+            for way in WAYS {
+                let index = wanted(Level::detect(), way, metric, dim, &values);
+                assert!(index.is_approximate(), "{metric:?} {dim}");
+                assert_eq!(
+                    has_cells(&index),
+                    way == Wanted::Cells && metric != Metric::Dot && dim == 24
+                );
+                let of = |vector: &[f32]| {
+                    let search = Search { vector, k: 10, effort: 80, filter: None };
+                    recall(
+                        &index.search(&search).unwrap(),
+                        &brute(metric, &values, vector, 10, |_| true),
+                    )
+                };
+                let mean = queries.chunks_exact(dim).map(of).sum::<f64>() / 40.0;
+                assert!(mean > 0.95, "{metric:?} {dim} {way:?}: {mean}");
+            }
         }
     }
 }
@@ -271,10 +288,13 @@ fn rows_are_rounded_where_they_can_still_be_told_apart() {
 fn recall_is_kept_under_filters() {
     let (dim, rows) = (24, 20_000);
     let values = clustered(8, rows, dim, 200, 0.5);
-    let index = GraphIndex::build(Metric::Euclidean, dim_of(dim), &values).unwrap();
     let queries = clustered(9, 30, dim, 30, 1.0);
     let mut random = Random::new(10);
-    for per_mille in [500, 100, 10, 1] {
+    let indexes = WAYS.map(|way| wanted(Level::detect(), way, Metric::Euclidean, dim, &values));
+    assert!(!has_cells(&indexes[0]) && has_cells(&indexes[1]));
+    for (index, per_mille) in
+        indexes.iter().flat_map(|index| [500, 100, 10, 1].map(|per_mille| (index, per_mille)))
+    {
         let filter = RowSet::from_fn(rows, |_| random.below(1_000) < per_mille);
         // The filter that has nothing to do with the query, and the one that passes far rows alone.
         let far = RowSet::from_fn(rows, |row| {
@@ -299,9 +319,11 @@ fn near_duplicates_do_not_tear_the_graph() {
     // Thirty places, far apart; around each, rows that codes can hardly tell apart, and copies.
     let mut values = clustered(11, rows, dim, 30, 1e-5);
     values.copy_within(..100 * dim, 3_000 * dim);
-    let index = GraphIndex::build(Metric::Euclidean, dim_of(dim), &values).unwrap();
-    assert_eq!(index.groups.node_count(), rows - 100);
-    for row in (0..rows).step_by(97) {
+    let indexes = WAYS.map(|way| wanted(Level::detect(), way, Metric::Euclidean, dim, &values));
+    assert_eq!(indexes[0].groups.node_count(), rows - 100);
+    for (index, row) in
+        indexes.iter().flat_map(|index| (0..rows).step_by(97).map(move |row| (index, row)))
+    {
         let vector = &values[row * dim..][..dim];
         let search = Search { vector, k: 3, effort: 60, filter: None };
         let found = index.search(&search).unwrap();
@@ -316,8 +338,8 @@ fn extreme_values_are_answered() {
     values[7 * dim] = f32::MAX;
     values[9 * dim + 1] = -f32::MAX;
     values[11 * dim..][..dim].fill(f32::from_bits(1));
-    for metric in METRICS {
-        let index = GraphIndex::build(metric, dim_of(dim), &values).unwrap();
+    for (metric, way) in METRICS.into_iter().flat_map(|metric| WAYS.map(|way| (metric, way))) {
+        let index = wanted(Level::detect(), way, metric, dim, &values);
         for vector in [[f32::MAX; 3], [0.0; 3], [f32::from_bits(1); 3], [1.0, -1.0, 0.5]] {
             let search = Search { vector: &vector, k: 4, effort: 200, filter: None };
             let expected = brute(metric, &values, &vector, 4, |_| true);
@@ -351,8 +373,8 @@ fn golden_bytes_of_a_small_index() {
     let index = GraphIndex::build(Metric::Euclidean, dim_of(2), &[1.0, 2.0, 1.0, 2.0, 7.0, 0.0]);
     let expected = [
         &b"DUNLINIX"[..],
-        &[3, 0, 0, 0],             // version
-        &[1, 1, 0, 0],             // euclidean, values as bytes, no graph
+        &[4, 0, 0, 0],             // version
+        &[1, 1, 0, 0],             // euclidean, values as bytes, every row compared
         &[2, 0, 0, 0],             // dimension
         &[3, 0, 0, 0, 2, 0, 0, 0], // rows, nodes
         &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
@@ -370,8 +392,8 @@ fn golden_bytes_of_rounded_rows() {
     let index = GraphIndex::build(Metric::Dot, dim_of(2), &values).unwrap();
     let expected = [
         &b"DUNLINIX"[..],
-        &[3, 0, 0, 0],                         // version
-        &[2, 2, 0, 0],                         // dot, values rounded, no graph
+        &[4, 0, 0, 0],                         // version
+        &[2, 2, 0, 0],                         // dot, values rounded, every row compared
         &[2, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0], // dimension, rows, nodes
         &[0, 0, 0, 0, 0, 0, 0x20, 0x40],       // least values: 0, 2.5
         &[0, 0, 0x80, 0x3f, 0, 0, 0, 0],       // steps: 1, none
@@ -383,9 +405,9 @@ fn golden_bytes_of_rounded_rows() {
     assert_eq!(with_rounded_rows(index, &values).encode(), [expected, checksum.to_vec()].concat());
 }
 
-/// A graph is too long for hexadecimal; its checksum stands for it. A changed one is a new version.
+/// Graphs and cells are too long for hexadecimal; their checksums stand for them. A changed one is a new version.
 #[test]
-fn golden_checksums_of_graphs() {
+fn golden_checksums_of_graphs_and_cells() {
     let checksum = |index: &GraphIndex| {
         let bytes = index.encode();
         assert_eq!(GraphIndex::decode(&bytes).as_ref(), Ok(index));
@@ -404,14 +426,29 @@ fn golden_checksums_of_graphs() {
         checksums.push(checksum(&index));
     }
     checksums.push(checksum(&walked(Metric::Euclidean, 20, &near).with_shared_rows()));
+    for metric in [Metric::Cosine, Metric::Euclidean] {
+        let index =
+            wanted(Level::detect(), Wanted::Cells, metric, 20, &clustered(13, 400, 20, 12, 0.3));
+        assert!(has_cells(&index));
+        checksums.push(checksum(&index));
+    }
     assert_eq!(
         checksums,
-        [1_765_639_368, 4_152_933_616, 3_979_676_012, 3_290_108_180, 1_143_244_010, 3_762_944_048]
+        [
+            2_378_760_258,
+            1_156_012_843,
+            557_850_083,
+            700_350_691,
+            2_843_809_053,
+            2_219_881_705,
+            3_084_896_916,
+            4_237_150_679
+        ]
     );
 }
 
 fn codes_of(index: &GraphIndex) -> &Codes {
-    &index.walked.as_ref().unwrap().codes
+    &index.walked().unwrap().codes
 }
 
 impl GraphIndex {
@@ -434,9 +471,7 @@ fn rows_that_bytes_do_not_tell_apart_are_found_with_little_effort() {
         values[row * dim] += (row / places) as f32 * 1e-4;
     }
     for metric in [Metric::Cosine, Metric::Euclidean] {
-        let going = || true;
-        let built = GraphIndex::build_while(metric, dim_of(dim), Form::Rounded, &values, &going);
-        let index = built.unwrap().unwrap();
+        let index = walked(metric, dim, &values).rounded(&values);
         assert!(matches!(codes_of(&index), Codes::Grid(_)), "{metric:?}");
         let is_shared = metric == Metric::Euclidean;
         assert_eq!(index.has_codes_once(), is_shared, "the rows are there once where they can be");

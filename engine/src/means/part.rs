@@ -56,8 +56,8 @@ impl Part {
         Ok(self.index.candidates(search)?.into_iter().map(claim).collect())
     }
 
-    pub(super) const fn has_graph(&self) -> bool {
-        self.index.has_graph()
+    pub(super) const fn is_approximate(&self) -> bool {
+        self.index.is_approximate()
     }
 
     /// Returns the row of a segment.

@@ -1,0 +1,198 @@
+//! Cells: rows in lists around centroids, for rows whose nearest ones lie in few of these (IVF: Jegou et al. 2011, section
+//! 4).
+//!
+//! All happens along the axes with the most variance, 64 or fewer. A search compares the vector with the roots, then with
+//! the centroids of the nearest roots, then with the rows of the nearest cells, each time by code (`lists.rs`). The nearest
+//! by code are for the caller to compare exactly.
+
+use super::{
+    exact::Distances,
+    graph::Spare,
+    lists::{Lists, Near, Scratch},
+    partition::Means,
+    space::{Axes, Space},
+};
+use crate::{
+    collection::Metric,
+    simd::{self, Level},
+};
+
+/// Rows of a cell, in the mean.
+pub(super) const CELL_ROWS: usize = 48;
+
+/// How many times the cells that are wanted those of the visited roots are, and how many roots are at least visited.
+const CENTROID_TIMES: usize = 8;
+const ROOTS_MIN: usize = 3;
+
+/// So many cells are visited for so much effort: about as many rows are found then as by a walk that keeps so many candidates.
+const CELLS_PER_EFFORT: (usize, usize) = (9, 16);
+
+/// For so much effort one row more is compared exactly than is asked for: codes are nearly right.
+const EFFORT_PER_ROW: usize = 3;
+
+/// A vector whose norm is this many times that of the farthest row is outside of what cells are for.
+const FAR_TIMES: f64 = 8.0;
+
+/// Rows in cells.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cells {
+    pub(super) space: Space,
+    pub(super) axes: Axes,
+    pub(super) centroids: Centroids,
+    pub(super) rows: Lists,
+    /// The largest norm of a row.
+    reach: f64,
+    spare: Spare<Visit>,
+}
+
+/// Where cells are.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Centroids {
+    /// One list: the roots, each the mean of its centroids.
+    roots: Lists,
+    /// The centroids of each root.
+    pub(super) cells: Lists,
+}
+
+/// How much of the cells a search looks at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// Cells that are visited (`nprobe`).
+    pub(super) nprobe: usize,
+    /// Rows that are to be found.
+    pub(super) kept: usize,
+}
+
+/// What a search works on; kept between searches.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Visit {
+    scratch: Scratch,
+    roots: Vec<Near>,
+    cells: Vec<Near>,
+    rows: Vec<Near>,
+    /// The nodes that were found, in no order.
+    pub(super) found: Vec<u32>,
+    /// Their distances.
+    pub(super) distances: Distances,
+}
+
+impl Centroids {
+    /// Returns these centroids: `values` has all, one after the other in the order of their roots, `counts` how many each
+    /// root has, at least one.
+    pub(super) fn new(width: usize, counts: &[u32], values: &[f32]) -> Self {
+        let roots_of =
+            (0..).zip(counts).flat_map(|(root, count)| std::iter::repeat_n(root, *count as usize));
+        let roots_of: Vec<u32> = roots_of.collect();
+        let mut means = Means::new(width, counts.len());
+        for (root, value) in roots_of.iter().zip(values.chunks_exact(width)) {
+            means.add(*root, value);
+        }
+        let origins = means.finish();
+        let root = |root: usize| &origins[root * width..][..width];
+        let roots = Lists::new(width, vec![0.0; width], &vec![0; counts.len()], root);
+        let cell = |cell: usize| &values[cell * width..][..width];
+        Self { roots, cells: Lists::new(width, origins.clone(), &roots_of, cell) }
+    }
+
+    /// Returns how many cells each root has.
+    pub(super) fn counts(&self) -> Vec<u32> {
+        self.cells.parts().0
+    }
+
+    /// Fills `visit` with at least the `wanted` cells nearest to a point, and not many more.
+    fn near(&self, level: Level, (point, norm): (&[f32], f64), wanted: usize, visit: &mut Visit) {
+        let Visit { scratch, roots, cells, .. } = visit;
+        let each = self.cells.member_count() / self.cells.count() + 1;
+        let visited = (wanted.saturating_mul(CENTROID_TIMES) / each).max(ROOTS_MIN);
+        let all = [(0, norm as f32)];
+        self.roots.narrow(level, point, (&all, visited), ALL, (scratch, roots));
+        self.cells.prefetch(roots);
+        self.cells.narrow(level, point, (roots, wanted), ALL, (scratch, cells));
+    }
+
+    /// Returns the cell nearest to a point.
+    pub(super) fn nearest(&self, level: Level, point: &[f32], visit: &mut Visit) -> u32 {
+        self.near(level, (point, simd::norm(level, point)), 1, visit);
+        let nearest = visit.cells.iter().min_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+        nearest.map_or(0, |(cell, _)| *cell)
+    }
+}
+
+/// Every member passes.
+pub(super) const ALL: Option<fn(u32) -> bool> = None;
+
+impl Cells {
+    /// Returns rows in these cells.
+    pub(super) fn new(
+        level: Level,
+        (space, axes): (Space, Axes),
+        centroids: Centroids,
+        rows: Lists,
+    ) -> Self {
+        let (reach, spare) = (rows.reach(level), Spare::default());
+        Self { space, axes, centroids, rows, reach, spare }
+    }
+
+    /// Returns how many bytes of memory the cells take.
+    pub(super) fn byte_count(&self) -> usize {
+        let Centroids { roots, cells } = &self.centroids;
+        let lists = roots.byte_count() + cells.byte_count() + self.rows.byte_count();
+        self.space.byte_count() + self.axes.byte_count() + lists
+    }
+
+    /// Returns how many cells there are.
+    pub(super) const fn count(&self) -> usize {
+        self.rows.count()
+    }
+
+    /// Returns what a search works on.
+    pub(super) fn begin(&self) -> Visit {
+        self.spare.take().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(super) fn end(&self, visit: Visit) {
+        self.spare.put(visit);
+    }
+
+    /// Returns how much a search looks at that is to find `k` rows with so much effort.
+    pub(super) fn extent(&self, k: usize, effort: usize) -> Extent {
+        let nprobe = effort.saturating_mul(CELLS_PER_EFFORT.0).div_ceil(CELLS_PER_EFFORT.1);
+        if nprobe >= self.count() {
+            return Extent { nprobe: self.count(), kept: usize::MAX };
+        }
+        Extent { nprobe, kept: k + effort / EFFORT_PER_ROW }
+    }
+
+    /// Returns a vector along the axes and the square of its norm, unless it is none that cells are for: far outside, or
+    /// without a direction where these are compared.
+    pub(super) fn point(&self, level: Level, vector: &[f32]) -> Option<(Vec<f32>, f64)> {
+        if self.space.metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
+            return None;
+        }
+        let point = self.space.along(level, &self.axes, vector);
+        let norm = simd::norm(level, &point);
+        let is_near = norm <= FAR_TIMES * FAR_TIMES * self.reach * self.reach;
+        is_near.then_some((point, norm))
+    }
+
+    /// Fills the visit with the rows nearest by code in the cells nearest to a point, of those that pass. Returns how many
+    /// passed.
+    pub(super) fn visit<P: Fn(u32) -> bool>(
+        &self,
+        level: Level,
+        (point, norm): &(Vec<f32>, f64),
+        extent: Extent,
+        passes: Option<P>,
+        visit: &mut Visit,
+    ) -> usize {
+        self.centroids.near(level, (point, *norm), extent.nprobe, visit);
+        let Visit { scratch, cells, rows, found, .. } = visit;
+        self.rows.prefetch(cells);
+        let wanted = (&cells[..], extent.kept);
+        let count = self.rows.narrow(level, point, wanted, passes, (scratch, rows));
+        found.clear();
+        found.extend(rows.iter().map(|(node, _)| *node));
+        count
+    }
+}

@@ -1,0 +1,282 @@
+//! Lists of points by code: what each differs from the origin of its list, a byte a value in steps of the list's own.
+//!
+//! Points stand eight side by side, so that a list is compared in the order in which it lies. Nothing is sorted: what is
+//! among the nearest is found by counting how many are within a bound.
+
+use crate::{
+    distance::LANES,
+    simd::{self, CODE_MAX, CodeFours, CodeScale, Level, QueryCodes, Taken},
+};
+
+/// The code of the origin, and the largest from there.
+const ZERO: u8 = 64;
+const STEPS: f32 = (CODE_MAX - ZERO) as f32;
+
+/// No member: fills up the last eight of a list.
+const NONE: u32 = u32::MAX;
+
+/// Lists, flat.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Lists {
+    /// How many values a point has, a multiple of sixteen.
+    pub(super) width: usize,
+    /// The origin of each list, one after the other, and its step.
+    pub(super) origins: Vec<f32>,
+    pub(super) steps: Vec<f32>,
+    /// Where each list begins in eights, and the end.
+    starts: Vec<u32>,
+    members: Vec<[u32; LANES]>,
+    codes: Vec<CodeFours>,
+    /// The squares of the distances from the origins.
+    norms: Vec<[f32; LANES]>,
+}
+
+/// A list or a member of one, with about the square of its distance.
+pub(super) type Near = (u32, f32);
+
+/// What narrowing works on; kept between searches.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scratch {
+    query: QueryCodes,
+    squares: Vec<[f32; LANES]>,
+    /// Which eight members each eight squares are of.
+    eights: Vec<u32>,
+    taken: Taken,
+}
+
+impl Lists {
+    /// Returns lists with these origins: `members` has the list of each member, which are numbered from 0.
+    pub(super) fn new<P: AsRef<[f32]>>(
+        width: usize,
+        origins: Vec<f32>,
+        members: &[u32],
+        point: impl Fn(usize) -> P,
+    ) -> Self {
+        let count = origins.len() / width;
+        let mut order: Vec<(u32, u32)> = members.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let (mut counts, mut steps) = (vec![0_u32; count], vec![f32::MIN_POSITIVE; count]);
+        let mut bytes = simd::roomy(members.len() * width);
+        let (mut norms, mut differences) = (Vec::with_capacity(members.len()), Vec::new());
+        for run in order.chunk_by(|a, b| a.0 == b.0) {
+            let list = run[0].0 as usize;
+            let origin = &origins[list * width..][..width];
+            differences.clear();
+            for (_, member) in run {
+                let point = point(*member as usize);
+                let values = point.as_ref().iter().zip(origin);
+                differences.extend(values.map(|(value, origin)| value - origin));
+            }
+            let largest = differences.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+            let step = (largest / STEPS).max(f32::MIN_POSITIVE);
+            // Cut off above zero, which rounds to the nearest and needs no function call.
+            bytes.extend(
+                differences.iter().map(|value| (value / step + (f32::from(ZERO) + 0.5)) as u8),
+            );
+            let points = differences.chunks_exact(width);
+            norms.extend(points.map(|point| point.iter().map(|value| value * value).sum::<f32>()));
+            (steps[list], counts[list]) = (step, run.len() as u32);
+        }
+        let members: Vec<u32> = order.into_iter().map(|(_, member)| member).collect();
+        Self::from_parts(width, (origins, steps), &counts, (&members, &bytes, &norms))
+    }
+
+    /// Returns the lists with these parts: how many members each has, and list by list which they are, their codes, member
+    /// by member, and the squares of their distances from the origins.
+    pub(super) fn from_parts(
+        width: usize,
+        (origins, steps): (Vec<f32>, Vec<f32>),
+        counts: &[u32],
+        (mut members, mut bytes, mut norms): (&[u32], &[u8], &[f32]),
+    ) -> Self {
+        let eights = counts.iter().map(|count| (*count as usize).div_ceil(LANES)).sum::<usize>();
+        let mut codes = simd::roomy(eights * width / 4);
+        let (mut starts, mut placed) = (vec![0], Vec::with_capacity(eights));
+        let mut beside = Vec::with_capacity(eights);
+        for count in counts {
+            let (listed, codes_listed, norms_listed);
+            (listed, members) = members.split_at(*count as usize);
+            (codes_listed, bytes) = bytes.split_at(*count as usize * width);
+            (norms_listed, norms) = norms.split_at(*count as usize);
+            for norms in norms_listed.chunks(LANES) {
+                // What fills up is infinitely far.
+                beside.push(std::array::from_fn(|at| *norms.get(at).unwrap_or(&f32::INFINITY)));
+            }
+            for (members, bytes) in listed.chunks(LANES).zip(codes_listed.chunks(LANES * width)) {
+                placed.push(std::array::from_fn(|lane| *members.get(lane).unwrap_or(&NONE)));
+                let byte = |lane: usize, at: usize| *bytes.get(lane * width + at).unwrap_or(&0);
+                codes.extend((0..width).step_by(4).map(|first| -> CodeFours {
+                    std::array::from_fn(|at| byte(at / 4, first + at % 4))
+                }));
+            }
+            starts.push(placed.len() as u32);
+        }
+        Self { width, origins, steps, starts, members: placed, codes, norms: beside }
+    }
+
+    /// Returns how many members each list has, and list by list the members, their codes and the squares of their distances
+    /// from the origins, as [`Self::from_parts`] takes them.
+    pub(super) fn parts(&self) -> (Vec<u32>, Vec<u32>, Vec<u8>, Vec<f32>) {
+        let (mut counts, mut members) = (Vec::new(), Vec::new());
+        let (mut bytes, mut norms) = (Vec::new(), Vec::new());
+        let fours = self.width / 4;
+        for list in 0..self.count() {
+            let before = members.len();
+            for eight in self.eights(list) {
+                let codes = &self.codes[eight * fours..][..fours];
+                let listed = self.members[eight].iter().take_while(|member| **member != NONE);
+                for (lane, member) in listed.enumerate() {
+                    members.push(*member);
+                    norms.push(self.norms[eight][lane]);
+                    bytes.extend(codes.iter().flat_map(|fours| &fours[4 * lane..][..4]));
+                }
+            }
+            counts.push((members.len() - before) as u32);
+        }
+        (counts, members, bytes, norms)
+    }
+
+    /// Returns how many lists there are.
+    pub(super) const fn count(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Returns how many members all lists have, or up to seven more each.
+    pub(super) const fn member_count(&self) -> usize {
+        LANES * self.members.len()
+    }
+
+    /// Returns how many bytes of memory the lists take.
+    pub(super) const fn byte_count(&self) -> usize {
+        let each_list = 4 * (self.width + 2);
+        let each_eight = LANES * (2 * 4 + self.width);
+        each_list * self.count() + each_eight * self.members.len()
+    }
+
+    /// Returns how far the farthest member may be from zero.
+    pub(super) fn reach(&self, level: Level) -> f64 {
+        let origins = self.origins.chunks_exact(self.width);
+        let reach = origins.zip(&self.steps).map(|(origin, step)| {
+            let radius = f64::from(*step) * f64::from(STEPS) * (self.width as f64).sqrt();
+            simd::norm(level, origin).sqrt() + radius
+        });
+        reach.fold(0.0, f64::max)
+    }
+
+    /// Asks for lists to be brought near.
+    pub(super) fn prefetch(&self, lists: &[Near]) {
+        for (list, _) in lists {
+            let (list, eights) = (*list as usize, self.eights(*list as usize));
+            let fours = self.width / 4;
+            // The rest lies behind these, and is brought near without being asked for.
+            simd::prefetch_all(&self.origins[list * self.width..][..self.width]);
+            simd::prefetch_all(&self.codes[eights.start * fours..][..fours]);
+            simd::prefetch(&self.norms[eights.start]);
+        }
+    }
+
+    /// Fills `nearest` with at least the `wanted` members of some lists that are nearest to a point, and not many more, in
+    /// no order. Of members that do not pass there are none; returns how many did.
+    pub(super) fn narrow<P: Fn(u32) -> bool>(
+        &self,
+        level: Level,
+        point: &[f32],
+        (lists, wanted): (&[Near], usize),
+        passes: Option<P>,
+        (scratch, nearest): (&mut Scratch, &mut Vec<Near>),
+    ) -> usize {
+        scratch.squares.clear();
+        scratch.eights.clear();
+        lists
+            .iter()
+            .for_each(|list| self.compare(level, &point[..self.width], list.0 as usize, scratch));
+        let Scratch { squares, eights, taken, .. } = scratch;
+        let mut count = LANES * squares.len();
+        if let Some(passes) = passes {
+            count = 0;
+            for (squares, eight) in squares.iter_mut().zip(&*eights) {
+                for (square, member) in squares.iter_mut().zip(self.members[*eight as usize]) {
+                    let is_passing = member != NONE && passes(member);
+                    count += usize::from(is_passing);
+                    *square = if is_passing { *square } else { f32::INFINITY };
+                }
+            }
+        }
+        take_nearest(level, squares, wanted, taken);
+        nearest.clear();
+        nearest.extend(taken.iter().map(|(place, square)| {
+            let (eight, lane) = (place as usize / LANES, place as usize % LANES);
+            (self.members[eights[eight] as usize][lane], square)
+        }));
+        count
+    }
+
+    /// Appends the squares of the distances of the members of a list.
+    fn compare(&self, level: Level, point: &[f32], list: usize, scratch: &mut Scratch) {
+        let (eights, fours) = (self.eights(list), self.width / 4);
+        let origin = &self.origins[list * self.width..][..self.width];
+        let Scratch { query, squares, eights: placed, .. } = scratch;
+        placed.extend(eights.start as u32..eights.end as u32);
+        let (step, sum, base) = simd::query_codes(level, point, origin, query);
+        let unit = 2.0 * step * self.steps[list];
+        let scale = CodeScale { base, unit, offset: i32::from(ZERO) * sum };
+        let codes = &self.codes[eights.start * fours..eights.end * fours];
+        simd::code_squares(level, (codes, &self.norms[eights]), &query.0[..fours], scale, squares);
+    }
+
+    fn eights(&self, list: usize) -> std::ops::Range<usize> {
+        self.starts[list] as usize..self.starts[list + 1] as usize
+    }
+}
+
+/// Takes out the `wanted` least finite squares, and those that are as small as the largest of them.
+fn take_nearest(level: Level, squares: &[[f32; LANES]], wanted: usize, taken: &mut Taken) {
+    // What is more than enough is cheaper than what has to be looked for again.
+    let mut bound = likely(level, squares, wanted.saturating_add(wanted / 2));
+    let mut more = 1.5;
+    loop {
+        simd::take_within(level, squares, bound, taken);
+        if taken.count() >= wanted || bound == f32::MAX {
+            break;
+        }
+        bound = (bound.max(f32::MIN_POSITIVE) * more).min(f32::MAX);
+        more *= more;
+    }
+    if taken.count() > wanted {
+        taken.keep_within(bound_of(level, taken.sums(), wanted));
+    }
+}
+
+/// Returns the largest of the `wanted` least values.
+fn bound_of(level: Level, values: &[f32], wanted: usize) -> f32 {
+    const EIGHTS_MAX: usize = 8;
+    if values.len() > EIGHTS_MAX * LANES {
+        return *values.to_vec().select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
+    }
+    let mut eights = [[f32::INFINITY; LANES]; EIGHTS_MAX];
+    eights.as_flattened_mut()[..values.len()].copy_from_slice(values);
+    simd::at_rank(level, &eights[..values.len().div_ceil(LANES)], wanted as u32 - 1)
+}
+
+/// Returns about the square that `wanted` of all are within. Of groups of squares so many have one that is: `1 - e^-x`, with
+/// so many wanted of each group.
+fn likely(level: Level, squares: &[[f32; LANES]], wanted: usize) -> f32 {
+    const EIGHTS_MAX: usize = 8;
+    let eights = wanted.div_ceil(LANES).min(EIGHTS_MAX);
+    let each = wanted as f32 / (LANES * eights) as f32;
+    if each > 3.0 || wanted / 4 > squares.len() {
+        return f32::MAX;
+    }
+    let mut least = [[f32::INFINITY; LANES]; EIGHTS_MAX];
+    for squares in squares.chunks(eights) {
+        for (least, squares) in least.iter_mut().zip(squares) {
+            for lane in 0..LANES {
+                least[lane] = if squares[lane] < least[lane] { squares[lane] } else { least[lane] };
+            }
+        }
+    }
+    // About that, within 3 %.
+    let share = each / (1.0 + each * (0.5 + each / 12.0));
+    let rank = (share * (LANES * eights) as f32) as u32;
+    simd::at_rank(level, &least[..eights], rank).min(f32::MAX)
+}
