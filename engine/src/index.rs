@@ -1,19 +1,24 @@
 //! Nearest vectors: an immutable index over a set of rows, and a mutable tier in front of it.
 //!
 //! [`GraphIndex`] answers small sets by comparing every row. From [`GRAPH_NODES_MIN`] distinct rows on it
-//! walks a graph over quantized codes, of as many bits as near rows need to be told apart, and compares exactly what
-//! the walk found, so distances are
+//! walks a graph over quantized codes, of as many bits as near rows need to be told apart, or looks into the
+//! nearest of many cells, and compares exactly what it found, so distances are
 //! those of [`crate::distance()`], bit for bit, and only which rows are found is approximate. It also
-//! compares every row where a walk would not pay or not be right: few rows pass the filter, a query is
+//! compares every row where that would not pay or not be right: few rows pass the filter, a query is
 //! zero or far outside, or the rows cannot be told apart by their codes.
+//!
+//! Cells are for rows that vary along few directions and whose nearest ones lie in few places, as those of
+//! telemetry do: a search goes through some pieces of memory from end to end, where a walk jumps. Images
+//! and windows over many observations are walked. Which it is to be is tried when the index is built.
 //!
 //! Where rows are stored elsewhere too, an index may keep them rounded ([`Form::Rounded`]), in half the memory. Its
 //! distances are then off by a little, and [`GraphIndex::candidates`] says by how much at most.
 //!
 //! [`LiveIndex`] takes inserts, updates and deletes, visible at once, over a `GraphIndex` of older rows.
 //!
-//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space of the graph), `byte_codes.rs` and
-//! `codes.rs` (what walks compare), `graph.rs` (the walk), `build.rs` (how the graph is made), `encoding.rs` (bytes; the
+//! In reading order: `exact.rs` and `rounded.rs` (the rows), `space.rs` (the space that searches look at), `byte_codes.rs`
+//! and `codes.rs` (what walks compare), `graph.rs` (the walk), `build.rs` (how the graph is made), `lists.rs` and `cells.rs`
+//! (cells, and how a search narrows down to the nearest), `partition.rs` (how these are made), `encoding.rs` (bytes; the
 //! page is `docs/formats/index.md`), `candidates.rs` (what rounding asks for), `live.rs`, and `../simd.rs` (the
 //! innermost loops).
 
@@ -60,7 +65,7 @@ use crate::{
     simd::{self, Level},
 };
 
-/// Distinct rows from which on there is a graph. Below, comparing all takes well under a millisecond.
+/// Distinct rows from which on there is a graph or cells. Below, comparing all takes well under a millisecond.
 pub const GRAPH_NODES_MIN: usize = 5_000;
 
 /// Most rows of an index. A node and a flag share 32 bits.
@@ -109,7 +114,7 @@ pub struct Search<'a> {
     pub vector: &'a [f32],
     /// How many rows to return; fewer when there are fewer.
     pub k: usize,
-    /// How many candidates the walk keeps (`ef_search`), at least `k`. A higher value finds more of the
+    /// How many candidates a walk keeps (`ef_search`), at least `k`; in cells about as much is found for it. A higher value finds more of the
     /// nearest rows and takes longer; 2 to 4 times `k` is usual. [`EFFORT_EXACT`] compares every row.
     pub effort: usize,
     /// Only these rows.
@@ -231,7 +236,7 @@ impl Index for ExactIndex {
     }
 }
 
-/// Walks a graph over quantized codes, and compares exactly what it finds.
+/// Walks a graph over quantized codes, or looks into cells, and compares exactly what it finds.
 ///
 /// The same rows give the same index, byte for byte, on every machine.
 #[derive(Clone, PartialEq)]

@@ -1002,6 +1002,97 @@ mod tests {
     }
 
     #[test]
+    fn codes_are_compared_alike_on_every_level() {
+        let mut random = Random::new(7);
+        for width in [16, 32, 64] {
+            let mut values =
+                |count: usize| (0..count).map(|_| random.unit() - 0.5).collect::<Vec<f32>>();
+            let (vector, origin) = (values(width), values(width));
+            let (step, norms) = (0.5 / 63.0, values(3 * LANES));
+            // The extremes too: no sum may saturate.
+            let code = |at: usize| [0, 127, 64, (at * 7 % 128) as u8][at / 5 % 4];
+            let codes: Vec<CodeFours> = (0..3 * width / 4)
+                .map(|four| std::array::from_fn(|at| code(four * 32 + at)))
+                .collect();
+            let norms: Vec<[f32; LANES]> = norms.as_chunks::<LANES>().0.to_vec();
+            let of = |level| {
+                let mut query = QueryCodes::default();
+                let (query_step, sum, base) = query_codes(level, &vector, &origin, &mut query);
+                let unit = 2.0 * step * query_step;
+                let scale = CodeScale { base, unit, offset: 64 * sum };
+                let mut squares = Vec::new();
+                code_squares(level, (&codes, &norms), &query.0[..width / 4], scale, &mut squares);
+                (query.0, squares)
+            };
+            let (query, squares) = of(Level::detect());
+            assert_eq!(query.as_flattened().iter().map(|code| code.unsigned_abs()).max(), Some(63));
+            for level in Level::available() {
+                assert_eq!(of(level), (query, squares.clone()), "{level:?}");
+            }
+            let difference: Vec<f64> =
+                vector.iter().zip(&origin).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
+            let base: f64 = difference.iter().map(|value| value * value).sum();
+            for (lane, square) in squares.as_flattened().iter().enumerate() {
+                let value = |at: usize| {
+                    let four = &codes[lane / LANES * width / 4 + at / 4];
+                    (f64::from(four[lane % LANES * 4 + at % 4]) - 64.0) * f64::from(step)
+                };
+                let dot: f64 = (0..width).map(|at| value(at) * difference[at]).sum();
+                let exact = base + f64::from(norms.as_flattened()[lane]) - 2.0 * dot;
+                // The query's codes are off by half a step each.
+                let bound = width as f64 * 0.5 * (0.5 / 63.0) + 1e-4;
+                assert!((f64::from(*square) - exact.max(0.0)).abs() <= bound, "{square} {exact}");
+            }
+        }
+        let mut query = QueryCodes::default();
+        for level in Level::available() {
+            assert_eq!(query_codes(level, &[0.5; 16], &[0.5; 16], &mut query), (0.0, 0, 0.0));
+            assert_eq!(query.0[..4], [[0; 4]; 4]);
+        }
+    }
+
+    #[test]
+    fn the_nearest_are_taken_out_on_every_level() {
+        let mut random = Random::new(8);
+        for round in 0..200_usize {
+            let mut sums: Vec<[f32; LANES]> =
+                (0..round % 6).map(|_| std::array::from_fn(|_| random.below(20) as f32)).collect();
+            if let Some(last) = sums.last_mut() {
+                last[round % LANES..].fill(f32::INFINITY);
+            }
+            let flat = sums.as_flattened();
+            let mut sorted = flat.to_vec();
+            sorted.sort_by(f32::total_cmp);
+            for level in Level::available() {
+                let (least, at) = least_at(level, &sums);
+                let first = flat
+                    .iter()
+                    .position(|sum| *sum == sorted[0])
+                    .filter(|_| sorted[0] < f32::INFINITY);
+                assert_eq!(
+                    (least, at as usize),
+                    first.map_or((f32::INFINITY, 0), |at| (sorted[0], at))
+                );
+                for rank in [0, 1, 5, 17] {
+                    let expected = sorted.get(rank).copied().unwrap_or(f32::INFINITY);
+                    assert_eq!(at_rank(level, &sums, rank as u32), expected, "{level:?} {rank}");
+                    let mut taken = Taken::default();
+                    take_within(level, &sums, 15.0, &mut taken);
+                    take_within(level, &sums, 9.0, &mut taken);
+                    let within = |most: f32| {
+                        let places = (0_u32..).zip(flat).filter(move |(_, sum)| **sum <= most);
+                        places.map(|(place, sum)| (place, *sum)).collect::<Vec<_>>()
+                    };
+                    assert_eq!(taken.iter().collect::<Vec<_>>(), within(9.0), "{level:?}");
+                    taken.keep_within(4.0);
+                    assert_eq!(taken.iter().collect::<Vec<_>>(), within(4.0), "{level:?}");
+                    assert_eq!(taken.count(), taken.sums().len());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn grids_are_compared_alike_on_every_level() {
         let mut random = Random::new(6);
         for width in (1..50).chain([304]) {

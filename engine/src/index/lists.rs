@@ -280,3 +280,75 @@ fn likely(level: Level, squares: &[[f32; LANES]], wanted: usize) -> f32 {
     let rank = (share * (LANES * eights) as f32) as u32;
     simd::at_rank(level, &least[..eights], rank).min(f32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::random::Random;
+
+    #[test]
+    fn so_many_as_are_wanted_are_taken_however_they_lie() {
+        let mut random = Random::new(1);
+        for round in 0..2_000_usize {
+            let spread = [1.0, 1e-30, 1e30][round % 3];
+            let eights = 1 + random.below(60) as usize;
+            let mut squares: Vec<[f32; LANES]> = (0..eights)
+                .map(|_| {
+                    std::array::from_fn(|_| random.unit().powi(1 + (round % 9) as i32) * spread)
+                })
+                .collect();
+            match round % 7 {
+                0 => squares.fill([0.0; LANES]),
+                1 => squares[..eights / 2].fill([0.0; LANES]),
+                2 => squares[..eights / 2].fill([f32::INFINITY; LANES]),
+                _ => {}
+            }
+            let wanted = 1 + random.below(150) as usize;
+            let mut sorted = squares.as_flattened().to_vec();
+            sorted.retain(|square| square.is_finite());
+            sorted.sort_by(f32::total_cmp);
+            let last = sorted.get(wanted - 1).or(sorted.last());
+            let expected: Vec<(u32, f32)> = (0..)
+                .zip(squares.as_flattened().iter().copied())
+                .filter(|(_, square)| last.is_some_and(|last| square <= last))
+                .collect();
+            let mut taken = Taken::default();
+            take_nearest(Level::detect(), &squares, wanted, &mut taken);
+            assert_eq!(taken.iter().collect::<Vec<_>>(), expected, "{round} {wanted}");
+        }
+    }
+
+    #[test]
+    fn parts_come_back_and_lists_may_be_empty() {
+        let mut random = Random::new(2);
+        let points: Vec<f32> = (0..90 * 16).map(|_| random.unit()).collect();
+        let members: Vec<u32> = (0..90).map(|_| [0, 2, 3][random.below(3) as usize]).collect();
+        let point = |member: usize| &points[member * 16..][..16];
+        let origins: Vec<f32> = (0..5 * 16).map(|_| random.unit()).collect();
+        let lists = Lists::new(16, origins, &members, point);
+        let (counts, nodes, codes, norms) = lists.parts();
+        assert_eq!((counts[1], counts[4], counts.iter().sum::<u32>()), (0, 0, 90));
+        let parts = (&nodes[..], &codes[..], &norms[..]);
+        let steps = lists.steps.clone();
+        assert_eq!(Lists::from_parts(16, (lists.origins.clone(), steps), &counts, parts), lists);
+        let (mut scratch, mut near) = (Scratch::default(), Vec::new());
+        let all: Vec<Near> = (0..5).map(|list| (list, 0.0)).collect();
+        let even = |member: u32| member.is_multiple_of(2);
+        let count = lists.narrow(
+            Level::detect(),
+            point(7),
+            (&all, 200),
+            Some(even),
+            (&mut scratch, &mut near),
+        );
+        assert_eq!((count, near.len()), (45, 45));
+        lists.narrow(
+            Level::detect(),
+            point(7),
+            (&all, 1),
+            None::<fn(u32) -> bool>,
+            (&mut scratch, &mut near),
+        );
+        assert_eq!(near.iter().map(|(member, _)| *member).collect::<Vec<_>>(), [7]);
+    }
+}

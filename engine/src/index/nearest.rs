@@ -1,5 +1,7 @@
 //! The `k` nearest so far.
 
+use std::cmp::Ordering;
+
 /// How many more than `k` are kept before the farthest go: as many as `k`, and at least these.
 const MORE_MIN: usize = 32;
 
@@ -13,9 +15,13 @@ pub(super) struct Nearest<T> {
     worst: Option<Ranked<T>>,
 }
 
-/// The bits of a distance, ordered as distances are, and an id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Ranked<T>(i64, T);
+/// A distance, bits that are ordered as distances are, and an id.
+#[derive(Clone, Copy, Debug)]
+struct Ranked<T> {
+    order: i64,
+    id: T,
+    distance: f64,
+}
 
 impl<T: Ord + Copy> Nearest<T> {
     /// Returns none, of at most `k`.
@@ -26,7 +32,7 @@ impl<T: Ord + Copy> Nearest<T> {
     /// Takes one in if it is among the nearest.
     #[inline]
     pub(super) fn offer(&mut self, distance: f64, id: T) {
-        let ranked = Ranked(ordered(distance), id);
+        let ranked = Ranked { order: ordered(distance), id, distance };
         if self.worst.is_none_or(|worst| ranked < worst) {
             self.kept.push(ranked);
             if self.kept.len() >= self.k + self.k.max(MORE_MIN) {
@@ -39,7 +45,7 @@ impl<T: Ord + Copy> Nearest<T> {
     pub(super) fn finish(mut self) -> impl Iterator<Item = (f64, T)> {
         self.kept.sort_unstable();
         self.kept.truncate(self.k);
-        self.kept.into_iter().map(|Ranked(order, id)| (distance_of(order), id))
+        self.kept.into_iter().map(|ranked| (ranked.distance, ranked.id))
     }
 
     fn tidy(&mut self) {
@@ -57,6 +63,45 @@ const fn ordered(distance: f64) -> i64 {
     bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
 }
 
-const fn distance_of(order: i64) -> f64 {
-    f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+impl<T: Ord> Ord for Ranked<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order.cmp(&other.order).then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+impl<T: Ord> PartialOrd for Ranked<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Ord> PartialEq for Ranked<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<T: Ord> Eq for Ranked<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_come_back_as_they_were_and_zeros_are_ties() {
+        let values = [0.0, -0.0, 2.5, -7.0, f64::INFINITY, -1e-300, f64::NEG_INFINITY, 1e-300];
+        let offered: Vec<(f64, u32)> = (0..200)
+            .map(|id| (values[(id * 5 + id / 8) as usize % values.len()], 200 - id))
+            .collect();
+        let mut sorted = offered.clone();
+        sorted.sort_by(|a, b| (a.0 + 0.0).total_cmp(&(b.0 + 0.0)).then(a.1.cmp(&b.1)));
+        for k in [0, 1, 7, 33, 60, 200, 300] {
+            let mut nearest = Nearest::new(k);
+            offered.iter().for_each(|(distance, id)| nearest.offer(*distance, *id));
+            let found: Vec<(u64, u32)> =
+                nearest.finish().map(|(distance, id)| (distance.to_bits(), id)).collect();
+            let expected = sorted.iter().take(k).map(|(distance, id)| (distance.to_bits(), *id));
+            assert_eq!(found, expected.collect::<Vec<_>>(), "{k}");
+        }
+    }
 }
