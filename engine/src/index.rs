@@ -599,7 +599,7 @@ impl GraphIndex {
     }
 
     /// Visits cells until there are enough rows, or all were visited.
-    fn visit(&self, cells: &Cells, point: &(Vec<f32>, f64), mut extent: Extent, visit: &mut Visit) {
+    fn visit(&self, cells: &Cells, point: &[f32], mut extent: Extent, visit: &mut Visit) {
         loop {
             cells.visit(self.level, point, extent, ALL, visit);
             if visit.found.len() >= extent.kept || extent.nprobe >= cells.count() {
@@ -613,7 +613,7 @@ impl GraphIndex {
     fn visit_filtered(
         &self,
         cells: &Cells,
-        point: &(Vec<f32>, f64),
+        point: &[f32],
         mut extent: Extent,
         (filter, visit): (&RowSet, &mut Visit),
     ) -> bool {

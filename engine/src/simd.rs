@@ -500,7 +500,9 @@ widened! {
             }
         }
         let largest = most.into_iter().fold(0.0, f32::max);
-        if largest <= f32::MIN_POSITIVE * f32::from(QUERY_CODE_MAX) {
+        // Too small for an inverse, or without an end: there is no code for it.
+        let least = f32::MIN_POSITIVE * f32::from(QUERY_CODE_MAX);
+        if !(largest > least && largest < f32::INFINITY) {
             codes.0.fill([0; 4]);
             return (0.0, 0, squares.iter().sum());
         }
@@ -1047,6 +1049,9 @@ mod tests {
         let mut query = QueryCodes::default();
         for level in Level::available() {
             assert_eq!(query_codes(level, &[0.5; 16], &[0.5; 16], &mut query), (0.0, 0, 0.0));
+            assert_eq!(query.0[..4], [[0; 4]; 4]);
+            let beyond = query_codes(level, &[f32::MAX; 16], &[-f32::MAX; 16], &mut query);
+            assert_eq!(beyond, (0.0, 0, f32::INFINITY));
             assert_eq!(query.0[..4], [[0; 4]; 4]);
         }
     }

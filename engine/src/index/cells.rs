@@ -100,19 +100,18 @@ impl Centroids {
     }
 
     /// Fills `visit` with at least the `wanted` cells nearest to a point, and not many more.
-    fn near(&self, level: Level, (point, norm): (&[f32], f64), wanted: usize, visit: &mut Visit) {
+    fn near(&self, level: Level, point: &[f32], wanted: usize, visit: &mut Visit) {
         let Visit { scratch, roots, cells, .. } = visit;
         let each = self.cells.member_count() / self.cells.count() + 1;
         let visited = (wanted.saturating_mul(CENTROID_TIMES) / each).max(ROOTS_MIN);
-        let all = [(0, norm as f32)];
-        self.roots.narrow(level, point, (&all, visited), ALL, (scratch, roots));
+        self.roots.narrow(level, point, (&[(0, 0.0)], visited), ALL, (scratch, roots));
         self.cells.prefetch(roots);
         self.cells.narrow(level, point, (roots, wanted), ALL, (scratch, cells));
     }
 
     /// Returns the cell nearest to a point.
     pub(super) fn nearest(&self, level: Level, point: &[f32], visit: &mut Visit) -> u32 {
-        self.near(level, (point, simd::norm(level, point)), 1, visit);
+        self.near(level, point, 1, visit);
         let nearest = visit.cells.iter().min_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
         nearest.map_or(0, |(cell, _)| *cell)
     }
@@ -164,16 +163,16 @@ impl Cells {
         Extent { nprobe, kept: k + effort / EFFORT_PER_ROW }
     }
 
-    /// Returns a vector along the axes and the square of its norm, unless it is none that cells are for: far outside, or
+    /// Returns a vector along the axes, unless it is none that cells are for: far outside, or
     /// without a direction where these are compared.
-    pub(super) fn point(&self, level: Level, vector: &[f32]) -> Option<(Vec<f32>, f64)> {
+    pub(super) fn point(&self, level: Level, vector: &[f32]) -> Option<Vec<f32>> {
         if self.space.metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
             return None;
         }
         let point = self.space.along(level, &self.axes, vector);
         let norm = simd::norm(level, &point);
         let is_near = norm <= FAR_TIMES * FAR_TIMES * self.reach * self.reach;
-        is_near.then_some((point, norm))
+        is_near.then_some(point)
     }
 
     /// Fills the visit with the rows nearest by code in the cells nearest to a point, of those that pass. Returns how many
@@ -181,12 +180,12 @@ impl Cells {
     pub(super) fn visit<P: Fn(u32) -> bool>(
         &self,
         level: Level,
-        (point, norm): &(Vec<f32>, f64),
+        point: &[f32],
         extent: Extent,
         passes: Option<P>,
         visit: &mut Visit,
     ) -> usize {
-        self.centroids.near(level, (point, *norm), extent.nprobe, visit);
+        self.centroids.near(level, point, extent.nprobe, visit);
         let Visit { scratch, cells, rows, found, .. } = visit;
         self.rows.prefetch(cells);
         let wanted = (&cells[..], extent.kept);

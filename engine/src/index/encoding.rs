@@ -281,7 +281,7 @@ impl Cells {
     }
 }
 
-/// Returns so many counts, each at least one, that add up to `sum`.
+/// Returns so many counts, each at least one, that add up to `sum`, which is not zero.
 fn decode_counts(
     reader: &mut Reader<'_>,
     count: usize,
@@ -289,7 +289,7 @@ fn decode_counts(
 ) -> Result<Vec<u32>, IndexError> {
     let counts = reader.numbers(count)?;
     let all = counts.iter().map(|count| *count as usize).sum::<usize>();
-    if all == sum && counts.iter().all(|count| *count > 0) {
+    if sum > 0 && all == sum && counts.iter().all(|count| *count > 0) {
         Ok(counts)
     } else {
         Err(impossible("count"))

@@ -31,7 +31,7 @@ pub(super) struct Lists {
     norms: Vec<[f32; LANES]>,
 }
 
-/// A list or a member of one, with about the square of its distance.
+/// A list or a member of one, with about the square of its distance, which is not asked about where it is a list.
 pub(super) type Near = (u32, f32);
 
 /// What narrowing works on; kept between searches.
