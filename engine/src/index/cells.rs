@@ -31,7 +31,7 @@ const CELLS_PER_EFFORT: (usize, usize) = (9, 16);
 const EFFORT_PER_ROW: usize = 3;
 
 /// A vector whose norm is this many times that of the farthest row is outside of what cells are for.
-const FAR_TIMES: f64 = 8.0;
+const FAR_TIMES: f64 = 2.0;
 
 /// Rows in cells.
 #[derive(Clone, Debug, PartialEq)]

@@ -672,6 +672,12 @@ fn vectors_unlike_all_rows_are_answered_from_cells() {
         let expected = brute(Metric::Euclidean, &values, &vector, 10, |_| true);
         let last = expected[9].distance;
         assert!(found.iter().all(|found| found.distance <= last * 1.02), "{channel} {value}");
+        // Far outside every row is compared.
+        if value.abs() > 1e3 {
+            let distances =
+                |hits: &[Match]| -> Vec<_> { hits.iter().map(|hit| hit.distance).collect() };
+            assert_eq!(distances(&found), distances(&expected), "{channel} {value}");
+        }
     }
 }
 
