@@ -56,7 +56,8 @@ fn first_packet(target: SocketAddr) -> Vec<u8> {
     let now = Instant::now();
     let (_, mut connection) = endpoint.connect(now, settings, target, "l").unwrap();
     let mut packet = Vec::new();
-    connection.poll_transmit(now, 1, &mut packet).unwrap();
+    let sent = connection.poll_transmit(now, 1, &mut packet).unwrap();
+    packet.truncate(sent.size);
     packet
 }
 
