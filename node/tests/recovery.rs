@@ -5,7 +5,10 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
 use common::{
     Node, complaint, eventually,
@@ -463,6 +466,9 @@ fn what_own_peers_know_is_told_to_no_stranger_and_to_no_node_without_the_collect
     assert!(!quarantined, "asking is no misconduct");
 }
 
+/// Held by a test that counts on nodes having their turn in time: who comes next begins after a while.
+static ALONE_HERE: Mutex<()> = Mutex::new(());
+
 /// Segments that show up with the far node of a split: several batches of what is fetched at once.
 const FAR: u16 = 1_600;
 
@@ -563,6 +569,7 @@ impl Split {
 
 #[test]
 fn what_one_side_of_a_split_lacks_comes_to_it_once_and_goes_on_within_it() {
+    let _alone = ALONE_HERE.lock().unwrap_or_else(PoisonError::into_inner);
     let split = Split::begin("once");
     let far = split.heal();
     let [a, b, c] = &split.near;
@@ -577,6 +584,7 @@ fn what_one_side_of_a_split_lacks_comes_to_it_once_and_goes_on_within_it() {
 
 #[test]
 fn the_others_get_all_when_the_one_that_fetches_dies_or_hangs_over_it() {
+    let _alone = ALONE_HERE.lock().unwrap_or_else(PoisonError::into_inner);
     for is_killed in [true, false] {
         let split = Split::begin(if is_killed { "dies" } else { "hangs" });
         let far = split.heal();
