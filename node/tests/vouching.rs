@@ -87,7 +87,7 @@ impl Mallory {
             handle.dial(address).await.unwrap();
             handle
         });
-        Self { handle, runtime: runtime }
+        Self { handle, runtime }
     }
 }
 
