@@ -176,6 +176,8 @@ async fn a_peer_that_hands_on_a_forged_statement_is_quarantined_by_those_who_nev
     assert!(known.iter().all(|view| view.peer != peer(MAKER)), "nothing is on record of the maker");
 }
 
+type Answering = Box<dyn FnMut(CatalogsRequest) -> CatalogsResponse + Send>;
+
 #[tokio::test]
 async fn a_word_that_is_not_for_what_came_proves_nothing_and_is_a_violation() {
     let honest = signed().to_vec();
@@ -189,7 +191,7 @@ async fn a_word_that_is_not_for_what_came_proves_nothing_and_is_a_violation() {
     };
     let nobodys = hands_on(MAKER, "test", vec![forged()]);
     let elsewhere = hands_on(ALICE, "elsewhere", vec![forged()]);
-    let mut cases: Vec<(_, Box<dyn FnMut(CatalogsRequest) -> CatalogsResponse + Send>)> = vec![
+    let mut cases: Vec<(_, Answering)> = vec![
         ("another signed it", Box::new(nobodys)),
         ("it is for another network", Box::new(elsewhere)),
         ("it is for other statements", Box::new(move |_| of_others(&honest))),
