@@ -163,7 +163,9 @@ impl Gateway {
         let found = self.shared.blocking(move |_| dag::resolve(&stores, &root, &path)).await;
         found.map_err(|problem| match problem {
             ResolveError::Source(cause) => failed(&cause),
-            ResolveError::TooLong { .. } => Refusal::BadRequest(problem.to_string()),
+            ResolveError::TooLong { .. } | ResolveError::TooFar { .. } => {
+                Refusal::BadRequest(problem.to_string())
+            }
             other => Refusal::NotFound(other.to_string()),
         })
     }

@@ -13,6 +13,10 @@ use super::{
 /// Most segments of a path. Every one may cost several blocks.
 pub const PATH_SEGMENTS_MAX: usize = 64;
 
+/// Most blocks that a path leads to. A block that is nothing but a link leads on without using a segment, and
+/// whoever makes blocks may chain as many of them as there is disk.
+const ROOTS_MAX: usize = 2 * PATH_SEGMENTS_MAX;
+
 /// Where a path led.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
@@ -57,6 +61,9 @@ pub fn resolve<S: Source>(
             Follow::Link { cid, used } => {
                 way.prove(&last);
                 inner.iter().for_each(|cid| way.prove(cid));
+                if roots.len() == ROOTS_MAX {
+                    return Err(ResolveError::TooFar { cid });
+                }
                 roots.push(cid);
                 last = cid;
                 rest = &rest[used..];
@@ -85,6 +92,12 @@ pub enum ResolveError<E> {
     TooLong {
         /// How many it has.
         segments: usize,
+    },
+    /// The way leads through more blocks than are read for a path.
+    #[error("the way leads past {cid}, and at most {ROOTS_MAX} blocks are followed")]
+    TooFar {
+        /// The first block that was not followed.
+        cid: Cid,
     },
     /// A block on the way is not here.
     #[error("the block {cid} is not here")]

@@ -267,7 +267,7 @@ impl Plain {
                 span.start = multiple(&mut numbers, coder, GAP, before, span.start, unit);
             }
             span.end = multiple(&mut numbers, coder, LENGTH, span.start, span.end, unit);
-            let steady = span.end.wrapping_sub(span.start) / unit + 1;
+            let steady = (span.end.wrapping_sub(span.start) / unit).wrapping_add(1);
             let missing = steady.wrapping_sub(i64::from(span.count));
             let missing = numbers.code_signed(coder, COUNT, missing);
             span.count = steady.wrapping_sub(missing).clamp(0, i64::from(u32::MAX)) as u32;

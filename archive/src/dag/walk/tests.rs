@@ -159,6 +159,20 @@ fn paths_pass_directories_and_objects() {
 }
 
 #[test]
+fn blocks_that_are_nothing_but_a_link_lead_on_for_a_while() {
+    let mut memory = Memory::default();
+    let end = memory.object(&HashMap::from([("a", 1)]));
+    let chain =
+        |memory: &mut Memory, links: usize| (0..links).fold(end, |last, _| memory.object(&last));
+    let short = chain(&mut memory, 127);
+    let resolved = resolve(&memory, &short, &path("a")).unwrap();
+    assert_eq!((resolved.last, resolved.roots.len()), (end, 128));
+    let long = chain(&mut memory, 128);
+    let error = resolve(&memory, &long, &path("a")).unwrap_err();
+    assert!(matches!(error, ResolveError::TooFar { cid } if cid == end), "{error}");
+}
+
+#[test]
 fn a_spread_directory_is_passed_and_listed() {
     let mut memory = Memory::default();
     let file = memory.raw(b"content");
