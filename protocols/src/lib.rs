@@ -45,6 +45,7 @@ mod provider_store;
 mod quic;
 mod rate;
 mod reachability;
+mod refusals;
 mod relay_client;
 mod relays;
 mod requests;

@@ -3,15 +3,19 @@
 //! libp2p's own adapter sets the number of streams and leaves the rest as it is: windows of 1 GiB for each
 //! connection, and frames of 16 KiB, each of which is encrypted, written and read by itself. Here a connection
 //! may hold [`WINDOW_BYTES_MAX`] that nobody has read, and a frame fills what the encryption takes at once:
-//! a quarter of the system calls for the same bytes.
+//! a quarter of the system calls for the same bytes. What nobody has read is [counted](unread) over all connections.
+
+mod unread;
 
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    future::{Ready, ready},
+    future::Ready,
+    io,
     iter::{Once, once},
     pin::Pin,
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -20,8 +24,10 @@ use libp2p::core::{
     muxing::{StreamMuxer, StreamMuxerEvent},
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
 };
-use yamux::{Connection, ConnectionError, Mode, Stream};
+use yamux::{Connection, ConnectionError, Mode};
 
+pub(crate) use self::unread::Unread;
+use self::unread::{Account, Counted};
 use crate::config::STREAMS_MAX;
 
 /// What every implementation calls it.
@@ -38,9 +44,9 @@ const FRAME_BYTES_MAX: usize = 62 * 1024;
 /// negotiated; those that find no room are reset.
 const WAITING_MAX: usize = 64;
 
-/// Negotiates yamux.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Upgrade;
+/// Negotiates yamux, for connections whose unread bytes count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Upgrade(Arc<Unread>);
 
 impl UpgradeInfo for Upgrade {
     type Info = &'static str;
@@ -57,7 +63,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Upgrade 
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, socket: C, _: &'static str) -> Self::Future {
-        ready(Ok(Multiplexer::new(socket, Mode::Server)))
+        std::future::ready(Ok(Multiplexer::new(socket, Mode::Server, &self.0)))
     }
 }
 
@@ -67,14 +73,15 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Upgrade
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_outbound(self, socket: C, _: &'static str) -> Self::Future {
-        ready(Ok(Multiplexer::new(socket, Mode::Client)))
+        std::future::ready(Ok(Multiplexer::new(socket, Mode::Client, &self.0)))
     }
 }
 
 /// One connection and its streams.
 #[derive(Debug)]
 pub(crate) struct Multiplexer<C> {
-    connection: Connection<C>,
+    connection: Connection<Counted<C>>,
+    account: Arc<Account>,
     /// Streams of the peer. Yamux moves bytes only while it is asked for the next one, so it is asked whether
     /// or not anybody takes them.
     waiting: VecDeque<Stream>,
@@ -82,20 +89,21 @@ pub(crate) struct Multiplexer<C> {
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Multiplexer<C> {
-    fn new(socket: C, mode: Mode) -> Self {
+    fn new(socket: C, mode: Mode, unread: &Arc<Unread>) -> Self {
         let mut config = yamux::Config::default();
         config
             .set_max_num_streams(STREAMS_MAX)
             .set_max_connection_receive_window(Some(WINDOW_BYTES_MAX))
             .set_split_send_size(FRAME_BYTES_MAX);
-        let connection = Connection::new(socket, config, mode);
-        Self { connection, waiting: VecDeque::new(), taker: None }
+        let account = Account::new(unread);
+        let connection = Connection::new(Counted::new(socket, Arc::clone(&account)), config, mode);
+        Self { connection, account, waiting: VecDeque::new(), taker: None }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
-        self.connection
-            .poll_next_inbound(cx)
-            .map(|next| next.unwrap_or(Err(ConnectionError::Closed)))
+        let next = ready!(self.connection.poll_next_inbound(cx));
+        let stream = next.unwrap_or(Err(ConnectionError::Closed));
+        Poll::Ready(stream.map(|stream| Stream::new(stream, &self.account)))
     }
 }
 
@@ -121,7 +129,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Multiplexer<C> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Stream, ConnectionError>> {
-        self.connection.poll_new_outbound(cx)
+        let stream = ready!(self.connection.poll_new_outbound(cx))?;
+        Poll::Ready(Ok(Stream::new(stream, &self.account)))
     }
 
     fn poll_close(
@@ -153,5 +162,55 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Multiplexer<C> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+/// A stream, of which it is counted what is read.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    stream: yamux::Stream,
+    account: Arc<Account>,
+}
+
+impl Stream {
+    fn new(stream: yamux::Stream, account: &Arc<Account>) -> Self {
+        account.open(stream.id().val());
+        Self { stream, account: Arc::clone(account) }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.account.drop_stream(self.stream.id().val());
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.account.read(self.stream.id().val(), read);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
     }
 }

@@ -180,7 +180,7 @@ mod tests {
     fn relay() -> Swarm<libp2p_stream::Behaviour> {
         SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
             .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, || multiplexer::Upgrade)
+            .with_tcp(tcp::Config::default(), noise::Config::new, multiplexer::Upgrade::default)
             .unwrap()
             .with_behaviour(|_| libp2p_stream::Behaviour::new())
             .unwrap()
@@ -191,9 +191,9 @@ mod tests {
     fn node() -> Swarm<RelayClient> {
         SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
             .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, || multiplexer::Upgrade)
+            .with_tcp(tcp::Config::default(), noise::Config::new, multiplexer::Upgrade::default)
             .unwrap()
-            .with_relay_client(noise::Config::new, || multiplexer::Upgrade)
+            .with_relay_client(noise::Config::new, multiplexer::Upgrade::default)
             .unwrap()
             .with_behaviour(|_, client| RelayClient::new(client))
             .unwrap()

@@ -11,7 +11,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
-        muxing::StreamMuxerBox,
+        muxing::{StreamMuxer, StreamMuxerBox},
         transport::{Boxed, timeout::TransportTimeout},
         upgrade::Version,
     },
@@ -23,11 +23,12 @@ use libp2p::{
 
 use crate::{
     address_book::is_relayed,
-    bandwidth::{Metered, Meters},
+    bandwidth::{Meter, Metered, Meters},
     config::Config,
     multiplexer,
     network::StartError,
     quic::{self, TurnedAway},
+    refusals::Deciding,
 };
 
 /// A connection that is not agreed upon after this is given up, dialled or accepted: whoever sends half a handshake
@@ -43,20 +44,32 @@ pub(crate) fn none(
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
     let fail = |cause: noise::Error| StartError::Transport { cause: cause.to_string() };
     let security = noise::Config::new(keypair).map_err(fail)?;
-    Ok(carried(relayed, security, meters))
+    Ok(carried(relayed, security, meters, multiplexer::Upgrade::default()))
 }
 
 fn carried(
     relayed: relay::client::Transport,
     security: noise::Config,
     meters: &Arc<Meters>,
+    yamux: multiplexer::Upgrade,
 ) -> Boxed<(PeerId, StreamMuxerBox)> {
     let counting = Arc::clone(meters);
     let relayed = relayed.upgrade(Version::V1Lazy).authenticate(security);
-    let relayed = relayed.multiplex(multiplexer::Upgrade).map(move |(peer, muxer), _| {
-        (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, true))))
-    });
+    let relayed = relayed
+        .multiplex(yamux)
+        .map(move |(peer, muxer), _| (peer, boxed(muxer, counting.connection(peer, true))));
     relayed.boxed()
+}
+
+/// Returns a connection that is counted, and ends when its peer only asks.
+fn boxed<M>(connection: M, meters: Vec<Arc<Meter>>) -> StreamMuxerBox
+where
+    M: StreamMuxer<Substream: Send + Unpin + 'static, Error: Send + Sync + 'static>
+        + Send
+        + Unpin
+        + 'static,
+{
+    StreamMuxerBox::new(Metered::new(Deciding::new(connection), meters))
 }
 
 /// Returns all transports as one; which of a peer's addresses are tried first is the swarm's business. What QUIC does not
@@ -71,21 +84,20 @@ pub(crate) fn all(
     let fail = |cause: &dyn std::fmt::Display| StartError::Transport { cause: cause.to_string() };
     let security = noise::Config::new(keypair).map_err(|cause| fail(&cause))?;
     let plain_tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let yamux = multiplexer::Upgrade::default();
 
     let counting = Arc::clone(meters);
     let tcp = plain_tcp()
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
-        .multiplex(multiplexer::Upgrade)
-        .map(move |(peer, muxer), _| {
-            (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
-        });
+        .multiplex(yamux.clone())
+        .map(move |(peer, muxer), _| (peer, boxed(muxer, counting.connection(peer, false))));
 
     let counting = Arc::clone(meters);
     let quic = quic::Transport::new(keypair, config.one_machine, Arc::clone(turned_away));
-    let quic = quic.map_err(|cause| fail(&cause))?.map(move |(peer, muxer), _| {
-        (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
-    });
+    let quic = quic
+        .map_err(|cause| fail(&cause))?
+        .map(move |(peer, muxer), _| (peer, boxed(muxer, counting.connection(peer, false))));
 
     let direct = tcp.or_transport(quic).map(|either, _| either.into_inner());
     let names = names_or_none(&config.dns);
@@ -95,13 +107,11 @@ pub(crate) fn all(
     let websocket = websocket::Config::new(named(plain_tcp(), &names))
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
-        .multiplex(multiplexer::Upgrade)
-        .map(move |(peer, muxer), _| {
-            (peer, StreamMuxerBox::new(Metered::new(muxer, counting.connection(peer, false))))
-        });
+        .multiplex(yamux.clone())
+        .map(move |(peer, muxer), _| (peer, boxed(muxer, counting.connection(peer, false))));
 
     // Relayed and WebSocket addresses are longer ones of the others, so these must see them first.
-    let all = carried(relayed, security, meters)
+    let all = carried(relayed, security, meters, yamux)
         .or_transport(websocket)
         .map(|either, _| either.into_inner())
         .or_transport(direct)

@@ -1,11 +1,22 @@
 //! Peers that break the protocol: what they do is refused, counted, and held against them.
 
 use dunlin_protocols::{
-    NetworkError,
+    Multiaddr, NetworkError,
     messages::{Message, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, SegmentsRequest, SegmentsResponse},
 };
 use dunlin_trust::Standing;
 use dunlin_wire::block::{Codec, cid_of};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::poll_fn};
+use libp2p::{
+    Transport as _,
+    core::{
+        Endpoint,
+        muxing::{StreamMuxerBox, StreamMuxerExt as _},
+        transport::{DialOpts, PortUse},
+        upgrade::Version,
+    },
+    noise, tcp, yamux,
+};
 
 use super::common::{Mute, Node, connected_to, key, local, peer, stranger::Stranger, within};
 
@@ -102,4 +113,48 @@ async fn an_answer_that_ends_early_is_only_a_failure() {
     assert!(matches!(error, NetworkError::Failed { .. }), "{error:?}");
     let counters = alice.handle.counters().await;
     assert_eq!((counters.violations, counters.failures), (0, 1));
+}
+
+/// Connects by TCP, and speaks no protocol by itself.
+async fn bare_connection(to: &Multiaddr) -> StreamMuxerBox {
+    let mut tcp = tcp::tokio::Transport::default()
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&key(MALLORY)).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    within(tcp.dial(to.clone(), options).unwrap()).await.unwrap().1
+}
+
+#[tokio::test]
+async fn who_proposes_one_protocol_after_the_other_loses_the_connection() {
+    let alice = Node::start(ALICE, local(), &[], Mute).await;
+    for (count, is_welcome) in [(60, true), (65, false)] {
+        let mut connection = bare_connection(&alice.address).await;
+        let mut stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await.unwrap();
+        let talk = async {
+            let nonsense = b"\x05/no!\n".repeat(count);
+            let proposals =
+                [&b"\x13/multistream/1.0.0\n"[..], &nonsense, b"\x11/ipfs/ping/1.0.0\n"].concat();
+            stream.write_all(&proposals).await?;
+            stream.flush().await?;
+            let mut answers = vec![0; 20 + 4 * count + 18];
+            stream.read_exact(&mut answers).await.map(|()| answers)
+        };
+        let ended = within(async {
+            tokio::select! {
+                answers = talk => answers,
+                ended = poll_fn(|cx| connection.poll_unpin(cx)) => Err(ended.unwrap_err()),
+            }
+        });
+        let answers = ended.await;
+        assert_eq!(answers.is_ok(), is_welcome, "{count}: {answers:?}");
+        if let Ok(answers) = answers {
+            assert!(answers.ends_with(b"na\n\x11/ipfs/ping/1.0.0\n"));
+        } else {
+            // The whole connection, not the stream alone.
+            let ended = within(poll_fn(|cx| connection.poll_unpin(cx))).await;
+            assert!(ended.is_err(), "{ended:?}");
+        }
+    }
 }

@@ -66,12 +66,12 @@ pub(crate) async fn run(attack: Attack, target: Target, tally: &Arc<Tally>) {
 /// How many do it at once.
 fn attackers_of(attack: Attack) -> usize {
     match attack {
-        Attack::ConnectionsOne => 256,
+        Attack::ConnectionsOne | Attack::Unread => 256,
         Attack::ConnectionsMany
         | Attack::SlowHandshakes
         | Attack::QuicHalf
         | Attack::QuicConnections => 512,
-        Attack::KadEclipse | Attack::Unread | Attack::QuicUnread => 64,
+        Attack::KadEclipse | Attack::QuicUnread => 64,
         Attack::Streams | Attack::Half | Attack::Identify => 16,
         Attack::Oversize
         | Attack::Gossip
