@@ -31,9 +31,11 @@ impl Taken {
     pub(crate) fn keep_within(&mut self, most: f32) {
         let mut kept = 0;
         for at in 0..self.count {
-            // Written in any case, because which ones are within cannot be foreseen.
-            (self.sums[kept], self.places[kept]) = (self.sums[at], self.places[at]);
-            kept += usize::from(self.sums[at] <= most);
+            // Written in any case, because which ones are within cannot be foreseen; compared before that, so that nothing
+            // waits for what was just written.
+            let (sum, place) = (self.sums[at], self.places[at]);
+            (self.sums[kept], self.places[kept]) = (sum, place);
+            kept += usize::from(sum <= most);
         }
         self.count = kept;
     }
@@ -88,7 +90,7 @@ static LANES_OF: [[u8; LANES]; 256] = {
 };
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn take_within_avx2(
     sums: &[[f32; LANES]],
     most: f32,
@@ -118,24 +120,58 @@ fn take_within_avx2(
     count
 }
 
-widened! {
-    /// Returns the least value that more than `rank` values are not above; infinity when there is none.
-    fn at_rank(values: &[[f32; LANES]], rank: u32) -> f32 {
-        let mut least = [f32::INFINITY; LANES];
-        for values_here in values {
-            let mut counts = [0_u32; LANES];
-            for other in values.as_flattened() {
-                for lane in 0..LANES {
-                    counts[lane] += u32::from(*other <= values_here[lane]);
-                }
-            }
+/// Returns the least value that more than `rank` values are not above; infinity when there is none.
+pub(crate) fn at_rank(level: Level, values: &[[f32; LANES]], rank: u32) -> f32 {
+    let least = match level.0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
+        Set::Avx512 | Set::Avx2 => unsafe { at_rank_avx2(values, rank) },
+        _ => at_rank_plain(values, rank),
+    };
+    least.into_iter().fold(f32::INFINITY, |least, value| if value < least { value } else { least })
+}
+
+fn at_rank_plain(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
+    let mut least = [f32::INFINITY; LANES];
+    for values_here in values {
+        let mut counts = [0_u32; LANES];
+        for other in values.as_flattened() {
             for lane in 0..LANES {
-                let value = if counts[lane] > rank { values_here[lane] } else { f32::INFINITY };
-                least[lane] = if value < least[lane] { value } else { least[lane] };
+                counts[lane] += u32::from(*other <= values_here[lane]);
             }
         }
-        least.into_iter().fold(f32::INFINITY, f32::min)
+        for lane in 0..LANES {
+            let value = if counts[lane] > rank { values_here[lane] } else { f32::INFINITY };
+            least[lane] = if value < least[lane] { value } else { least[lane] };
+        }
     }
+    least
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn at_rank_avx2(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
+    let (mut least, rank) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_epi32(rank.cast_signed()));
+    for here in values {
+        // SAFETY: eight values are loaded.
+        let here = unsafe { _mm256_loadu_ps(here.as_ptr()) };
+        // Two sums, so that none waits for the one before it. A comparison that holds is -1.
+        let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for pair in values.as_flattened().as_chunks::<2>().0 {
+            let within = pair.map(|other| {
+                _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_set1_ps(other), here))
+            });
+            (even, odd) = (_mm256_sub_epi32(even, within[0]), _mm256_sub_epi32(odd, within[1]));
+        }
+        let is_beyond = _mm256_cmpgt_epi32(_mm256_add_epi32(even, odd), rank);
+        let beyond = _mm256_set1_ps(f32::INFINITY);
+        let value = _mm256_blendv_ps(beyond, here, _mm256_castsi256_ps(is_beyond));
+        least = _mm256_min_ps(value, least);
+    }
+    let mut lanes = [0.0; LANES];
+    // SAFETY: eight values go to an array of eight.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), least) };
+    lanes
 }
 
 /// Codes of four values each of eight points that stand side by side, point by point.
@@ -220,7 +256,12 @@ pub(crate) fn code_squares(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
         Set::Avx512 | Set::Avx2 => unsafe {
-            code_squares_avx2((codes, norms), query, scale, squares);
+            let lists = (codes, norms);
+            match query.as_chunks::<2>().0 {
+                query @ [_, _] => code_squares_avx2::<2>(lists, query, scale, squares),
+                query @ [_, _, _, _] => code_squares_avx2::<4>(lists, query, scale, squares),
+                query => code_squares_avx2::<0>(lists, query, scale, squares),
+            }
         },
         _ => code_squares_plain((codes, norms), query, scale, squares),
     }
@@ -249,31 +290,39 @@ fn code_squares_plain(
     }
 }
 
+/// With the codes of a query in `PAIRS` pairs of four, which stay in registers then; 0 is any number.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn code_squares_avx2(
+fn code_squares_avx2<const PAIRS: usize>(
     (codes, norms): (&[CodeFours], &[[f32; LANES]]),
-    query: &[[i8; 4]],
+    query: &[[[i8; 4]; 2]],
     scale: CodeScale,
     squares: &mut Vec<[f32; LANES]>,
 ) {
     let (unit, base) = (_mm256_set1_ps(scale.unit), _mm256_set1_ps(scale.base));
     let (ones, offset) = (_mm256_set1_epi16(1), _mm256_set1_epi32(scale.offset));
+    let broadcast = |codes: [[i8; 4]; 2]| {
+        codes.map(|four| _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned))))
+    };
+    let kept: [_; PAIRS] = std::array::from_fn(|at| broadcast(query[at]));
     let first = squares.len();
     squares.resize(first + norms.len(), [0.0; LANES]);
-    let query = query.as_chunks::<2>().0;
     let eights = codes.as_chunks::<2>().0.chunks_exact(query.len());
     for ((codes, norms), squares) in eights.zip(norms).zip(&mut squares[first..]) {
         let mut dots = _mm256_setzero_si256();
-        for (codes, query) in codes.iter().zip(query) {
+        let mut add = |codes: &[CodeFours; 2], query: [__m256i; 2]| {
             let products = |at: usize| {
                 // SAFETY: 32 codes are loaded.
                 let codes = unsafe { _mm256_loadu_si256(codes[at].as_ptr().cast()) };
-                let query = i32::from_le_bytes(query[at].map(i8::cast_unsigned));
-                _mm256_maddubs_epi16(codes, _mm256_set1_epi32(query))
+                _mm256_maddubs_epi16(codes, query[at])
             };
             let products = _mm256_add_epi16(products(0), products(1));
             dots = _mm256_add_epi32(dots, _mm256_madd_epi16(products, ones));
+        };
+        if PAIRS > 0 {
+            codes.iter().zip(kept).for_each(|(codes, query)| add(codes, query));
+        } else {
+            codes.iter().zip(query).for_each(|(codes, query)| add(codes, broadcast(*query)));
         }
         let dots = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots, offset));
         // SAFETY: eight norms are loaded, and eight squares go to an array of eight.
