@@ -26,8 +26,7 @@ use libp2p::core::{
 };
 use yamux::{Connection, ConnectionError, Mode};
 
-pub(crate) use self::unread::Unread;
-use self::unread::{Account, Counted};
+use self::unread::{Account, Counted, Unread};
 use crate::config::STREAMS_MAX;
 
 /// What every implementation calls it.
