@@ -530,16 +530,16 @@ impl GraphIndex {
         if search.filter.is_some_and(|filter| !self.is_wide(filter)) {
             return false;
         }
-        let Some(point) = cells.point(self.level, search.vector) else { return false };
         let extent = cells.extent(k, search.effort.max(k));
         let mut visit = cells.begin();
-        let is_found = match search.filter {
-            None => {
-                self.visit(cells, &point, extent, &mut visit);
-                true
-            }
-            Some(filter) => self.visit_filtered(cells, &point, extent, (filter, &mut visit)),
-        };
+        let is_found = cells.turn_to(self.level, search.vector, &mut visit)
+            && match search.filter {
+                None => {
+                    self.visit(cells, extent, &mut visit);
+                    true
+                }
+                Some(filter) => self.visit_filtered(cells, extent, (filter, &mut visit)),
+            };
         if is_found {
             self.offer_found(&mut visit, query, (k, search.filter), offer);
         }
@@ -599,13 +599,17 @@ impl GraphIndex {
     }
 
     /// Visits cells until there are enough rows, or all were visited.
-    fn visit(&self, cells: &Cells, point: &[f32], mut extent: Extent, visit: &mut Visit) {
+    fn visit(&self, cells: &Cells, mut extent: Extent, visit: &mut Visit) {
         loop {
-            cells.visit(self.level, point, extent, ALL, visit);
+            cells.visit(self.level, extent, ALL, visit);
             if visit.found.len() >= extent.kept || extent.nprobe >= cells.count() {
                 return;
             }
-            extent.nprobe = extent.nprobe.saturating_mul(NPROBE_TIMES);
+            extent = Extent {
+                nprobe: extent.nprobe.saturating_mul(NPROBE_TIMES),
+                margin: None,
+                ..extent
+            };
         }
     }
 
@@ -613,17 +617,18 @@ impl GraphIndex {
     fn visit_filtered(
         &self,
         cells: &Cells,
-        point: &[f32],
         mut extent: Extent,
         (filter, visit): (&RowSet, &mut Visit),
     ) -> bool {
         let passes = |node| self.groups.rows(node).any(|row| filter.contains(row));
-        let wanted = extent.nprobe.saturating_mul(cells::CELL_ROWS).max(extent.kept);
+        // As many as are left where some are too far away.
+        let nprobe = extent.nprobe.div_ceil(2);
+        let wanted = nprobe.saturating_mul(cells::CELL_ROWS).max(extent.kept);
         let met_max = filter.count().saturating_mul(MET_PER_PASSING_MAX);
         let times = self.groups.row_count() / filter.count().max(1) + 1;
-        extent.nprobe = extent.nprobe.saturating_mul(times);
+        extent = Extent { nprobe: extent.nprobe.saturating_mul(times), margin: None, ..extent };
         loop {
-            let count = cells.visit(self.level, point, extent, Some(passes), visit);
+            let count = cells.visit(self.level, extent, Some(passes), visit);
             if count >= wanted || extent.nprobe >= cells.count() {
                 return true;
             }
@@ -718,7 +723,7 @@ impl Walked {
                     .then(|| QueryCode::Bytes(ByteQuery::new(&values, weight)))
             }
             Codes::Grid(rows) => {
-                let target = rows.target(&self.space.on_grid(level, vector));
+                let target = rows.target(level, &self.space.on_grid(level, vector));
                 let is_near = target.iter().all(|steps| steps.abs() <= FAR_STEPS);
                 is_near.then_some(QueryCode::Grid(target))
             }

@@ -1,6 +1,6 @@
 //! The innermost loops, in the widest vector instructions that the CPU has, chosen at run time.
 //!
-//! This and `simd/narrowing.rs` are the files of the engine with unsafe code: calls of functions that need instructions the
+//! This and the files in `simd` are those of the engine with unsafe code: calls of functions that need instructions the
 //! CPU was asked for, loads from arrays that are checked in sight, and prefetches.
 //!
 //! Every level gives the same bits. The integer sums are exact, and the floating-point sums have their
@@ -331,88 +331,14 @@ widened! {
     }
 }
 
+mod grids;
 mod narrowing;
 
+pub(crate) use grids::{Weights, grid_squares_of, grid_steps};
 pub(crate) use narrowing::{
-    CODE_MAX, CodeFours, CodeScale, QueryCodes, Taken, at_rank, code_squares, query_codes,
-    take_within,
+    CODE_MAX, CodeFours, CodeScale, Eight, QueryCodes, Taken, at_rank, code_squares, least_of_each,
+    query_codes, take_within,
 };
-
-/// Independent partial sums over grids.
-pub(crate) const WIDE: usize = 16;
-
-/// Returns the weights of the last run over a grid. Where the values are not whole runs it begins among those of the
-/// run before, which it does not count again.
-#[inline(always)]
-fn last_run(weight: &[f32]) -> [f32; WIDE] {
-    let counted = weight.len() / WIDE * WIDE;
-    let begin = weight.len().saturating_sub(WIDE);
-    let mut last = [0.0; WIDE];
-    for (place, weight) in weight.iter().enumerate().skip(counted) {
-        last[place - begin] = *weight;
-    }
-    last
-}
-
-/// Returns the sum of the squares of `(target - code) * weight`; `last` is what [`last_run`] returns.
-#[inline(always)]
-fn squares_on_grid(target: &[f32], weight: &[f32], last: &[f32; WIDE], codes: &[u16]) -> f32 {
-    let mut lanes = [0.0_f32; WIDE];
-    let mut add = |target: &[f32; WIDE], weight: &[f32; WIDE], codes: &[u16; WIDE]| {
-        for lane in 0..WIDE {
-            let difference = (target[lane] - f32::from(codes[lane])) * weight[lane];
-            lanes[lane] += difference * difference;
-        }
-    };
-    let runs = codes.as_chunks::<WIDE>().0.iter().zip(target.as_chunks::<WIDE>().0);
-    for ((codes, target), weight) in runs.zip(weight.as_chunks::<WIDE>().0) {
-        add(target, weight, codes);
-    }
-    if !codes.len().is_multiple_of(WIDE) {
-        match (target.last_chunk::<WIDE>(), codes.last_chunk::<WIDE>()) {
-            (Some(target), Some(codes)) => add(target, last, codes),
-            _ => {
-                for (lane, (target, code)) in target.iter().zip(codes).enumerate() {
-                    let difference = (target - f32::from(*code)) * weight[lane];
-                    lanes[lane] += difference * difference;
-                }
-            }
-        }
-    }
-    // By halves, so that lanes are summed together.
-    let mut half = WIDE;
-    while half > 1 {
-        half /= 2;
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-    lanes[0]
-}
-
-widened! {
-    /// Returns the sum of the squares of `(target - code) * weight`, in single precision.
-    fn grid_squares(target: &[f32], weight: &[f32], codes: &[u16]) -> f32 {
-        squares_on_grid(target, weight, &last_run(weight), codes)
-    }
-}
-
-widened! {
-    /// Sets `squares[i]` to that sum for row `rows[i]` of `codes`, which stand row by row.
-    fn grid_squares_of(
-        target: &[f32],
-        weight: &[f32],
-        codes: &[u16],
-        rows: &[u32],
-        squares: &mut [f32]
-    ) {
-        let last = last_run(weight);
-        for (row, square) in rows.iter().zip(squares) {
-            let codes = &codes[*row as usize * weight.len()..][..weight.len()];
-            *square = squares_on_grid(target, weight, &last, codes);
-        }
-    }
-}
 
 /// Three roundings of a term and those of a sum of at most 4,096 terms, each of 2^-24, stay far below this.
 pub(crate) const ROUGH: f64 = 1e-3;
@@ -742,24 +668,27 @@ mod tests {
             let codes: Vec<CodeFours> = (0..3 * width / 4)
                 .map(|four| std::array::from_fn(|at| code(four * 32 + at)))
                 .collect();
-            let norms: Vec<[f32; LANES]> = norms.as_chunks::<LANES>().0.to_vec();
+            let norms = norms.as_chunks::<LANES>().0;
+            let points: Vec<Eight> =
+                norms.iter().map(|norms| Eight { norms: *norms, members: [0; LANES] }).collect();
             let of = |level| {
                 let mut query = QueryCodes::default();
                 let (query_step, sum, base) = query_codes(level, &vector, &origin, &mut query);
                 let unit = 2.0 * step * query_step;
                 let scale = CodeScale { base, unit, offset: 64 * sum };
-                let mut squares = Vec::new();
-                code_squares(level, (&codes, &norms), &query.0[..width / 4], scale, &mut squares);
+                let mut squares = vec![[0.0; LANES]; 3];
+                code_squares(level, (&codes, &points), &query.0[..width / 4], scale, &mut squares);
                 (query.0, squares)
             };
             let (query, squares) = of(Level::detect());
-            assert_eq!(query.as_flattened().iter().map(|code| code.unsigned_abs()).max(), Some(63));
+            assert_eq!(query.as_flattened().iter().map(|code| code.unsigned_abs()).max(), Some(31));
             for level in Level::available() {
                 assert_eq!(of(level), (query, squares.clone()), "{level:?}");
             }
             let difference: Vec<f64> =
                 vector.iter().zip(&origin).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
             let base: f64 = difference.iter().map(|value| value * value).sum();
+            let largest = difference.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
             for (lane, square) in squares.as_flattened().iter().enumerate() {
                 let value = |at: usize| {
                     let four = &codes[lane / LANES * width / 4 + at / 4];
@@ -768,8 +697,9 @@ mod tests {
                 let dot: f64 = (0..width).map(|at| value(at) * difference[at]).sum();
                 let exact = base + f64::from(norms.as_flattened()[lane]) - 2.0 * dot;
                 // The query's codes are off by half a step each.
-                let bound = width as f64 * 0.5 * (0.5 / 63.0) + 1e-4;
-                assert!((f64::from(*square) - exact.max(0.0)).abs() <= bound, "{square} {exact}");
+                let most: f64 = (0..width).map(|at| value(at).abs()).sum();
+                let bound = most * largest / 31.0 + 1e-4;
+                assert!((f64::from(*square) - exact).abs() <= bound, "{square} {exact}");
             }
         }
         let mut query = QueryCodes::default();
@@ -815,41 +745,16 @@ mod tests {
                         places.map(|(place, sum)| (place, *sum)).collect::<Vec<_>>()
                     };
                     assert_eq!(taken.iter().collect::<Vec<_>>(), within(9.0), "{level:?}");
-                    taken.keep_within(4.0);
+                    let mut ranked = taken.sums().to_vec();
+                    ranked.sort_by(f32::total_cmp);
+                    ranked.push(f32::INFINITY);
+                    for (rank, sum) in ranked.into_iter().enumerate() {
+                        assert_eq!(taken.at_rank(level, rank as u32), sum, "{level:?}");
+                    }
+                    taken.keep_within(level, 4.0);
                     assert_eq!(taken.iter().collect::<Vec<_>>(), within(4.0), "{level:?}");
                     assert_eq!(taken.count(), taken.sums().len());
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn grids_are_compared_alike_on_every_level() {
-        let mut random = Random::new(6);
-        for width in (1..50).chain([304]) {
-            let target: Vec<f32> = (0..width).map(|_| random.unit() * 65_535.0).collect();
-            let weight: Vec<f32> = (0..width).map(|_| random.unit()).collect();
-            let codes: Vec<u16> =
-                (0..width * 7).map(|_| (random.unit() * 65_535.0) as u16).collect();
-            let rows = [5, 0, 6, 3];
-            let of = |level| {
-                let mut squares = [0.0; 4];
-                grid_squares_of(level, &target, &weight, &codes, &rows, &mut squares);
-                squares
-            };
-            let squares = of(Level::detect());
-            for level in Level::available() {
-                assert_eq!(of(level), squares, "{level:?}");
-            }
-            for (row, square) in rows.iter().zip(squares) {
-                let codes = &codes[*row as usize * width..][..width];
-                assert_eq!(grid_squares(Level::detect(), &target, &weight, codes), square);
-                let terms =
-                    target.iter().zip(&weight).zip(codes).map(|((target, weight), code)| {
-                        (f64::from(*target) - f64::from(*code)) * f64::from(*weight)
-                    });
-                let exact: f64 = terms.map(|term| term * term).sum();
-                assert!((f64::from(square) - exact).abs() <= 1e-5 * exact, "{square} {exact}");
             }
         }
     }

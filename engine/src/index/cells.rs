@@ -18,17 +18,22 @@ use crate::{
 };
 
 /// Rows of a cell, in the mean.
-pub(super) const CELL_ROWS: usize = 48;
+pub(super) const CELL_ROWS: usize = 80;
 
 /// How many times the cells that are wanted those of the visited roots are, and how many roots are at least visited.
 const CENTROID_TIMES: usize = 8;
 const ROOTS_MIN: usize = 3;
 
-/// So many cells are visited for so much effort: about as many rows are found then as by a walk that keeps so many candidates.
-const CELLS_PER_EFFORT: (usize, usize) = (9, 16);
+/// So many cells are visited at most for so much effort: about as many rows are found then as by a walk that keeps so many
+/// candidates.
+const CELLS_PER_EFFORT: (usize, usize) = (3, 5);
+
+/// With so much effort, and a root of the times that with more, cells are visited that are farther than the nearest one by a
+/// radius of the larger of both. A row of another cell is away by at least half of that, because it is nearer to its own centroid.
+const EFFORT_PER_RADIUS: usize = 40;
 
 /// For so much effort one row more is compared exactly than is asked for: codes are nearly right.
-const EFFORT_PER_ROW: usize = 3;
+const EFFORT_PER_ROW: usize = 6;
 
 /// A vector whose norm is this many times that of the farthest row is outside of what cells are for.
 const FAR_TIMES: f64 = 2.0;
@@ -42,6 +47,8 @@ pub(super) struct Cells {
     pub(super) rows: Lists,
     /// The largest norm of a row.
     reach: f64,
+    /// How far the rows of each cell are from its centroid, a root mean square.
+    radii: Vec<f32>,
     spare: Spare<Visit>,
 }
 
@@ -57,8 +64,10 @@ pub(super) struct Centroids {
 /// How much of the cells a search looks at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
-    /// Cells that are visited (`nprobe`).
+    /// Cells that are visited at most (`nprobe`).
     pub(super) nprobe: usize,
+    /// By how many radii cells may be farther away than the nearest one; any when absent.
+    pub(super) margin: Option<f32>,
     /// Rows that are to be found.
     pub(super) kept: usize,
 }
@@ -67,6 +76,9 @@ pub(super) struct Extent {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Visit {
     scratch: Scratch,
+    /// The vector that is asked about, without the mean and then along the axes.
+    centered: Vec<f32>,
+    pub(super) point: Vec<f32>,
     roots: Vec<Near>,
     cells: Vec<Near>,
     rows: Vec<Near>,
@@ -99,9 +111,9 @@ impl Centroids {
         self.cells.parts().0
     }
 
-    /// Fills `visit` with at least the `wanted` cells nearest to a point, and not many more.
-    fn near(&self, level: Level, point: &[f32], wanted: usize, visit: &mut Visit) {
-        let Visit { scratch, roots, cells, .. } = visit;
+    /// Fills `visit` with at least the `wanted` cells nearest to its point, and not many more.
+    fn near(&self, level: Level, wanted: usize, visit: &mut Visit) {
+        let Visit { scratch, point, roots, cells, .. } = visit;
         let each = self.cells.member_count() / self.cells.count() + 1;
         let visited = (wanted.saturating_mul(CENTROID_TIMES) / each).max(ROOTS_MIN);
         self.roots.narrow(level, point, (&[(0, 0.0)], visited), ALL, (scratch, roots));
@@ -109,9 +121,9 @@ impl Centroids {
         self.cells.narrow(level, point, (roots, wanted), ALL, (scratch, cells));
     }
 
-    /// Returns the cell nearest to a point.
-    pub(super) fn nearest(&self, level: Level, point: &[f32], visit: &mut Visit) -> u32 {
-        self.near(level, point, 1, visit);
+    /// Returns the cell nearest to the point of a visit.
+    pub(super) fn nearest(&self, level: Level, visit: &mut Visit) -> u32 {
+        self.near(level, 1, visit);
         let nearest = visit.cells.iter().min_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
         nearest.map_or(0, |(cell, _)| *cell)
     }
@@ -128,15 +140,15 @@ impl Cells {
         centroids: Centroids,
         rows: Lists,
     ) -> Self {
-        let (reach, spare) = (rows.reach(level), Spare::default());
-        Self { space, axes, centroids, rows, reach, spare }
+        let (reach, radii, spare) = (rows.reach(level), rows.radii(), Spare::default());
+        Self { space, axes, centroids, rows, reach, radii, spare }
     }
 
     /// Returns how many bytes of memory the cells take.
     pub(super) fn byte_count(&self) -> usize {
         let Centroids { roots, cells } = &self.centroids;
         let lists = roots.byte_count() + cells.byte_count() + self.rows.byte_count();
-        self.space.byte_count() + self.axes.byte_count() + lists
+        self.space.byte_count() + self.axes.byte_count() + lists + 4 * self.radii.len()
     }
 
     /// Returns how many cells there are.
@@ -158,35 +170,53 @@ impl Cells {
     pub(super) fn extent(&self, k: usize, effort: usize) -> Extent {
         let nprobe = effort.saturating_mul(CELLS_PER_EFFORT.0).div_ceil(CELLS_PER_EFFORT.1);
         if nprobe >= self.count() {
-            return Extent { nprobe: self.count(), kept: usize::MAX };
+            return Extent { nprobe: self.count(), margin: None, kept: usize::MAX };
         }
-        Extent { nprobe, kept: k + effort / EFFORT_PER_ROW }
+        let margin = (effort as f32 / EFFORT_PER_RADIUS as f32).sqrt();
+        Extent { nprobe, margin: Some(margin), kept: k + effort / EFFORT_PER_ROW }
     }
 
-    /// Returns a vector along the axes, unless it is none that cells are for: far outside, or
-    /// without a direction where these are compared.
-    pub(super) fn point(&self, level: Level, vector: &[f32]) -> Option<Vec<f32>> {
+    /// Prepares a visit for what is near a vector, and says whether that is one that cells are for: not far outside, and with
+    /// a direction where these are compared.
+    pub(super) fn turn_to(&self, level: Level, vector: &[f32], visit: &mut Visit) -> bool {
         if self.space.metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
-            return None;
+            return false;
         }
-        let point = self.space.along(level, &self.axes, vector);
-        let norm = simd::norm(level, &point);
-        let is_near = norm <= FAR_TIMES * FAR_TIMES * self.reach * self.reach;
-        is_near.then_some(point)
+        let Visit { centered, point, .. } = visit;
+        self.space.set_along(level, &self.axes, vector, (centered, point));
+        simd::norm(level, point) <= FAR_TIMES * FAR_TIMES * self.reach * self.reach
     }
 
-    /// Fills the visit with the rows nearest by code in the cells nearest to a point, of those that pass. Returns how many
-    /// passed.
+    /// Leaves cells that are farther than the nearest by no more than so many radii of the larger of both.
+    fn leave_out_far(&self, margin: f32, cells: &mut Vec<Near>) {
+        let nearest = cells.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+        let Some((nearest, square)) = nearest.copied() else { return };
+        let (distance, radius) = (square.max(0.0).sqrt(), self.radii[nearest as usize]);
+        let mut kept = 0;
+        for at in 0..cells.len() {
+            // Written in any case, because which ones are near cannot be foreseen.
+            let (cell, square) = cells[at];
+            cells[kept] = (cell, square);
+            let most = distance + margin * radius.max(self.radii[cell as usize]);
+            kept += usize::from(square <= most * most);
+        }
+        cells.truncate(kept);
+    }
+
+    /// Fills the visit with the rows nearest by code in the cells nearest to the point it was turned to, of those that pass.
+    /// Returns how many passed.
     pub(super) fn visit<P: Fn(u32) -> bool>(
         &self,
         level: Level,
-        point: &[f32],
         extent: Extent,
         passes: Option<P>,
         visit: &mut Visit,
     ) -> usize {
-        self.centroids.near(level, point, extent.nprobe, visit);
-        let Visit { scratch, cells, rows, found, .. } = visit;
+        self.centroids.near(level, extent.nprobe, visit);
+        let Visit { scratch, point, cells, rows, found, .. } = visit;
+        if let Some(margin) = extent.margin {
+            self.leave_out_far(margin, cells);
+        }
         self.rows.prefetch(cells);
         let wanted = (&cells[..], extent.kept);
         let count = self.rows.narrow(level, point, wanted, passes, (scratch, rows));

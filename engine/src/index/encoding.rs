@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The version that is written, and the only one that is read.
-pub const INDEX_VERSION: u32 = 4;
+pub const INDEX_VERSION: u32 = 5;
 
 const MAGIC: &[u8; 8] = b"DUNLINIX";
 

@@ -5,7 +5,7 @@
 
 use crate::{
     distance::LANES,
-    simd::{self, CODE_MAX, CodeFours, CodeScale, Level, QueryCodes, Taken},
+    simd::{self, CODE_MAX, CodeFours, CodeScale, Eight, Level, QueryCodes, Taken},
 };
 
 /// The code of the origin, and the largest from there.
@@ -25,10 +25,8 @@ pub(super) struct Lists {
     pub(super) steps: Vec<f32>,
     /// Where each list begins in eights, and the end.
     starts: Vec<u32>,
-    members: Vec<[u32; LANES]>,
     codes: Vec<CodeFours>,
-    /// The squares of the distances from the origins.
-    norms: Vec<[f32; LANES]>,
+    points: Vec<Eight>,
 }
 
 /// A list or a member of one, with about the square of its distance, which is not asked about where it is a list.
@@ -37,7 +35,8 @@ pub(super) type Near = (u32, f32);
 /// What narrowing works on; kept between searches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
-    query: QueryCodes,
+    /// The query as each list is compared with it.
+    queries: Vec<(QueryCodes, CodeScale)>,
     squares: Vec<[f32; LANES]>,
     /// Which eight members each eight squares are of.
     eights: Vec<u32>,
@@ -91,27 +90,28 @@ impl Lists {
     ) -> Self {
         let eights = counts.iter().map(|count| (*count as usize).div_ceil(LANES)).sum::<usize>();
         let mut codes = simd::roomy(eights * width / 4);
-        let (mut starts, mut placed) = (vec![0], Vec::with_capacity(eights));
-        let mut beside = Vec::with_capacity(eights);
+        let (mut starts, mut points) = (vec![0], simd::roomy(eights));
         for count in counts {
             let (listed, codes_listed, norms_listed);
             (listed, members) = members.split_at(*count as usize);
             (codes_listed, bytes) = bytes.split_at(*count as usize * width);
             (norms_listed, norms) = norms.split_at(*count as usize);
-            for norms in norms_listed.chunks(LANES) {
-                // What fills up is infinitely far.
-                beside.push(std::array::from_fn(|at| *norms.get(at).unwrap_or(&f32::INFINITY)));
+            for (members, norms) in listed.chunks(LANES).zip(norms_listed.chunks(LANES)) {
+                points.push(Eight {
+                    // What fills up is infinitely far.
+                    norms: std::array::from_fn(|lane| *norms.get(lane).unwrap_or(&f32::INFINITY)),
+                    members: std::array::from_fn(|lane| *members.get(lane).unwrap_or(&NONE)),
+                });
             }
-            for (members, bytes) in listed.chunks(LANES).zip(codes_listed.chunks(LANES * width)) {
-                placed.push(std::array::from_fn(|lane| *members.get(lane).unwrap_or(&NONE)));
+            for bytes in codes_listed.chunks(LANES * width) {
                 let byte = |lane: usize, at: usize| *bytes.get(lane * width + at).unwrap_or(&0);
                 codes.extend((0..width).step_by(4).map(|first| -> CodeFours {
                     std::array::from_fn(|at| byte(at / 4, first + at % 4))
                 }));
             }
-            starts.push(placed.len() as u32);
+            starts.push(points.len() as u32);
         }
-        Self { width, origins, steps, starts, members: placed, codes, norms: beside }
+        Self { width, origins, steps, starts, codes, points }
     }
 
     /// Returns how many members each list has, and list by list the members, their codes and the squares of their distances
@@ -124,10 +124,11 @@ impl Lists {
             let before = members.len();
             for eight in self.eights(list) {
                 let codes = &self.codes[eight * fours..][..fours];
-                let listed = self.members[eight].iter().take_while(|member| **member != NONE);
+                let listed =
+                    self.points[eight].members.iter().take_while(|member| **member != NONE);
                 for (lane, member) in listed.enumerate() {
                     members.push(*member);
-                    norms.push(self.norms[eight][lane]);
+                    norms.push(self.points[eight].norms[lane]);
                     bytes.extend(codes.iter().flat_map(|fours| &fours[4 * lane..][..4]));
                 }
             }
@@ -143,14 +144,14 @@ impl Lists {
 
     /// Returns how many members all lists have, or up to seven more each.
     pub(super) const fn member_count(&self) -> usize {
-        LANES * self.members.len()
+        LANES * self.points.len()
     }
 
     /// Returns how many bytes of memory the lists take.
     pub(super) const fn byte_count(&self) -> usize {
         let each_list = 4 * (self.width + 2);
-        let each_eight = LANES * (2 * 4 + self.width);
-        each_list * self.count() + each_eight * self.members.len()
+        let each_eight = size_of::<Eight>() + LANES * self.width;
+        each_list * self.count() + each_eight * self.points.len()
     }
 
     /// Returns how far the farthest member may be from zero.
@@ -163,15 +164,29 @@ impl Lists {
         reach.fold(0.0, f64::max)
     }
 
-    /// Asks for lists to be brought near.
+    /// Returns how far the members of each list are from its origin, a root mean square.
+    pub(super) fn radii(&self) -> Vec<f32> {
+        let radius = |list: usize| {
+            let norms = self.points[self.eights(list)].iter().flat_map(|point| point.norms);
+            let (mut sum, mut count) = (0.0_f64, 0.0_f64);
+            for norm in norms.filter(|norm| norm.is_finite()) {
+                (sum, count) = (sum + f64::from(norm), count + 1.0);
+            }
+            (sum / count.max(1.0)).sqrt() as f32
+        };
+        (0..self.count()).map(radius).collect()
+    }
+
+    /// Asks for lists to be brought near, what is needed first before the rest.
     pub(super) fn prefetch(&self, lists: &[Near]) {
         for (list, _) in lists {
-            let (list, eights) = (*list as usize, self.eights(*list as usize));
-            let fours = self.width / 4;
+            simd::prefetch_all(&self.origins[*list as usize * self.width..][..self.width]);
+        }
+        for (list, _) in lists {
+            let (eights, fours) = (self.eights(*list as usize), self.width / 4);
             // The rest lies behind these, and is brought near without being asked for.
-            simd::prefetch_all(&self.origins[list * self.width..][..self.width]);
             simd::prefetch_all(&self.codes[eights.start * fours..][..fours]);
-            simd::prefetch(&self.norms[eights.start]);
+            simd::prefetch(&self.points[eights.start]);
         }
     }
 
@@ -185,17 +200,27 @@ impl Lists {
         passes: Option<P>,
         (scratch, nearest): (&mut Scratch, &mut Vec<Near>),
     ) -> usize {
-        scratch.squares.clear();
-        scratch.eights.clear();
-        lists
-            .iter()
-            .for_each(|list| self.compare(level, &point[..self.width], list.0 as usize, scratch));
-        let Scratch { squares, eights, taken, .. } = scratch;
+        let Scratch { queries, squares, eights, taken } = scratch;
+        // All queries first: those of several lists are made at the same time then.
+        queries.resize_with(queries.len().max(lists.len()), Default::default);
+        for (query, (list, _)) in queries.iter_mut().zip(lists) {
+            self.set_query(level, &point[..self.width], *list as usize, query);
+        }
+        self.set_eights(lists, eights);
+        squares.resize(squares.len().max(eights.len()), [0.0; LANES]);
+        let squares = &mut squares[..eights.len()];
+        let mut free = &mut *squares;
+        for (query, (list, _)) in queries.iter().zip(lists) {
+            let here;
+            (here, free) = free.split_at_mut(self.eights(*list as usize).len());
+            self.compare(level, query, *list as usize, here);
+        }
         let mut count = LANES * squares.len();
         if let Some(passes) = passes {
             count = 0;
             for (squares, eight) in squares.iter_mut().zip(&*eights) {
-                for (square, member) in squares.iter_mut().zip(self.members[*eight as usize]) {
+                for (square, member) in squares.iter_mut().zip(self.points[*eight as usize].members)
+                {
                     let is_passing = member != NONE && passes(member);
                     count += usize::from(is_passing);
                     *square = if is_passing { *square } else { f32::INFINITY };
@@ -206,22 +231,61 @@ impl Lists {
         nearest.clear();
         nearest.extend(taken.iter().map(|(place, square)| {
             let (eight, lane) = (place as usize / LANES, place as usize % LANES);
-            (self.members[eights[eight] as usize][lane], square)
+            (self.points[eights[eight] as usize].members[lane], square)
         }));
         count
     }
 
-    /// Appends the squares of the distances of the members of a list.
-    fn compare(&self, level: Level, point: &[f32], list: usize, scratch: &mut Scratch) {
-        let (eights, fours) = (self.eights(list), self.width / 4);
+    /// Sets `eights` to those of some lists, one after the other.
+    fn set_eights(&self, lists: &[Near], eights: &mut Vec<u32>) {
+        // More at a time than most lists have, because how many one has cannot be foreseen.
+        const AT_A_TIME: usize = 16;
+        let count = |list: &Near| self.eights(list.0 as usize).len();
+        let all = lists.iter().map(count).sum::<usize>();
+        eights.resize(all + AT_A_TIME, 0);
+        let mut filled = 0;
+        for list in lists {
+            let start = self.starts[list.0 as usize];
+            for at in (0..count(list)).step_by(AT_A_TIME) {
+                let here: [u32; AT_A_TIME] = std::array::from_fn(|more| start + (at + more) as u32);
+                eights[filled + at..][..AT_A_TIME].copy_from_slice(&here);
+            }
+            filled += count(list);
+        }
+        eights.truncate(all);
+    }
+
+    /// Sets `query` to what the members of a list are compared with.
+    fn set_query(
+        &self,
+        level: Level,
+        point: &[f32],
+        list: usize,
+        (codes, scale): &mut (QueryCodes, CodeScale),
+    ) {
         let origin = &self.origins[list * self.width..][..self.width];
-        let Scratch { query, squares, eights: placed, .. } = scratch;
-        placed.extend(eights.start as u32..eights.end as u32);
-        let (step, sum, base) = simd::query_codes(level, point, origin, query);
+        let (step, sum, base) = simd::query_codes(level, point, origin, codes);
         let unit = 2.0 * step * self.steps[list];
-        let scale = CodeScale { base, unit, offset: i32::from(ZERO) * sum };
+        *scale = CodeScale { base, unit, offset: i32::from(ZERO) * sum };
+    }
+
+    /// Sets `squares` to those of the distances of the members of a list.
+    fn compare(
+        &self,
+        level: Level,
+        (query, scale): &(QueryCodes, CodeScale),
+        list: usize,
+        squares: &mut [[f32; LANES]],
+    ) {
+        let (eights, fours) = (self.eights(list), self.width / 4);
         let codes = &self.codes[eights.start * fours..eights.end * fours];
-        simd::code_squares(level, (codes, &self.norms[eights]), &query.0[..fours], scale, squares);
+        simd::code_squares(
+            level,
+            (codes, &self.points[eights]),
+            &query.0[..fours],
+            *scale,
+            squares,
+        );
     }
 
     fn eights(&self, list: usize) -> std::ops::Range<usize> {
@@ -243,19 +307,19 @@ fn take_nearest(level: Level, squares: &[[f32; LANES]], wanted: usize, taken: &m
         more *= more;
     }
     if taken.count() > wanted {
-        taken.keep_within(bound_of(level, taken.sums(), wanted));
+        let most = bound_of(level, taken, wanted);
+        taken.keep_within(level, most);
     }
 }
 
-/// Returns the largest of the `wanted` least values.
-fn bound_of(level: Level, values: &[f32], wanted: usize) -> f32 {
-    const EIGHTS_MAX: usize = 8;
-    if values.len() > EIGHTS_MAX * LANES {
-        return *values.to_vec().select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
+/// Returns the largest of the `wanted` least sums.
+fn bound_of(level: Level, taken: &mut Taken, wanted: usize) -> f32 {
+    // Ranks are counted, each against all.
+    const COUNTED_MAX: usize = 8 * LANES;
+    if taken.count() > COUNTED_MAX {
+        return *taken.sums().to_vec().select_nth_unstable_by(wanted - 1, f32::total_cmp).1;
     }
-    let mut eights = [[f32::INFINITY; LANES]; EIGHTS_MAX];
-    eights.as_flattened_mut()[..values.len()].copy_from_slice(values);
-    simd::at_rank(level, &eights[..values.len().div_ceil(LANES)], wanted as u32 - 1)
+    taken.at_rank(level, wanted as u32 - 1)
 }
 
 /// Returns about the square that `wanted` of all are within. Of groups of squares so many have one that is: `1 - e^-x`, with
@@ -267,14 +331,7 @@ fn likely(level: Level, squares: &[[f32; LANES]], wanted: usize) -> f32 {
     if each > 3.0 || wanted / 4 > squares.len() {
         return f32::MAX;
     }
-    let mut least = [[f32::INFINITY; LANES]; EIGHTS_MAX];
-    for squares in squares.chunks(eights) {
-        for (least, squares) in least.iter_mut().zip(squares) {
-            for lane in 0..LANES {
-                least[lane] = if squares[lane] < least[lane] { squares[lane] } else { least[lane] };
-            }
-        }
-    }
+    let least = simd::least_of_each(level, squares, eights);
     // About that, within 3 %.
     let share = each / (1.0 + each * (0.5 + each / 12.0));
     let rank = (share * (LANES * eights) as f32) as u32;

@@ -5,6 +5,9 @@ use std::cmp::Ordering;
 /// How many more than `k` are kept before the farthest go: as many as `k`, and at least these.
 const MORE_MIN: usize = 32;
 
+/// Up to so many are put in order by counting for each how many are before it: what is before what cannot be foreseen.
+const COUNTED_MAX: usize = 32;
+
 /// The `k` with the smallest distances, ties by the smallest id.
 #[derive(Clone, Debug)]
 pub(super) struct Nearest<T> {
@@ -26,7 +29,8 @@ struct Ranked<T> {
 impl<T: Ord + Copy> Nearest<T> {
     /// Returns none, of at most `k`.
     pub(super) fn new(k: usize) -> Self {
-        Self { k, kept: Vec::with_capacity(k + k.max(MORE_MIN)), worst: None }
+        // Room to put few in order too.
+        Self { k, kept: Vec::with_capacity(k + k.max(MORE_MIN).max(COUNTED_MAX)), worst: None }
     }
 
     /// Takes one in if it is among the nearest.
@@ -43,9 +47,36 @@ impl<T: Ord + Copy> Nearest<T> {
 
     /// Returns them by rising distance.
     pub(super) fn finish(mut self) -> impl Iterator<Item = (f64, T)> {
-        self.kept.sort_unstable();
-        self.kept.truncate(self.k);
-        self.kept.into_iter().map(|ranked| (ranked.distance, ranked.id))
+        let count = self.kept.len();
+        let skipped = if let Some(order) = self.order() {
+            let first = order[..count].iter().take(self.k);
+            first.for_each(|at| self.kept.push(self.kept[usize::from(*at)]));
+            count
+        } else {
+            self.kept.sort_unstable();
+            self.kept.truncate(self.k);
+            0
+        };
+        self.kept.into_iter().skip(skipped).map(|ranked| (ranked.distance, ranked.id))
+    }
+
+    /// Returns where those that are kept stand in their order, when they are few and no two are alike.
+    fn order(&self) -> Option<[u8; COUNTED_MAX]> {
+        let count = self.kept.len();
+        if count > COUNTED_MAX {
+            return None;
+        }
+        let mut orders = [i64::MAX; COUNTED_MAX];
+        for (order, ranked) in orders.iter_mut().zip(&self.kept) {
+            *order = ranked.order;
+        }
+        let (mut order, mut taken) = ([0; COUNTED_MAX], 0_u64);
+        for at in 0..count {
+            let before = orders[..count].iter().filter(|other| **other < orders[at]).count();
+            order[before] = at as u8;
+            taken |= 1 << before;
+        }
+        (taken.count_ones() as usize == count).then_some(order)
     }
 
     fn tidy(&mut self) {
@@ -96,12 +127,32 @@ mod tests {
         let mut sorted = offered.clone();
         sorted.sort_by(|a, b| (a.0 + 0.0).total_cmp(&(b.0 + 0.0)).then(a.1.cmp(&b.1)));
         for k in [0, 1, 7, 33, 60, 200, 300] {
-            let mut nearest = Nearest::new(k);
-            offered.iter().for_each(|(distance, id)| nearest.offer(*distance, *id));
-            let found: Vec<(u64, u32)> =
-                nearest.finish().map(|(distance, id)| (distance.to_bits(), id)).collect();
-            let expected = sorted.iter().take(k).map(|(distance, id)| (distance.to_bits(), *id));
-            assert_eq!(found, expected.collect::<Vec<_>>(), "{k}");
+            assert_eq!(nearest_of(&offered, k), bits(&sorted, k), "{k}");
         }
+    }
+
+    #[test]
+    fn few_are_put_in_order_with_and_without_ties() {
+        for count in 0..40_u32 {
+            for spread in [1, 5, 37] {
+                let offered: Vec<(f64, u32)> =
+                    (0..count).map(|id| (f64::from(id * 7 % spread) - 2.0, 100 - id)).collect();
+                let mut sorted = offered.clone();
+                sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                for k in [1, 10, 40] {
+                    assert_eq!(nearest_of(&offered, k), bits(&sorted, k), "{count} {spread} {k}");
+                }
+            }
+        }
+    }
+
+    fn nearest_of(offered: &[(f64, u32)], k: usize) -> Vec<(u64, u32)> {
+        let mut nearest = Nearest::new(k);
+        offered.iter().for_each(|(distance, id)| nearest.offer(*distance, *id));
+        nearest.finish().map(|(distance, id)| (distance.to_bits(), id)).collect()
+    }
+
+    fn bits(sorted: &[(f64, u32)], k: usize) -> Vec<(u64, u32)> {
+        sorted.iter().take(k).map(|(distance, id)| (distance.to_bits(), *id)).collect()
     }
 }

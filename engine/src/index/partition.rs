@@ -138,8 +138,9 @@ fn assigned(
         if row.is_multiple_of(ASKED_EVERY) && !going() {
             return None;
         }
-        let point = point(row);
-        each(row, centroids.nearest(level, &point, &mut visit), &point);
+        visit.point = point(row);
+        let cell = centroids.nearest(level, &mut visit);
+        each(row, cell, &visit.point);
     }
     Some(())
 }

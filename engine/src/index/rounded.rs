@@ -13,7 +13,7 @@ use crate::{
 const STEPS: f64 = 65_535.0;
 
 /// What single precision adds to distances over a grid: this part of the grid's steps, and of a distance. Terms are
-/// off by 2^-9 steps or 2^-24 of themselves, and sums have at most 4,096 of them in [`simd::WIDE`] lanes.
+/// off by 2^-9 steps or 2^-24 of themselves, and sums have at most 4,096 of them in sixteen lanes.
 const STEP_SHARE: f64 = 0.01;
 const DISTANCE_SHARE: f64 = 1e-5;
 
@@ -29,9 +29,10 @@ pub(super) struct Rounded {
     pub(super) codes: Vec<u16>,
     /// The dimensions that vary, rising.
     varying: Vec<u32>,
-    /// For each of them one over the step, and the step in units.
+    /// For each of them the least value, one over the step, and the step in units.
+    least: Vec<f64>,
     inverse: Vec<f64>,
-    weight: Vec<f32>,
+    weights: simd::Weights,
     /// The norm of all steps.
     step_norm: f64,
     /// What steps are multiplied with, so that squares fit single precision: a power of two.
@@ -111,10 +112,12 @@ impl Rounded {
         let unit = super::space::unit_for(widest);
         let varying: Vec<u32> =
             step.iter().zip(0..).filter(|(step, _)| **step > 0.0).map(|(_, place)| place).collect();
+        let least = varying.iter().map(|place| f64::from(lower[*place as usize])).collect();
         let steps = || varying.iter().map(|place| f64::from(step[*place as usize]));
         Self {
+            least,
             inverse: steps().map(|step| 1.0 / step).collect(),
-            weight: steps().map(|step| (step * unit) as f32).collect(),
+            weights: simd::Weights::new(steps().map(|step| (step * unit) as f32).collect()),
             step_norm: steps().map(|step| step * step).sum::<f64>().sqrt(),
             lower,
             step,
@@ -144,9 +147,9 @@ impl Rounded {
 
     /// Returns how many bytes of memory the rows take.
     pub(super) const fn byte_count(&self) -> usize {
-        let each_varying = size_of::<u32>() + size_of::<f64>() + size_of::<f32>();
+        let each_varying = size_of::<u32>() + 2 * size_of::<f64>();
         let grid = each_varying * self.varying.len() + 4 * (self.lower.len() + self.step.len());
-        2 * self.codes.len() + grid
+        2 * self.codes.len() + self.weights.byte_count() + grid
     }
 
     /// Appends the values of a row, as they are kept, to `taken`.
@@ -178,7 +181,7 @@ impl Rounded {
         let mut query = RoundedQuery { metric, values, norm, target: Vec::new(), constant: 0.0 };
         if metric == Metric::Euclidean {
             let above = |place: usize| f64::from(values[place]) - f64::from(self.lower[place]);
-            query.target = self.target(values);
+            query.target = self.target(level, values);
             if self.width() < self.lower.len() {
                 let constant = (0..self.lower.len()).filter(|place| self.step[*place] == 0.0);
                 query.constant = constant.map(|place| above(place) * above(place)).sum();
@@ -188,14 +191,16 @@ impl Rounded {
     }
 
     /// Returns a vector in steps of the grid, of the dimensions that vary.
-    pub(super) fn target(&self, values: &[f32]) -> Vec<f32> {
-        let on_grid = self.varying.iter().zip(&self.inverse);
-        on_grid
-            .map(|(place, inverse)| {
-                let place = *place as usize;
-                ((f64::from(values[place]) - f64::from(self.lower[place])) * inverse) as f32
-            })
-            .collect()
+    pub(super) fn target(&self, level: Level, values: &[f32]) -> Vec<f32> {
+        let mut steps = Vec::with_capacity(self.width());
+        if self.width() == values.len() {
+            simd::grid_steps(level, values, &self.least, &self.inverse, &mut steps);
+        } else {
+            let varying = self.varying.iter().map(|place| values[*place as usize]);
+            let varying: Vec<f32> = varying.collect();
+            simd::grid_steps(level, &varying, &self.least, &self.inverse, &mut steps);
+        }
+        steps
     }
 
     /// Returns a row in steps of the grid.
@@ -206,15 +211,16 @@ impl Rounded {
     /// Sets `squares[i]` to the square of the distance between what is kept of `rows[i]` and a target, in the dimensions that
     /// vary and in the square of a unit of the grid's own.
     pub(super) fn squares(&self, level: Level, target: &[f32], rows: &[u32], squares: &mut [f32]) {
-        simd::grid_squares_of(level, target, &self.weight, &self.codes, rows, squares);
+        simd::grid_squares_of(level, target, &self.weights, &self.codes, rows, squares);
     }
 
     /// Returns the distance to what is kept of a row.
     pub(super) fn distance(&self, level: Level, query: &RoundedQuery<'_>, row: u32) -> f64 {
         if query.metric == Metric::Euclidean {
-            let squares = simd::grid_squares(level, &query.target, &self.weight, self.row(row));
-            if squares.is_finite() {
-                return (f64::from(squares) / (self.unit * self.unit) + query.constant).sqrt();
+            let mut squares = [0.0];
+            self.squares(level, &query.target, &[row], &mut squares);
+            if squares[0].is_finite() {
+                return (f64::from(squares[0]) / (self.unit * self.unit) + query.constant).sqrt();
             }
         }
         // A query far outside, or a metric that needs the row itself.

@@ -167,15 +167,28 @@ impl Space {
 
     /// Returns a vector along axes.
     pub(super) fn along(&self, level: Level, axes: &Axes, vector: &[f32]) -> Vec<f32> {
-        let mut centered = self.prepared(level, vector);
+        let mut along = Vec::with_capacity(axes.width(self.dim_in()));
+        self.set_along(level, axes, vector, (&mut Vec::with_capacity(self.dim_in()), &mut along));
+        along
+    }
+
+    /// Sets `along` to a vector along axes. `centered` has no meaning between uses.
+    pub(super) fn set_along(
+        &self,
+        level: Level,
+        axes: &Axes,
+        vector: &[f32],
+        (centered, along): (&mut Vec<f32>, &mut Vec<f32>),
+    ) {
+        centered.clear();
+        self.prepare(level, vector, centered);
         centered.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value -= mean);
-        let mut along = Vec::with_capacity(axes.values.len() / centered.len() * FEW);
+        along.clear();
         for axes in axes.values.chunks_exact(centered.len()) {
             let mut sums = [0.0; FEW];
-            simd::combine_few(level, &mut sums, axes, &centered);
+            simd::combine_few(level, &mut sums, axes, centered);
             along.extend(sums);
         }
-        along
     }
 
     /// Returns the space with these parts, as [`Self::fit`] made it once.
@@ -284,19 +297,23 @@ impl Space {
     }
 
     fn prepared(&self, level: Level, row: &[f32]) -> Vec<f32> {
-        match self.metric {
-            Metric::Euclidean => self.scaled(level, row, self.unit),
-            Metric::Dot => {
-                let mut prepared = self.scaled(level, row, self.unit);
-                let missing = self.peak - simd::norm(level, &prepared);
-                prepared.push(missing.max(0.0).sqrt() as f32);
-                prepared
-            }
-            Metric::Cosine => {
-                let norm = simd::norm(level, row).sqrt();
-                let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };
-                self.scaled(level, row, inverse)
-            }
+        let mut prepared = Vec::with_capacity(self.dim_in());
+        self.prepare(level, row, &mut prepared);
+        prepared
+    }
+
+    /// Sets `prepared`, which is empty, to a row in this space before the mean is taken off.
+    fn prepare(&self, level: Level, row: &[f32], prepared: &mut Vec<f32>) {
+        let factor = if self.metric == Metric::Cosine {
+            let norm = simd::norm(level, row).sqrt();
+            if norm > 0.0 { 1.0 / norm } else { 0.0 }
+        } else {
+            self.unit
+        };
+        simd::scale(level, row, factor, prepared);
+        if self.metric == Metric::Dot {
+            let missing = self.peak - simd::norm(level, prepared);
+            prepared.push(missing.max(0.0).sqrt() as f32);
         }
     }
 

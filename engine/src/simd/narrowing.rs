@@ -27,8 +27,25 @@ impl Taken {
         self.places.iter().copied().zip(self.sums().iter().copied())
     }
 
+    /// Returns the `rank`-th of the sums, counted from 0; infinity when there are no more.
+    pub(crate) fn at_rank(&mut self, level: Level, rank: u32) -> f32 {
+        // There is room for whole eights.
+        let eights = self.count.div_ceil(LANES);
+        self.sums[self.count..eights * LANES].fill(f32::INFINITY);
+        at_rank(level, &self.sums.as_chunks().0[..eights], rank)
+    }
+
     /// Leaves those that are at most `most`.
-    pub(crate) fn keep_within(&mut self, most: f32) {
+    pub(crate) fn keep_within(&mut self, level: Level, most: f32) {
+        self.count = match level.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
+            Set::Avx512 | Set::Avx2 => unsafe { self.keep_within_avx2(most) },
+            _ => self.keep_within_plain(most),
+        };
+    }
+
+    fn keep_within_plain(&mut self, most: f32) -> usize {
         let mut kept = 0;
         for at in 0..self.count {
             // Written in any case, because which ones are within cannot be foreseen; compared before that, so that nothing
@@ -37,7 +54,33 @@ impl Taken {
             (self.sums[kept], self.places[kept]) = (sum, place);
             kept += usize::from(sum <= most);
         }
-        self.count = kept;
+        kept
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,popcnt")]
+    fn keep_within_avx2(&mut self, most: f32) -> usize {
+        let eights = self.count.div_ceil(LANES);
+        self.sums[self.count..eights * LANES].fill(f32::NAN);
+        let (sums, places) = (&mut self.sums[..eights * LANES], &mut self.places[..eights * LANES]);
+        let (most, mut kept) = (_mm256_set1_ps(most), 0);
+        for at in (0..eights * LANES).step_by(LANES) {
+            // SAFETY: both have whole eights, and of each eight before at most eight were kept, so that these are loaded from
+            // and stored to where they have room.
+            unsafe {
+                let (here, stood) = (
+                    _mm256_loadu_ps(sums.as_ptr().add(at)),
+                    _mm256_loadu_si256(places.as_ptr().add(at).cast()),
+                );
+                let (set, lanes) = within(here, most);
+                let here = _mm256_permutevar8x32_ps(here, lanes);
+                let stood = _mm256_permutevar8x32_epi32(stood, lanes);
+                _mm256_storeu_ps(sums.as_mut_ptr().add(kept), here);
+                _mm256_storeu_si256(places.as_mut_ptr().add(kept).cast(), stood);
+                kept += set.count_ones() as usize;
+            }
+        }
+        kept
     }
 }
 
@@ -89,6 +132,17 @@ static LANES_OF: [[u8; LANES]; 256] = {
     all
 };
 
+/// Returns the set of lanes that are at most `most`, and which they are, rising.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn within(sums: __m256, most: __m256) -> (u8, __m256i) {
+    let set = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(sums, most)) as u8;
+    // SAFETY: eight bytes are loaded.
+    let lanes = unsafe { _mm_loadl_epi64(LANES_OF[usize::from(set)].as_ptr().cast()) };
+    (set, _mm256_cvtepu8_epi32(lanes))
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,popcnt")]
 fn take_within_avx2(
@@ -103,10 +157,7 @@ fn take_within_avx2(
     for (eight, first) in sums.iter().zip((0..).step_by(LANES)) {
         // SAFETY: eight sums are loaded.
         let sums = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
-        let set = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(sums, most)) as u8;
-        // SAFETY: eight bytes are loaded.
-        let lanes = unsafe { _mm_loadl_epi64(LANES_OF[usize::from(set)].as_ptr().cast()) };
-        let lanes = _mm256_cvtepu8_epi32(lanes);
+        let (set, lanes) = within(sums, most);
         // SAFETY: of each eight before at most eight were counted, so there is room for these.
         unsafe {
             let taken = taken.as_mut_ptr().add(count);
@@ -118,6 +169,51 @@ fn take_within_avx2(
         count += set.count_ones() as usize;
     }
     count
+}
+
+widened! {
+    /// Returns the least of the eights 0, `step`, 2 `step` and so on, of 1, `step + 1` and so on, up to `step` of them; lane by
+    /// lane, infinity where there are none. What is not a number counts nowhere.
+    ///
+    /// # Panics
+    ///
+    /// Panics when `step` is none or more than eight.
+    fn least_of_each(values: &[[f32; LANES]], step: usize) -> [[f32; LANES]; 8] {
+        // The number of eights as a constant, so that they stay in registers.
+        match step {
+            1 => least_of::<1>(values),
+            2 => least_of::<2>(values),
+            3 => least_of::<3>(values),
+            4 => least_of::<4>(values),
+            5 => least_of::<5>(values),
+            6 => least_of::<6>(values),
+            7 => least_of::<7>(values),
+            8 => least_of::<8>(values),
+            _ => panic!("one to eight"),
+        }
+    }
+}
+
+#[inline(always)]
+fn least_of<const STEP: usize>(values: &[[f32; LANES]]) -> [[f32; LANES]; 8] {
+    let mut least = [[f32::INFINITY; LANES]; STEP];
+    let (whole, rest) = values.as_chunks::<STEP>();
+    for values in whole {
+        for at in 0..STEP {
+            for lane in 0..LANES {
+                let value = values[at][lane];
+                least[at][lane] = if value < least[at][lane] { value } else { least[at][lane] };
+            }
+        }
+    }
+    let mut all = [[f32::INFINITY; LANES]; 8];
+    all[..STEP].copy_from_slice(&least);
+    for (least, values) in all.iter_mut().zip(rest) {
+        for (least, value) in least.iter_mut().zip(values) {
+            *least = if value < least { *value } else { *least };
+        }
+    }
+    all
 }
 
 /// Returns the least value that more than `rank` values are not above; infinity when there is none.
@@ -177,9 +273,19 @@ fn at_rank_avx2(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
 /// Codes of four values each of eight points that stand side by side, point by point.
 pub(crate) type CodeFours = [u8; 4 * LANES];
 
-/// The largest code of a point, and of a query, whose codes have a sign: sums of four products fit 16 bits.
+/// What else there is of eight points: one line of memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Eight {
+    /// The squares of their distances from the origin.
+    pub(crate) norms: [f32; LANES],
+    /// Who they are.
+    pub(crate) members: [u32; LANES],
+}
+
+/// The largest code of a point, and of a query, whose codes have a sign: sums of eight products fit 16 bits.
 pub(crate) const CODE_MAX: u8 = 127;
-const QUERY_CODE_MAX: i8 = 63;
+const QUERY_CODE_MAX: i8 = 31;
 
 /// Codes of a query, four together.
 #[derive(Clone, Debug)]
@@ -191,89 +297,193 @@ impl Default for QueryCodes {
     }
 }
 
-widened! {
-    /// Sets `codes` to those of `vector - origin`, at most [`BLOCK`] values and a multiple of eight; returns their step,
-    /// their sum, and the square of the difference.
-    fn query_codes(vector: &[f32], origin: &[f32], codes: &mut QueryCodes) -> (f32, i32, f32) {
-        // With so much added a number's integer part stands in the lowest bits, rounded to the nearest.
-        const ROUNDING: f32 = 12_582_912.0;
-        let mut differences = [[0.0_f32; LANES]; BLOCK / LANES];
-        let (mut most, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-        let eights = vector.as_chunks::<LANES>().0.iter().zip(origin.as_chunks::<LANES>().0);
-        for (differences, (vector, origin)) in differences.iter_mut().zip(eights) {
-            for lane in 0..LANES {
-                differences[lane] = vector[lane] - origin[lane];
-                squares[lane] += differences[lane] * differences[lane];
-                let size = differences[lane].abs();
-                most[lane] = if size > most[lane] { size } else { most[lane] };
+/// With so much added a number's integer part stands in the lowest bits, rounded to the nearest.
+const ROUNDING: f32 = 12_582_912.0;
+
+/// Returns the step of codes for values up to `largest`, and one over it; `None` where it is too small for an inverse, or without an
+/// end: there is no code for it.
+fn query_step(largest: f32) -> Option<(f32, f32)> {
+    let least = f32::MIN_POSITIVE * f32::from(QUERY_CODE_MAX);
+    let has_step = largest > least && largest < f32::INFINITY;
+    let most = f32::from(QUERY_CODE_MAX);
+    has_step.then_some((largest / most, most / largest))
+}
+
+/// Sets `codes` to those of `vector - origin`, 16, 32 or 64 values; returns their step, their sum, and the square of the
+/// difference.
+///
+/// # Panics
+///
+/// Panics when there are other numbers of values.
+pub(crate) fn query_codes(
+    level: Level,
+    vector: &[f32],
+    origin: &[f32],
+    codes: &mut QueryCodes,
+) -> (f32, i32, f32) {
+    let (vector, rest) = vector.as_chunks::<LANES>();
+    let (origin, more) = origin.as_chunks::<LANES>();
+    assert!(matches!(vector.len(), 2 | 4 | 8) && rest.is_empty(), "16, 32 or 64 values");
+    assert!(origin.len() == vector.len() && more.is_empty(), "an origin is as long as a vector");
+    match level.0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
+        Set::Avx512 | Set::Avx2 => unsafe {
+            // The number of values as a constant, so that they stay in registers.
+            match vector.len() {
+                2 => query_codes_avx2::<2>(vector, origin, codes),
+                4 => query_codes_avx2::<4>(vector, origin, codes),
+                _ => query_codes_avx2::<8>(vector, origin, codes),
             }
-        }
-        let largest = most.into_iter().fold(0.0, f32::max);
-        // Too small for an inverse, or without an end: there is no code for it.
-        let least = f32::MIN_POSITIVE * f32::from(QUERY_CODE_MAX);
-        if !(largest > least && largest < f32::INFINITY) {
-            codes.0.fill([0; 4]);
-            return (0.0, 0, squares.iter().sum());
-        }
-        let inverse = f32::from(QUERY_CODE_MAX) / largest;
-        let mut sums = [0_i32; LANES];
-        let fours = codes.0.as_flattened_mut().as_chunks_mut::<LANES>().0;
-        for (codes, differences) in fours.iter_mut().zip(&differences[..vector.len() / LANES]) {
-            for lane in 0..LANES {
-                let bits = (differences[lane] * inverse + ROUNDING).to_bits();
-                let step = bits.wrapping_sub(ROUNDING.to_bits()) as i32;
-                sums[lane] += step;
-                codes[lane] = step as i8;
-            }
-        }
-        (largest / f32::from(QUERY_CODE_MAX), sums.iter().sum(), squares.iter().sum())
+        },
+        _ => query_codes_plain(vector, origin, codes),
     }
+}
+
+fn query_codes_plain(
+    vector: &[[f32; LANES]],
+    origin: &[[f32; LANES]],
+    codes: &mut QueryCodes,
+) -> (f32, i32, f32) {
+    let mut differences = [[0.0_f32; LANES]; BLOCK / LANES];
+    let (mut most, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+    for (differences, (vector, origin)) in differences.iter_mut().zip(vector.iter().zip(origin)) {
+        for lane in 0..LANES {
+            differences[lane] = vector[lane] - origin[lane];
+            squares[lane] += differences[lane] * differences[lane];
+            let size = differences[lane].abs();
+            most[lane] = if size > most[lane] { size } else { most[lane] };
+        }
+    }
+    // By halves, as vector instructions do.
+    for half in [4, 2, 1] {
+        for lane in 0..half {
+            squares[lane] += squares[lane + half];
+        }
+    }
+    codes.0.fill([0; 4]);
+    let Some((step, inverse)) = query_step(most.into_iter().fold(0.0, f32::max)) else {
+        return (0.0, 0, squares[0]);
+    };
+    let mut sum = 0;
+    let fours = codes.0.as_flattened_mut().as_chunks_mut::<LANES>().0;
+    for (codes, differences) in fours.iter_mut().zip(&differences[..vector.len()]) {
+        for lane in 0..LANES {
+            let bits = (differences[lane] * inverse + ROUNDING).to_bits();
+            let code = bits.wrapping_sub(ROUNDING.to_bits()) as i32;
+            sum += code;
+            codes[lane] = code as i8;
+        }
+    }
+    (step, sum, squares[0])
+}
+
+/// With `EIGHTS` times eight values.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn query_codes_avx2<const EIGHTS: usize>(
+    vector: &[[f32; LANES]],
+    origin: &[[f32; LANES]],
+    codes: &mut QueryCodes,
+) -> (f32, i32, f32) {
+    let mut differences = [_mm256_setzero_ps(); EIGHTS];
+    let (mut most, mut squares) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+    let minus = _mm256_set1_ps(-0.0);
+    for (difference, (vector, origin)) in differences.iter_mut().zip(vector.iter().zip(origin)) {
+        // SAFETY: eight values each are loaded.
+        let (vector, origin) =
+            unsafe { (_mm256_loadu_ps(vector.as_ptr()), _mm256_loadu_ps(origin.as_ptr())) };
+        *difference = _mm256_sub_ps(vector, origin);
+        squares = _mm256_add_ps(squares, _mm256_mul_ps(*difference, *difference));
+        most = _mm256_max_ps(_mm256_andnot_ps(minus, *difference), most);
+    }
+    let halves = |eight: __m256| (_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let (low, high) = halves(squares);
+    let four = _mm_add_ps(low, high);
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    let square = _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    let (low, high) = halves(most);
+    let four = _mm_max_ps(low, high);
+    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    let largest = _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    let Some((step, inverse)) = query_step(largest) else {
+        codes.0.fill([0; 4]);
+        return (0.0, 0, square);
+    };
+    let (inverse, rounding) = (_mm256_set1_ps(inverse), _mm256_set1_ps(ROUNDING));
+    let mut sums = _mm256_setzero_si256();
+    let halves_of_codes = codes.0.as_chunks_mut::<8>().0;
+    for (at, codes) in halves_of_codes.iter_mut().enumerate() {
+        let mut steps = [_mm256_setzero_si256(); 4];
+        for (steps, difference) in steps.iter_mut().zip(differences.iter().skip(4 * at)) {
+            let bits = _mm256_add_ps(_mm256_mul_ps(*difference, inverse), rounding);
+            *steps = _mm256_sub_epi32(_mm256_castps_si256(bits), _mm256_castps_si256(rounding));
+            sums = _mm256_add_epi32(sums, *steps);
+        }
+        let [first, second, third, fourth] = steps;
+        let (front, back) = (_mm256_packs_epi32(first, second), _mm256_packs_epi32(third, fourth));
+        // Each half of these has four codes of each of the four.
+        let mixed = _mm256_packs_epi16(front, back);
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        let bytes = _mm256_permutevar8x32_epi32(mixed, order);
+        // SAFETY: 32 codes go to an array of 32.
+        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
+    }
+    let four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b_01_00_11_10>(four));
+    let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b_10_11_00_01>(two)));
+    (step, sum, square)
 }
 
 /// What turns the dot product of codes into the square of a distance: `norm + base - unit * (dot - offset)`, where the
 /// norm is the point's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CodeScale {
     pub(crate) base: f32,
     pub(crate) unit: f32,
     pub(crate) offset: i32,
 }
 
-/// Appends the squares of the distances of points that stand eight side by side to a query; none is below zero.
+/// Sets `squares` to those of the distances of points that stand eight side by side to a query, as near to them as codes
+/// are: one may be a little below zero.
 ///
 /// # Panics
 ///
-/// Panics when there are not the codes of eight points for each eight norms, or not a multiple of eight values.
+/// Panics when there are not the codes of eight points and eight squares for each eight of these, or not a multiple of sixteen
+/// values.
 pub(crate) fn code_squares(
     level: Level,
-    (codes, norms): (&[CodeFours], &[[f32; LANES]]),
+    (codes, points): (&[CodeFours], &[Eight]),
     query: &[[i8; 4]],
     scale: CodeScale,
-    squares: &mut Vec<[f32; LANES]>,
+    squares: &mut [[f32; LANES]],
 ) {
-    assert!(query.len().is_multiple_of(2) && codes.len() == norms.len() * query.len());
+    assert!(query.len().is_multiple_of(4) && codes.len() == points.len() * query.len());
+    assert_eq!(squares.len(), points.len(), "there is room for all");
     match level.0 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
         Set::Avx512 | Set::Avx2 => unsafe {
-            let lists = (codes, norms);
-            match query.as_chunks::<2>().0 {
+            let lists = (codes, points);
+            // The number of codes as a constant, so that they stay in registers.
+            match query.as_chunks().0 {
+                query @ [_] => code_squares_avx2::<1>(lists, query, scale, squares),
                 query @ [_, _] => code_squares_avx2::<2>(lists, query, scale, squares),
-                query @ [_, _, _, _] => code_squares_avx2::<4>(lists, query, scale, squares),
                 query => code_squares_avx2::<0>(lists, query, scale, squares),
             }
         },
-        _ => code_squares_plain((codes, norms), query, scale, squares),
+        _ => code_squares_plain((codes, points), query, scale, squares),
     }
 }
 
 fn code_squares_plain(
-    (codes, norms): (&[CodeFours], &[[f32; LANES]]),
+    (codes, points): (&[CodeFours], &[Eight]),
     query: &[[i8; 4]],
     scale: CodeScale,
-    squares: &mut Vec<[f32; LANES]>,
+    squares: &mut [[f32; LANES]],
 ) {
-    for (codes, norms) in codes.chunks_exact(query.len()).zip(norms) {
+    let eights = codes.chunks_exact(query.len()).zip(points);
+    for ((codes, points), squares) in eights.zip(squares) {
         let mut dots = [0_i32; LANES];
         for (codes, query) in codes.iter().zip(query) {
             for (dot, codes) in dots.iter_mut().zip(codes.as_chunks::<4>().0) {
@@ -282,54 +492,53 @@ fn code_squares_plain(
                 }
             }
         }
-        squares.push(std::array::from_fn(|lane| {
+        *squares = std::array::from_fn(|lane| {
             let dot = (dots[lane] - scale.offset) as f32;
-            let square = (norms[lane] + scale.base) - scale.unit * dot;
-            if square > 0.0 { square } else { 0.0 }
-        }));
+            (points.norms[lane] + scale.base) - scale.unit * dot
+        });
     }
 }
 
-/// With the codes of a query in `PAIRS` pairs of four, which stay in registers then; 0 is any number.
+/// With the codes of a query in `QUADS` times sixteen, which stay in registers then; 0 is any number.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn code_squares_avx2<const PAIRS: usize>(
-    (codes, norms): (&[CodeFours], &[[f32; LANES]]),
-    query: &[[[i8; 4]; 2]],
+fn code_squares_avx2<const QUADS: usize>(
+    (codes, points): (&[CodeFours], &[Eight]),
+    query: &[[[i8; 4]; 4]],
     scale: CodeScale,
-    squares: &mut Vec<[f32; LANES]>,
+    squares: &mut [[f32; LANES]],
 ) {
     let (unit, base) = (_mm256_set1_ps(scale.unit), _mm256_set1_ps(scale.base));
-    let (ones, offset) = (_mm256_set1_epi16(1), _mm256_set1_epi32(scale.offset));
-    let broadcast = |codes: [[i8; 4]; 2]| {
+    let (ones, before) = (_mm256_set1_epi16(1), _mm256_set1_epi32(-scale.offset));
+    let broadcast = |codes: [[i8; 4]; 4]| {
         codes.map(|four| _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned))))
     };
-    let kept: [_; PAIRS] = std::array::from_fn(|at| broadcast(query[at]));
-    let first = squares.len();
-    squares.resize(first + norms.len(), [0.0; LANES]);
-    let eights = codes.as_chunks::<2>().0.chunks_exact(query.len());
-    for ((codes, norms), squares) in eights.zip(norms).zip(&mut squares[first..]) {
-        let mut dots = _mm256_setzero_si256();
-        let mut add = |codes: &[CodeFours; 2], query: [__m256i; 2]| {
+    let kept: [_; QUADS] = std::array::from_fn(|at| broadcast(query[at]));
+    let eights = codes.as_chunks::<4>().0.chunks_exact(query.len());
+    for ((codes, points), squares) in eights.zip(points).zip(squares) {
+        let mut dots = before;
+        let mut add = |codes: &[CodeFours; 4], query: [__m256i; 4]| {
             let products = |at: usize| {
                 // SAFETY: 32 codes are loaded.
                 let codes = unsafe { _mm256_loadu_si256(codes[at].as_ptr().cast()) };
                 _mm256_maddubs_epi16(codes, query[at])
             };
-            let products = _mm256_add_epi16(products(0), products(1));
-            dots = _mm256_add_epi32(dots, _mm256_madd_epi16(products, ones));
+            let front = _mm256_add_epi16(products(0), products(1));
+            let back = _mm256_add_epi16(products(2), products(3));
+            let sums = _mm256_add_epi16(front, back);
+            dots = _mm256_add_epi32(dots, _mm256_madd_epi16(sums, ones));
         };
-        if PAIRS > 0 {
+        if QUADS > 0 {
             codes.iter().zip(kept).for_each(|(codes, query)| add(codes, query));
         } else {
             codes.iter().zip(query).for_each(|(codes, query)| add(codes, broadcast(*query)));
         }
-        let dots = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots, offset));
+        let dots = _mm256_cvtepi32_ps(dots);
         // SAFETY: eight norms are loaded, and eight squares go to an array of eight.
         unsafe {
-            let based = _mm256_add_ps(_mm256_loadu_ps(norms.as_ptr()), base);
+            let based = _mm256_add_ps(_mm256_loadu_ps(points.norms.as_ptr()), base);
             let square = _mm256_sub_ps(based, _mm256_mul_ps(unit, dots));
-            _mm256_storeu_ps(squares.as_mut_ptr(), _mm256_max_ps(square, _mm256_setzero_ps()));
+            _mm256_storeu_ps(squares.as_mut_ptr(), square);
         }
     }
 }
