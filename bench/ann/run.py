@@ -221,6 +221,21 @@ def least_effort(index, target, k, recall):
     return low, recall(low)
 
 
+def unlike(base, queries):
+    """Returns sets of queries that are less and less like any row, each with a name."""
+    random = np.random.default_rng(5)
+    sets, deviation = {"held out": queries}, base.std(0)
+    for times in (0.1, 0.5, 2.0):
+        noise = random.normal(size=queries.shape) * deviation * times
+        sets[f"noise {times} deviations"] = (queries + noise).astype(np.float32)
+    off = queries.copy()
+    for row in off:
+        row[random.integers(base.shape[1], size=3)] += random.choice([-1, 1]) * 5 * base.std()
+    sets["three values off"] = off
+    sets["mean of two"] = (queries + queries[random.permutation(len(queries))]) / 2
+    return sets
+
+
 def is_intel():
     """Whether this is a processor that LVQ and LeanVec of SVS run on."""
     try:
@@ -282,6 +297,13 @@ def measure(arguments, scratch):
                 plans.append((target, name, index, *plan))
         reached = [(target, plan[3]) for plan in plans if plan[1] == name for target in plan[:1]]
         print(f"{name}: built in {seconds:.1f} s; recall and effort: {reached}", file=sys.stderr)
+    if arguments.unlike:
+        for name, asked in unlike(base, queries).items():
+            limits = farthest_true(base, asked, k)
+            for index in {plan[1]: plan[2] for plan in plans}.items():
+                index[1].set_effort(arguments.unlike)
+                found = recall_of(index[1], base, asked, limits, k)
+                rows[index[0]][f"unlike_{name.replace(' ', '_')}"] = round(found, 4)
     best = {}
     for _ in range(arguments.rounds):
         for target, name, index, effort, _ in sorted(plans, key=lambda plan: plan[:2]):
@@ -308,6 +330,10 @@ def show(rows):
             rate, ratio = row.get(f"qps_{target}", "-"), row.get(f"ratio_{target}", "-")
             print(f"{rate:>12}{ratio:>11}", end="")
         print()
+    for row in rows:
+        found = {name[7:]: value for name, value in row.items() if name.startswith("unlike_")}
+        if found:
+            print(f"{row['index']}: recall of queries unlike any row: {found}")
 
 
 def main():
@@ -322,6 +348,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", help="names of indexes; all when not given")
     parser.add_argument("--instant-effort", type=int, default=60, help="ef_search of instant-distance")
+    parser.add_argument(
+        "--unlike", type=int, metavar="EFFORT", help="also look for vectors unlike any row, with this effort"
+    )
     parser.add_argument("--json", action="store_true", help="print rows as an array of objects")
     arguments = parser.parse_args()
     if not arguments.windows and not (arguments.base and arguments.query):

@@ -2,8 +2,8 @@
 //! 4).
 //!
 //! All happens along the axes with the most variance, 64 or fewer. A search compares the vector with the roots, then with
-//! the centroids of the nearest roots, then with the rows of the nearest cells, each time by code (`lists.rs`). The nearest
-//! by code are for the caller to compare exactly.
+//! the centroids of the nearest roots, then with the rows of the nearest cells, each time by code (`lists.rs`). Cells that
+//! are too far away to hold what is near are left out. The nearest by code are for the caller to compare exactly.
 
 use super::{
     exact::Distances,
