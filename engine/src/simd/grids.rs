@@ -126,8 +126,7 @@ fn grid_squares_avx2(
                target: &[f32; WIDE],
                weight: &[f32; WIDE],
                codes: &[u16; WIDE]| {
-        for half in 0..2 {
-            let at = half * LANES;
+        for (lanes, at) in lanes.iter_mut().zip([0, LANES]) {
             // SAFETY: eight values of each sixteen are loaded, the first ones or the last.
             let (target, weight, codes) = unsafe {
                 let codes = _mm_loadu_si128(codes.as_ptr().add(at).cast());
@@ -136,7 +135,7 @@ fn grid_squares_avx2(
             };
             let code = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(codes));
             let difference = _mm256_mul_ps(_mm256_sub_ps(target, code), weight);
-            lanes[half] = _mm256_add_ps(lanes[half], _mm256_mul_ps(difference, difference));
+            *lanes = _mm256_add_ps(*lanes, _mm256_mul_ps(difference, difference));
         }
     };
     let (targets, weight_runs) = (target.as_chunks::<WIDE>().0, weights.each.as_chunks::<WIDE>().0);
