@@ -28,8 +28,9 @@ const ROOTS_MIN: usize = 3;
 /// candidates.
 const CELLS_PER_EFFORT: (usize, usize) = (3, 5);
 
-/// With so much effort, and a root of the times that with more, cells are visited that are farther than the nearest one by a
-/// radius of the larger of both. A row of another cell is away by at least half of that, because it is nearer to its own centroid.
+/// With so much effort cells are visited that are farther away than the nearest one by a radius, the larger of both; with `n`
+/// times as much by the root of `n` radii. A row of a cell that is farther by some distance is itself away by at least half of
+/// that, because it is nearer to its own centroid than to the other.
 const EFFORT_PER_RADIUS: usize = 40;
 
 /// For so much effort one row more is compared exactly than is asked for: codes are nearly right.

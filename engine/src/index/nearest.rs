@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 const MORE_MIN: usize = 32;
 
 /// Up to so many are put in order by counting for each how many are before it: what is before what cannot be foreseen.
-const COUNTED_MAX: usize = 32;
+/// There is room for their order too.
+const COUNTED_MAX: usize = MORE_MIN;
 
 /// The `k` with the smallest distances, ties by the smallest id.
 #[derive(Clone, Debug)]
@@ -29,8 +30,7 @@ struct Ranked<T> {
 impl<T: Ord + Copy> Nearest<T> {
     /// Returns none, of at most `k`.
     pub(super) fn new(k: usize) -> Self {
-        // Room to put few in order too.
-        Self { k, kept: Vec::with_capacity(k + k.max(MORE_MIN).max(COUNTED_MAX)), worst: None }
+        Self { k, kept: Vec::with_capacity(k + k.max(MORE_MIN)), worst: None }
     }
 
     /// Takes one in if it is among the nearest.
