@@ -222,7 +222,7 @@ def least_effort(index, target, k, recall):
 
 
 def unlike(base, queries):
-    """Returns sets of queries that are less and less like any row, each with a name."""
+    """Returns the queries, and sets of others that are unlike any row, each with a name."""
     random = np.random.default_rng(5)
     sets, deviation = {"held out": queries}, base.std(0)
     for times in (0.1, 0.5, 2.0):
@@ -300,10 +300,10 @@ def measure(arguments, scratch):
     if arguments.unlike:
         for name, asked in unlike(base, queries).items():
             limits = farthest_true(base, asked, k)
-            for index in {plan[1]: plan[2] for plan in plans}.items():
-                index[1].set_effort(arguments.unlike)
-                found = recall_of(index[1], base, asked, limits, k)
-                rows[index[0]][f"unlike_{name.replace(' ', '_')}"] = round(found, 4)
+            for index_name, index in {plan[1]: plan[2] for plan in plans}.items():
+                index.set_effort(arguments.unlike)
+                found = recall_of(index, base, asked, limits, k)
+                rows[index_name][f"unlike_{name.replace(' ', '_')}"] = round(found, 4)
     best = {}
     for _ in range(arguments.rounds):
         for target, name, index, effort, _ in sorted(plans, key=lambda plan: plan[:2]):

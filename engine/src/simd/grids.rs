@@ -3,7 +3,7 @@
 use super::*;
 
 /// Independent partial sums.
-pub(crate) const WIDE: usize = 16;
+const WIDE: usize = 16;
 
 /// What the steps of a grid weigh.
 #[derive(Clone, Debug, PartialEq)]
