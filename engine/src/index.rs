@@ -458,14 +458,13 @@ impl GraphIndex {
             let mut vector = Vec::with_capacity(self.exact.dim);
             self.exact.append(node as u32, &mut vector);
             let search = Search { vector: &vector, k: 1, effort: 64, filter: None };
-            let query = self.exact.query(self.level, self.metric, search.vector);
             let wanted = if self.metric == Metric::Dot {
                 // A row need not be the one with the largest dot product with itself.
                 let mut least = f64::INFINITY;
-                self.scan(&query, None, 1, &mut |distance, _| least = least.min(distance));
+                self.scan(&search, 1, &mut |distance, _| least = least.min(distance));
                 least
             } else {
-                self.exact.distance(self.level, &query, node as u32)
+                self.exact.distance(self.level, &self.exact_query(&vector), node as u32)
             };
             self.search_unchecked(&search).first().is_some_and(|nearest| nearest.distance <= wanted)
         });
@@ -474,25 +473,28 @@ impl GraphIndex {
 
     fn search_unchecked(&self, search: &Search<'_>) -> Vec<Match> {
         let mut nearest = Nearest::new(search.k.min(self.groups.row_count()));
-        let query = self.exact.query(self.level, self.metric, search.vector);
-        self.look(search, &query, &mut |distance, row| nearest.offer(distance, row));
+        self.look(search, &mut |distance, row| nearest.offer(distance, row));
         nearest.finish().map(|(distance, row)| Match { row, distance }).collect()
+    }
+
+    fn exact_query<'a>(&self, vector: &'a [f32]) -> ExactQuery<'a> {
+        self.exact.query(self.level, self.metric, vector)
     }
 
     /// Passes the rows that a search looks at, of several equal ones not more than it is to find, with the
     /// distances to what is kept of them.
-    fn look(&self, search: &Search<'_>, query: &ExactQuery<'_>, offer: &mut impl FnMut(f64, u32)) {
+    fn look(&self, search: &Search<'_>, offer: &mut impl FnMut(f64, u32)) {
         let k = search.k.min(self.groups.row_count());
         if k == 0 {
             return;
         }
         let is_found = match self.way.as_ref().filter(|_| search.effort != EFFORT_EXACT) {
-            Some(Way::Graph(walked)) => self.look_along(walked, (search, k), query, offer),
-            Some(Way::Cells(cells)) => self.look_into(cells, (search, k), query, offer),
+            Some(Way::Graph(walked)) => self.look_along(walked, (search, k), offer),
+            Some(Way::Cells(cells)) => self.look_into(cells, (search, k), offer),
             None => false,
         };
         if !is_found {
-            self.scan(query, search.filter, k, offer);
+            self.scan(search, k, offer);
         }
     }
 
@@ -501,7 +503,6 @@ impl GraphIndex {
         &self,
         walked: &Walked,
         (search, k): (&Search<'_>, usize),
-        query: &ExactQuery<'_>,
         offer: &mut impl FnMut(f64, u32),
     ) -> bool {
         let Some(code) = walked.query(self.level, search.vector) else { return false };
@@ -509,12 +510,12 @@ impl GraphIndex {
         let ef = search.effort.saturating_mul(times).max(k);
         match search.filter {
             None => {
-                self.walk(walked, &code, query, (k, ef), offer);
+                self.walk(walked, &code, search.vector, (k, ef), offer);
                 true
             }
             Some(filter) => {
                 self.is_wide(filter)
-                    && self.walk_filtered(walked, &code, (query, filter), (k, ef), offer)
+                    && self.walk_filtered(walked, &code, (search.vector, filter), (k, ef), offer)
             }
         }
     }
@@ -524,7 +525,6 @@ impl GraphIndex {
         &self,
         cells: &Cells,
         (search, k): (&Search<'_>, usize),
-        query: &ExactQuery<'_>,
         offer: &mut impl FnMut(f64, u32),
     ) -> bool {
         if search.filter.is_some_and(|filter| !self.is_wide(filter)) {
@@ -541,7 +541,7 @@ impl GraphIndex {
                 Some(filter) => self.visit_filtered(cells, extent, (filter, &mut visit)),
             };
         if is_found {
-            self.offer_found(&mut visit, query, (k, search.filter), offer);
+            self.offer_found(&mut visit, (search, k), offer);
         }
         cells.end(visit);
         is_found
@@ -556,7 +556,7 @@ impl GraphIndex {
         &self,
         walked: &Walked,
         code: &QueryCode,
-        query: &ExactQuery<'_>,
+        vector: &[f32],
         (k, ef): (usize, usize),
         offer: &mut impl FnMut(f64, u32),
     ) {
@@ -565,8 +565,9 @@ impl GraphIndex {
         walked.graph.walk(self.level, &walked.codes, code, &mut walk);
         let found = walk.pool.nearest().take(compared(k, ef));
         found.clone().for_each(|(_, node)| self.exact.prefetch(node));
+        let query = self.exact_query(vector);
         for (_, node) in found {
-            let distance = self.exact.distance(self.level, query, node);
+            let distance = self.exact.distance(self.level, &query, node);
             self.groups.rows(node).take(k).for_each(|row| offer(distance, row));
         }
         walked.spare.put(walk);
@@ -577,7 +578,7 @@ impl GraphIndex {
         &self,
         walked: &Walked,
         code: &QueryCode,
-        (query, filter): (&ExactQuery<'_>, &RowSet),
+        (vector, filter): (&[f32], &RowSet),
         (k, ef): (usize, usize),
         offer: &mut impl FnMut(f64, u32),
     ) -> bool {
@@ -589,8 +590,9 @@ impl GraphIndex {
         if !graph.walk_filtered(self.level, &walked.codes, code, &mut walk, (passes, met_max)) {
             return false;
         }
+        let query = self.exact_query(vector);
         for (_, node) in walk.pool.nearest().take(compared(k, ef)) {
-            let distance = self.exact.distance(self.level, query, node);
+            let distance = self.exact.distance(self.level, &query, node);
             let passing = self.groups.rows(node).filter(|row| filter.contains(*row));
             passing.take(k).for_each(|row| offer(distance, row));
         }
@@ -643,36 +645,34 @@ impl GraphIndex {
     fn offer_found(
         &self,
         visit: &mut Visit,
-        query: &ExactQuery<'_>,
-        (k, filter): (usize, Option<&RowSet>),
+        (search, k): (&Search<'_>, usize),
         offer: &mut impl FnMut(f64, u32),
     ) {
         let Visit { found, distances, .. } = visit;
         found.iter().for_each(|node| self.exact.prefetch(*node));
-        self.exact.distances(self.level, query, found, distances);
+        // Made while the rows are on their way.
+        let query = self.exact_query(search.vector);
+        self.exact.distances(self.level, &query, found, distances);
         for (node, distance) in found.iter().zip(&distances.values) {
             let rows = self.groups.rows(*node);
+            let filter = search.filter;
             let passing = rows.filter(|row| filter.is_none_or(|filter| filter.contains(*row)));
             passing.take(k).for_each(|row| offer(*distance, row));
         }
     }
 
-    fn scan(
-        &self,
-        query: &ExactQuery<'_>,
-        filter: Option<&RowSet>,
-        k: usize,
-        offer: &mut impl FnMut(f64, u32),
-    ) {
-        if let Some(filter) = filter {
+    /// Passes all rows, or all that pass the filter.
+    fn scan(&self, search: &Search<'_>, k: usize, offer: &mut impl FnMut(f64, u32)) {
+        let query = self.exact_query(search.vector);
+        if let Some(filter) = search.filter {
             for row in filter.iter().take_while(|row| (*row as usize) < self.groups.row_count()) {
                 let node = self.groups.node_of(row);
-                offer(self.exact.distance(self.level, query, node), row);
+                offer(self.exact.distance(self.level, &query, node), row);
             }
             return;
         }
         for node in 0..self.groups.node_count() as u32 {
-            let distance = self.exact.distance(self.level, query, node);
+            let distance = self.exact.distance(self.level, &query, node);
             self.groups.rows(node).take(k).for_each(|row| offer(distance, row));
         }
     }

@@ -31,8 +31,8 @@ const HUGE_BYTES: usize = 2 * 1024 * 1024;
 /// Values that [`combine`] sums at a time; they fit the registers.
 pub(crate) const BLOCK: usize = 64;
 
-/// Values that [`combine_few`] sums at a time.
-pub(crate) const FEW: usize = 16;
+/// How many axes vectors may be seen along, rising.
+pub(crate) const WIDTHS: [usize; 5] = [16, 24, 32, 48, 64];
 
 /// Which instructions to use. It is made by [`Level::detect`] alone, so having one proves that the CPU
 /// has them.
@@ -66,11 +66,15 @@ impl Level {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("bmi1")
                 && is_x86_feature_detected!("popcnt");
             if wide {
                 levels.push(Self(Set::Avx512));
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") {
+            let wide = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("popcnt");
+            if wide {
                 levels.push(Self(Set::Avx2));
             }
         }
@@ -209,16 +213,32 @@ widened! {
 }
 
 widened! {
-    /// As [`combine`], of fewer.
-    fn combine_few(sum: &mut [f32; FEW], rows: &[[f32; FEW]], weights: &[f32]) {
-        let mut held = *sum;
-        for (row, weight) in rows.iter().zip(weights) {
-            for (total, value) in held.iter_mut().zip(row) {
-                *total += *weight * *value;
+    /// Appends to `sums` what a vector is along axes, one of [`WIDTHS`], which stand eight side by side, value by value of
+    /// vectors. With another number of axes it appends nothing.
+    fn along(axes: &[[f32; LANES]], vector: &[f32], sums: &mut Vec<f32>) {
+        // The number of axes as a constant, so that the sums stay in registers.
+        match axes.len() / vector.len() {
+            2 => sums.extend(along_of::<2>(axes, vector).as_flattened()),
+            3 => sums.extend(along_of::<3>(axes, vector).as_flattened()),
+            4 => sums.extend(along_of::<4>(axes, vector).as_flattened()),
+            6 => sums.extend(along_of::<6>(axes, vector).as_flattened()),
+            8 => sums.extend(along_of::<8>(axes, vector).as_flattened()),
+            _ => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn along_of<const EIGHTS: usize>(axes: &[[f32; LANES]], vector: &[f32]) -> [[f32; LANES]; EIGHTS] {
+    let mut sums = [[0.0; LANES]; EIGHTS];
+    for (axes, value) in axes.as_chunks::<EIGHTS>().0.iter().zip(vector) {
+        for (sums, axes) in sums.iter_mut().zip(axes) {
+            for (sum, axis) in sums.iter_mut().zip(axes) {
+                *sum += *value * *axis;
             }
         }
-        *sum = held;
     }
+    sums
 }
 
 widened! {
@@ -334,9 +354,9 @@ widened! {
 mod grids;
 mod narrowing;
 
-pub(crate) use grids::{Weights, grid_squares_of, grid_steps};
+pub(crate) use grids::{Weights, grid_squares_of, grid_steps, roots};
 pub(crate) use narrowing::{
-    CODE_MAX, CodeFours, CodeScale, Eight, QueryCodes, Taken, at_rank, code_squares, least_of_each,
+    CODE_MAX, CodeFours, CodeScale, Eight, QueryCodes, Taken, code_squares, least_at_rank,
     query_codes, take_within,
 };
 
@@ -560,7 +580,7 @@ fn dots_neon(codes: &[Line], query: &[Line], rows: &[u32], dots: &mut [i32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{narrowing::at_rank, *};
     use crate::{collection::Metric, distance::distance, index::random::Random};
 
     #[test]
@@ -658,7 +678,7 @@ mod tests {
     #[test]
     fn codes_are_compared_alike_on_every_level() {
         let mut random = Random::new(7);
-        for width in [16, 32, 64] {
+        for width in WIDTHS {
             let mut values =
                 |count: usize| (0..count).map(|_| random.unit() - 0.5).collect::<Vec<f32>>();
             let (vector, origin) = (values(width), values(width));
@@ -717,7 +737,7 @@ mod tests {
         let mut random = Random::new(8);
         for round in 0..200_usize {
             let mut sums: Vec<[f32; LANES]> =
-                (0..round % 6).map(|_| std::array::from_fn(|_| random.below(20) as f32)).collect();
+                (0..round % 20).map(|_| std::array::from_fn(|_| random.below(20) as f32)).collect();
             if let Some(last) = sums.last_mut() {
                 last[round % LANES..].fill(f32::INFINITY);
             }
@@ -756,6 +776,55 @@ mod tests {
                     assert_eq!(taken.count(), taken.sums().len());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_least_of_each_are_ranked_on_every_level() {
+        let mut random = Random::new(9);
+        for round in 0..200_usize {
+            let values: Vec<[f32; LANES]> =
+                (0..round % 21).map(|_| std::array::from_fn(|_| random.below(90) as f32)).collect();
+            for step in 1..=8 {
+                let mut least = vec![f32::INFINITY; LANES * step];
+                for (at, value) in values.as_flattened().iter().enumerate() {
+                    let least = &mut least[at % (LANES * step)];
+                    *least = least.min(*value);
+                }
+                least.sort_by(f32::total_cmp);
+                for rank in [0, 1, 5, 17, 70] {
+                    let expected = least.get(rank).copied().unwrap_or(f32::INFINITY);
+                    for level in Level::available() {
+                        let found = least_at_rank(level, &values, step, rank as u32);
+                        assert_eq!(found, expected, "{level:?} {step} {rank}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_are_seen_along_axes_alike_on_every_level() {
+        let mut random = Random::new(10);
+        for width in WIDTHS {
+            let axes: Vec<[f32; LANES]> = (0..20 * width / LANES)
+                .map(|_| std::array::from_fn(|_| random.unit() - 0.5))
+                .collect();
+            let vector: Vec<f32> = (0..20).map(|_| random.unit()).collect();
+            let of = |level| {
+                let mut sums = Vec::new();
+                along(level, &axes, &vector, &mut sums);
+                sums
+            };
+            let sums = of(Level::detect());
+            assert!(Level::available().into_iter().all(|level| of(level) == sums));
+            for (axis, sum) in sums.iter().enumerate() {
+                let values = axes.as_flattened().chunks_exact(width).map(|row| row[axis]);
+                let exact: f64 =
+                    values.zip(&vector).map(|(a, b)| f64::from(a) * f64::from(*b)).sum();
+                assert!((f64::from(*sum) - exact).abs() < 1e-5, "{sum} {exact}");
+            }
+            assert_eq!(sums.len(), width);
         }
     }
 

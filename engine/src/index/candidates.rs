@@ -63,7 +63,7 @@ impl GraphIndex {
     /// As [`Index::search`].
     pub fn candidates(&self, search: &Search<'_>) -> Result<Vec<Candidate>, VectorError> {
         let nearest = self.search(search)?;
-        let query = self.exact.query(self.level, self.metric, search.vector);
+        let query = self.exact_query(search.vector);
         let candidate =
             |row, distance| Candidate { row, distance, slack: self.exact.slack(&query, distance) };
         let found = nearest.iter().map(|found| candidate(found.row, found.distance));
@@ -73,7 +73,7 @@ impl GraphIndex {
             return Ok(found.collect());
         }
         let mut all = Vec::new();
-        self.look(search, &query, &mut |distance, row| {
+        self.look(search, &mut |distance, row| {
             let candidate = candidate(row, distance);
             if distance - candidate.slack <= farthest {
                 all.push(candidate);

@@ -1,7 +1,7 @@
 //! Cells: rows in lists around centroids, for rows whose nearest ones lie in few of these (IVF: Jegou et al. 2011, section
 //! 4).
 //!
-//! All happens along the axes with the most variance, 64 or fewer. A search compares the vector with the roots, then with
+//! All happens along axes that span the directions with the most variance, 64 or fewer. A search compares the vector with the roots, then with
 //! the centroids of the nearest roots, then with the rows of the nearest cells, each time by code (`lists.rs`). Cells that
 //! are too far away to hold what is near are left out. The nearest by code are for the caller to compare exactly.
 
@@ -34,7 +34,7 @@ const CELLS_PER_EFFORT: (usize, usize) = (3, 5);
 const EFFORT_PER_RADIUS: usize = 40;
 
 /// For so much effort one row more is compared exactly than is asked for: codes are nearly right.
-const EFFORT_PER_ROW: usize = 6;
+const EFFORT_PER_ROW: usize = 5;
 
 /// A vector whose norm is this many times that of the farthest row is outside of what cells are for.
 const FAR_TIMES: f64 = 2.0;
@@ -50,7 +50,7 @@ pub(super) struct Cells {
     reach: f64,
     /// How far the rows of each cell are from its centroid, a root mean square.
     radii: Vec<f32>,
-    spare: Spare<Visit>,
+    spare: Spare<Box<Visit>>,
 }
 
 /// Where cells are.
@@ -158,12 +158,12 @@ impl Cells {
     }
 
     /// Returns what a search works on.
-    pub(super) fn begin(&self) -> Visit {
+    pub(super) fn begin(&self) -> Box<Visit> {
         self.spare.take().unwrap_or_default()
     }
 
     /// Takes it back.
-    pub(super) fn end(&self, visit: Visit) {
+    pub(super) fn end(&self, visit: Box<Visit>) {
         self.spare.put(visit);
     }
 

@@ -16,15 +16,16 @@ use super::{
     groups::Groups,
     lists::Lists,
     rounded::Rounded,
-    space::{AXES_MAX, Axes, Space},
+    space::{Axes, Space},
 };
 use crate::{
     collection::{DIM_MAX, Metric},
-    simd::{BLOCK, CODE_MAX, FEW, LINE_BYTES, Level, Line, roomy},
+    distance::LANES,
+    simd::{BLOCK, CODE_MAX, LINE_BYTES, Level, Line, WIDTHS, roomy},
 };
 
 /// The version that is written, and the only one that is read.
-pub const INDEX_VERSION: u32 = 5;
+pub const INDEX_VERSION: u32 = 6;
 
 const MAGIC: &[u8; 8] = b"DUNLINIX";
 
@@ -250,10 +251,10 @@ impl Cells {
         let (scales, mean) = decode_scales(reader, dim)?;
         let space = Space::from_parts(level, (metric, dim), scales, mean, Vec::new());
         let width = reader.number()? as usize;
-        if ![FEW, 2 * FEW, AXES_MAX].contains(&width) {
+        if !WIDTHS.contains(&width) {
             return Err(impossible("width"));
         }
-        let values = reader.floats(width * dim)?.as_chunks::<FEW>().0.to_vec();
+        let values = reader.floats(width * dim)?.as_chunks::<LANES>().0.to_vec();
         let (cell_count, root_count) = (reader.number()? as usize, reader.number()? as usize);
         let cells_of_roots = decode_counts(reader, root_count, cell_count)?;
         let origins = reader.floats(cell_count.checked_mul(width).ok_or(IndexError::Length)?)?;

@@ -18,7 +18,7 @@ const NONE: u32 = u32::MAX;
 /// Lists, flat.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lists {
-    /// How many values a point has, a multiple of sixteen.
+    /// How many values a point has, one of [`simd::WIDTHS`].
     pub(super) width: usize,
     /// The origin of each list, one after the other, and its step.
     pub(super) origins: Vec<f32>,
@@ -331,11 +331,10 @@ fn likely(level: Level, squares: &[[f32; LANES]], wanted: usize) -> f32 {
     if each > 3.0 || wanted / 4 > squares.len() {
         return f32::MAX;
     }
-    let least = simd::least_of_each(level, squares, eights);
     // About that, within 3 %.
     let share = each / (1.0 + each * (0.5 + each / 12.0));
     let rank = (share * (LANES * eights) as f32) as u32;
-    simd::at_rank(level, &least[..eights], rank).min(f32::MAX)
+    simd::least_at_rank(level, squares, eights, rank).min(f32::MAX)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::distance::LANES;
+
 /// How many more than `k` are kept before the farthest go: as many as `k`, and at least these.
 const MORE_MIN: usize = 32;
 
@@ -19,12 +21,10 @@ pub(super) struct Nearest<T> {
     worst: Option<Ranked<T>>,
 }
 
-/// A distance, bits that are ordered as distances are, and an id.
 #[derive(Clone, Copy, Debug)]
 struct Ranked<T> {
-    order: i64,
-    id: T,
     distance: f64,
+    id: T,
 }
 
 impl<T: Ord + Copy> Nearest<T> {
@@ -34,10 +34,11 @@ impl<T: Ord + Copy> Nearest<T> {
     }
 
     /// Takes one in if it is among the nearest.
-    #[inline]
+    #[inline(always)]
     pub(super) fn offer(&mut self, distance: f64, id: T) {
-        let ranked = Ranked { order: ordered(distance), id, distance };
-        if self.worst.is_none_or(|worst| ranked < worst) {
+        let ranked = Ranked { distance, id };
+        // Most are farther away, and need no more than that.
+        if self.worst.is_none_or(|worst| distance <= worst.distance && ranked < worst) {
             self.kept.push(ranked);
             if self.kept.len() >= self.k + self.k.max(MORE_MIN) {
                 self.tidy();
@@ -66,14 +67,23 @@ impl<T: Ord + Copy> Nearest<T> {
         if count > COUNTED_MAX {
             return None;
         }
-        let mut orders = [i64::MAX; COUNTED_MAX];
-        for (order, ranked) in orders.iter_mut().zip(&self.kept) {
-            *order = ranked.order;
+        let mut distances = [f64::INFINITY; COUNTED_MAX];
+        for (distance, ranked) in distances.iter_mut().zip(&self.kept) {
+            *distance = ranked.distance;
+        }
+        let mut befores = [0_i64; COUNTED_MAX];
+        let eights = befores.as_chunks_mut::<LANES>().0.iter_mut();
+        let eights = eights.zip(distances.as_chunks::<LANES>().0).take(count.div_ceil(LANES));
+        for (befores, here) in eights {
+            for other in &distances[..count] {
+                for lane in 0..LANES {
+                    befores[lane] += i64::from(*other < here[lane]);
+                }
+            }
         }
         let (mut order, mut taken) = ([0; COUNTED_MAX], 0_u64);
-        for at in 0..count {
-            let before = orders[..count].iter().filter(|other| **other < orders[at]).count();
-            order[before] = at as u8;
+        for (at, before) in befores[..count].iter().enumerate() {
+            order[*before as usize] = at as u8;
             taken |= 1 << before;
         }
         (taken.count_ones() as usize == count).then_some(order)
@@ -87,16 +97,11 @@ impl<T: Ord + Copy> Nearest<T> {
     }
 }
 
-/// Returns bits that are ordered as distances are. Zero has two signs, which are no order among ties.
-const fn ordered(distance: f64) -> i64 {
-    let bits = (distance + 0.0).to_bits().cast_signed();
-    // Of two negative numbers that with the larger bits is the smaller one.
-    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
-}
-
 impl<T: Ord> Ord for Ranked<T> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.order.cmp(&other.order).then_with(|| self.id.cmp(&other.id))
+        // Zero has two signs, which are no order among ties.
+        let distances = (self.distance + 0.0).total_cmp(&(other.distance + 0.0));
+        distances.then_with(|| self.id.cmp(&other.id))
     }
 }
 

@@ -20,6 +20,9 @@ const SAMPLED_EACH: usize = 16;
 const SAMPLE_ROUNDS: usize = 8;
 const ROUNDS: usize = 2;
 
+/// So many times the root of the number of cells there are roots: fewer centroids of each are compared then.
+const ROOTS: (usize, usize) = (3, 2);
+
 /// Seed of the first centroids.
 const SEED: u64 = 0x00ce_1150;
 
@@ -63,7 +66,8 @@ fn partition(
         sample.extend_from_slice(&point(row * count / sampled));
     }
     let mut random = Random::new(SEED);
-    let roots = split(level, width, &sample, wanted.isqrt().max(1), &mut random);
+    let roots =
+        split(level, width, &sample, (wanted.isqrt() * ROOTS.0 / ROOTS.1).max(1), &mut random);
     let mut of_roots = vec![Vec::new(); roots.len() / width];
     let (beside, mut sums) = (Beside::new(width, &roots), Vec::new());
     for point in sample.chunks_exact(width) {

@@ -27,16 +27,17 @@ pub(super) struct Rounded {
     pub(super) error: f64,
     /// Row by row, for each dimension that varies.
     pub(super) codes: Vec<u16>,
-    /// The dimensions that vary, rising.
+    /// The dimensions that vary, rising, and those that do not.
     varying: Vec<u32>,
-    /// For each of them the least value, one over the step, and the step in units.
+    fixed: Vec<u32>,
+    /// For each that varies the least value, one over the step, and the step in units in which squares fit single precision.
     least: Vec<f64>,
     inverse: Vec<f64>,
     weights: simd::Weights,
     /// The norm of all steps.
     step_norm: f64,
-    /// What steps are multiplied with, so that squares fit single precision: a power of two.
-    unit: f64,
+    /// What makes squares of them squares in units of rows: a power of two.
+    square_scale: f64,
 }
 
 /// A query on the grid.
@@ -110,8 +111,8 @@ impl Rounded {
     pub(super) fn from_parts(lower: Vec<f32>, step: Vec<f32>, error: f64, codes: Vec<u16>) -> Self {
         let widest = step.iter().fold(0.0_f32, |most, step| most.max(*step));
         let unit = super::space::unit_for(widest);
-        let varying: Vec<u32> =
-            step.iter().zip(0..).filter(|(step, _)| **step > 0.0).map(|(_, place)| place).collect();
+        let (varying, fixed): (Vec<u32>, Vec<u32>) =
+            (0..step.len() as u32).partition(|place| step[*place as usize] > 0.0);
         let least = varying.iter().map(|place| f64::from(lower[*place as usize])).collect();
         let steps = || varying.iter().map(|place| f64::from(step[*place as usize]));
         Self {
@@ -124,7 +125,8 @@ impl Rounded {
             error,
             codes,
             varying,
-            unit,
+            fixed,
+            square_scale: (1.0 / unit) * (1.0 / unit),
         }
     }
 
@@ -147,8 +149,8 @@ impl Rounded {
 
     /// Returns how many bytes of memory the rows take.
     pub(super) const fn byte_count(&self) -> usize {
-        let each_varying = size_of::<u32>() + 2 * size_of::<f64>();
-        let grid = each_varying * self.varying.len() + 4 * (self.lower.len() + self.step.len());
+        let each_varying = 2 * size_of::<f64>() * self.varying.len();
+        let grid = each_varying + 4 * (2 * self.lower.len() + self.step.len());
         2 * self.codes.len() + self.weights.byte_count() + grid
     }
 
@@ -182,24 +184,20 @@ impl Rounded {
         if metric == Metric::Euclidean {
             let above = |place: usize| f64::from(values[place]) - f64::from(self.lower[place]);
             query.target = self.target(level, values);
-            if self.width() < self.lower.len() {
-                let constant = (0..self.lower.len()).filter(|place| self.step[*place] == 0.0);
-                query.constant = constant.map(|place| above(place) * above(place)).sum();
-            }
+            let fixed = self.fixed.iter().map(|place| above(*place as usize));
+            query.constant = fixed.map(|above| above * above).sum();
         }
         query
     }
 
     /// Returns a vector in steps of the grid, of the dimensions that vary.
     pub(super) fn target(&self, level: Level, values: &[f32]) -> Vec<f32> {
-        let mut steps = Vec::with_capacity(self.width());
-        if self.width() == values.len() {
-            simd::grid_steps(level, values, &self.least, &self.inverse, &mut steps);
+        let mut steps: Vec<f32> = if self.fixed.is_empty() {
+            values.to_vec()
         } else {
-            let varying = self.varying.iter().map(|place| values[*place as usize]);
-            let varying: Vec<f32> = varying.collect();
-            simd::grid_steps(level, &varying, &self.least, &self.inverse, &mut steps);
-        }
+            self.varying.iter().map(|place| values[*place as usize]).collect()
+        };
+        simd::grid_steps(level, &mut steps, &self.least, &self.inverse);
         steps
     }
 
@@ -220,7 +218,7 @@ impl Rounded {
             let mut squares = [0.0];
             self.squares(level, &query.target, &[row], &mut squares);
             if squares[0].is_finite() {
-                return (f64::from(squares[0]) / (self.unit * self.unit) + query.constant).sqrt();
+                return (f64::from(squares[0]) * self.square_scale + query.constant).sqrt();
             }
         }
         // A query far outside, or a metric that needs the row itself.
@@ -240,14 +238,11 @@ impl Rounded {
     ) {
         squares.resize(rows.len(), 0.0);
         self.squares(level, &query.target, rows, squares);
-        let unit = self.unit * self.unit;
-        distances.extend(squares.iter().zip(rows).map(|(squares, row)| {
-            if squares.is_finite() {
-                (f64::from(*squares) / unit + query.constant).sqrt()
-            } else {
-                self.distance(level, query, *row)
-            }
-        }));
+        if squares.iter().all(|square| square.is_finite()) {
+            simd::roots(level, squares, self.square_scale, query.constant, distances);
+        } else {
+            distances.extend(rows.iter().map(|row| self.distance(level, query, *row)));
+        }
     }
 
     /// Returns by how much a distance to what is kept of a row can differ from that to the row itself.

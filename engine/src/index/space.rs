@@ -17,7 +17,8 @@ use std::borrow::Cow;
 use super::{byte_codes::dim_for, nearest::Nearest, random::Random};
 use crate::{
     collection::Metric,
-    simd::{self, BLOCK, FEW, Level},
+    distance::LANES,
+    simd::{self, BLOCK, Level},
 };
 
 /// Dimensions from which on rows are projected: the projection of a query has to pay.
@@ -48,27 +49,24 @@ const ITERATIONS: usize = 6;
 /// Seed of the directions that the search for axes begins with.
 const AXES_SEED: u64 = 0x00a3_e500;
 
-/// Most axes.
-pub(super) const AXES_MAX: usize = BLOCK;
-
 /// Share of the variance that axes may leave out.
-const VARIANCE_LEFT_OUT: f64 = 1e-3;
+const VARIANCE_LEFT_OUT: f64 = 2e-3;
 
-/// Directions along which rows vary most, those with the most variance first: by sixteen, and row by row of dimensions.
+/// Directions that span those along which rows vary most: eight side by side, row by row of dimensions.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Axes {
-    pub(super) values: Vec<[f32; FEW]>,
+    pub(super) values: Vec<[f32; LANES]>,
 }
 
 impl Axes {
     /// Returns how many axes there are for vectors of `dim` values.
     pub(super) const fn width(&self, dim: usize) -> usize {
-        self.values.len() / dim * FEW
+        self.values.len() / dim * LANES
     }
 
     /// Returns how many bytes of memory the axes take.
     pub(super) const fn byte_count(&self) -> usize {
-        self.values.len() * size_of::<[f32; FEW]>()
+        self.values.len() * size_of::<[f32; LANES]>()
     }
 }
 
@@ -136,19 +134,14 @@ impl Space {
         projected.unwrap_or(self)
     }
 
-    /// Returns the directions with the most variance in a sample: 16, 32 or 64, the fewest that leave out no more than
-    /// [`VARIANCE_LEFT_OUT`] of it; none when all do.
+    /// Returns axes that span the directions with the most variance in a sample: of [`simd::WIDTHS`] the fewest that leave out no
+    /// more than [`VARIANCE_LEFT_OUT`] of it; none when all do.
     pub(super) fn axes(&self, level: Level, sample: &[Vec<f32>]) -> Option<Axes> {
-        let count = AXES_MAX.min(self.dim_in());
+        let [.., most] = simd::WIDTHS;
         let mut random = Random::new(AXES_SEED);
-        let basis = principal(level, &mut random, (sample, &self.mean), count);
-        let mut values = vec![[0.0; FEW]; AXES_MAX / FEW * self.dim_in()];
-        for (axis, direction) in basis.iter().enumerate() {
-            for (at, value) in direction.iter().enumerate() {
-                values[axis / FEW * self.dim_in() + at][axis % FEW] = *value;
-            }
-        }
-        let (mut all, mut along) = (0.0, [0.0; AXES_MAX]);
+        let mut basis =
+            principal(level, &mut random, (sample, &self.mean), most.min(self.dim_in()));
+        let (mut all, mut along) = (0.0, vec![0.0; most]);
         for row in sample {
             let centered: Vec<f32> =
                 row.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect();
@@ -160,8 +153,14 @@ impl Space {
         }
         let is_enough =
             |width: &usize| along[..*width].iter().sum::<f64>() >= all * (1.0 - VARIANCE_LEFT_OUT);
-        let width = [FEW, 2 * FEW, AXES_MAX].into_iter().find(is_enough)?;
-        values.truncate(width / FEW * self.dim_in());
+        let width = simd::WIDTHS.into_iter().find(is_enough)?;
+        basis.truncate(width);
+        let mut values = vec![[0.0; LANES]; self.dim_in() * width / LANES];
+        for (axis, direction) in turned(level, &mut random, &basis).iter().enumerate() {
+            for (row, value) in values.chunks_exact_mut(width / LANES).zip(direction) {
+                row[axis / LANES][axis % LANES] = *value;
+            }
+        }
         Some(Axes { values })
     }
 
@@ -184,11 +183,7 @@ impl Space {
         self.prepare(level, vector, centered);
         centered.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value -= mean);
         along.clear();
-        for axes in axes.values.chunks_exact(centered.len()) {
-            let mut sums = [0.0; FEW];
-            simd::combine_few(level, &mut sums, axes, centered);
-            along.extend(sums);
-        }
+        simd::along(level, &axes.values, centered, along);
     }
 
     /// Returns the space with these parts, as [`Self::fit`] made it once.
@@ -368,19 +363,24 @@ fn applied(level: Level, matrix: &[[f32; BLOCK]], weights: &[f32]) -> Vec<f32> {
 fn components(level: Level, sample: &[Vec<f32>], mean: &[f32], count: usize) -> Vec<[f32; BLOCK]> {
     let mut random = Random::new(0x00d1_0471);
     let basis = principal(level, &mut random, (sample, mean), count);
-    let dim = mean.len();
-    let mut turn: Vec<Vec<f32>> = (0..count).map(|_| directions(&mut random, count)).collect();
+    blocks_of(&turned(level, &mut random, &basis), mean.len())
+}
+
+/// Returns as many directions that span the same as a basis, turned at random: each has about as much of the variance then, and
+/// codes that have one step for all of them lose the least.
+fn turned(level: Level, random: &mut Random, basis: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let mut turn: Vec<Vec<f32>> = basis.iter().map(|_| directions(random, basis.len())).collect();
     orthonormalize(level, &mut turn);
     let turned = turn.iter().map(|weights| {
-        let mut direction = vec![0.0_f32; dim];
-        for (weight, base) in weights.iter().zip(&basis) {
+        let mut direction = vec![0.0_f32; basis[0].len()];
+        for (weight, base) in weights.iter().zip(basis) {
             for (sum, value) in direction.iter_mut().zip(base) {
                 *sum += weight * value;
             }
         }
         direction
     });
-    blocks_of(&turned.collect::<Vec<_>>(), dim)
+    turned.collect()
 }
 
 /// Returns `count` directions, about the principal components of a sample, those with the most variance first.

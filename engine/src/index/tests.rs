@@ -397,7 +397,7 @@ fn golden_bytes_of_a_small_index() {
     let index = GraphIndex::build(Metric::Euclidean, dim_of(2), &[1.0, 2.0, 1.0, 2.0, 7.0, 0.0]);
     let expected = [
         &b"DUNLINIX"[..],
-        &[5, 0, 0, 0],             // version
+        &[6, 0, 0, 0],             // version
         &[1, 1, 0, 0],             // euclidean, values as bytes, every row compared
         &[2, 0, 0, 0],             // dimension
         &[3, 0, 0, 0, 2, 0, 0, 0], // rows, nodes
@@ -416,7 +416,7 @@ fn golden_bytes_of_rounded_rows() {
     let index = GraphIndex::build(Metric::Dot, dim_of(2), &values).unwrap();
     let expected = [
         &b"DUNLINIX"[..],
-        &[5, 0, 0, 0],                         // version
+        &[6, 0, 0, 0],                         // version
         &[2, 2, 0, 0],                         // dot, values rounded, every row compared
         &[2, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0], // dimension, rows, nodes
         &[0, 0, 0, 0, 0, 0, 0x20, 0x40],       // least values: 0, 2.5
@@ -459,14 +459,14 @@ fn golden_checksums_of_graphs_and_cells() {
     assert_eq!(
         checksums,
         [
-            1_667_773_569,
-            4_090_697_048,
-            2_216_472_204,
-            3_288_492_127,
-            1_144_913_313,
-            3_592_989_697,
-            3_045_877_578,
-            592_188_486
+            2_348_445_573,
+            4_060_004_748,
+            2_961_735_036,
+            1_157_937_695,
+            2_283_573_501,
+            20_305_888,
+            1_681_547_922,
+            132_359_341
         ]
     );
 }

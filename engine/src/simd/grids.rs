@@ -2,24 +2,21 @@
 
 use super::*;
 
-/// Independent partial sums.
-const WIDE: usize = 16;
-
 /// What the steps of a grid weigh.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Weights {
     each: Vec<f32>,
-    /// Those of the last run. Where the values are not whole runs it begins among those of the run before, which it does not
+    /// Those of the last eight values. Where the values are not whole eights these begin among the eight before, which do not
     /// count again.
-    last: [f32; WIDE],
+    last: [f32; LANES],
 }
 
 impl Weights {
     /// Returns the weights of these values.
     pub(crate) fn new(each: Vec<f32>) -> Self {
-        let counted = each.len() / WIDE * WIDE;
-        let begin = each.len().saturating_sub(WIDE);
-        let mut last = [0.0; WIDE];
+        let counted = each.len() / LANES * LANES;
+        let begin = each.len().saturating_sub(LANES);
+        let mut last = [0.0; LANES];
         for (place, weight) in each.iter().enumerate().skip(counted) {
             last[place - begin] = *weight;
         }
@@ -54,7 +51,7 @@ pub(crate) fn grid_squares_of(
     assert_eq!(target.len(), weights.count(), "a target has a value for each weight");
     match level.0 {
         #[cfg(target_arch = "x86_64")]
-        Set::Avx512 | Set::Avx2 if target.len() >= WIDE => {
+        Set::Avx512 | Set::Avx2 if target.len() >= LANES => {
             // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
             unsafe { grid_squares_avx2(target, weights, codes, rows, squares) }
         }
@@ -68,51 +65,52 @@ pub(crate) fn grid_squares_of(
 }
 
 fn grid_squares_plain(target: &[f32], weights: &Weights, codes: &[u16]) -> f32 {
-    let mut lanes = [0.0_f32; WIDE];
-    let mut add = |target: &[f32; WIDE], weight: &[f32; WIDE], codes: &[u16; WIDE]| {
-        for lane in 0..WIDE {
-            let difference = (target[lane] - f32::from(codes[lane])) * weight[lane];
-            lanes[lane] += difference * difference;
+    // Even eights and odd ones apart, so that none waits for the one before it.
+    let mut sums = [[0.0_f32; LANES]; 2];
+    let mut add = |sum: usize, target: &[f32], weight: &[f32], codes: &[u16]| {
+        for (lane, ((target, weight), code)) in target.iter().zip(weight).zip(codes).enumerate() {
+            let difference = (target - f32::from(*code)) * weight;
+            sums[sum][lane] += difference * difference;
         }
     };
-    let runs = codes.as_chunks::<WIDE>().0.iter().zip(target.as_chunks::<WIDE>().0);
-    for ((codes, target), weight) in runs.zip(weights.each.as_chunks::<WIDE>().0) {
-        add(target, weight, codes);
+    let (eights, rest) = codes.as_chunks::<LANES>();
+    let others = target.as_chunks::<LANES>().0.iter().zip(weights.each.as_chunks::<LANES>().0);
+    for (at, (codes, (target, weight))) in eights.iter().zip(others).enumerate() {
+        add(at % 2, target, weight, codes);
     }
-    if !codes.len().is_multiple_of(WIDE) {
-        match (target.last_chunk::<WIDE>(), codes.last_chunk::<WIDE>()) {
-            (Some(target), Some(codes)) => add(target, &weights.last, codes),
-            _ => {
-                for (lane, (target, code)) in target.iter().zip(codes).enumerate() {
-                    let difference = (target - f32::from(*code)) * weights.each[lane];
-                    lanes[lane] += difference * difference;
-                }
-            }
+    if !rest.is_empty() {
+        match (target.last_chunk::<LANES>(), codes.last_chunk::<LANES>()) {
+            (Some(target), Some(codes)) => add(eights.len() % 2, target, &weights.last, codes),
+            _ => add(0, target, &weights.each, codes),
         }
     }
-    // By halves, so that lanes are summed together.
-    let mut half = WIDE;
-    while half > 1 {
-        half /= 2;
+    let mut eight: [f32; LANES] = std::array::from_fn(|lane| sums[0][lane] + sums[1][lane]);
+    // By halves, as vector instructions do.
+    for half in [4, 2, 1] {
         for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
+            eight[lane] += eight[lane + half];
         }
     }
-    lanes[0]
+    eight[0]
 }
 
 widened! {
-    /// Appends `(values - lower) * inverse` to `steps`.
-    fn grid_steps(values: &[f32], lower: &[f64], inverse: &[f64], steps: &mut Vec<f32>) {
-        let grid = lower.iter().zip(inverse);
-        let values = values.iter().zip(grid);
-        steps.extend(
-            values.map(|(value, (lower, inverse))| ((f64::from(*value) - lower) * inverse) as f32),
-        );
+    /// Appends the roots of `squares * unit + more`.
+    fn roots(squares: &[f32], unit: f64, more: f64, roots: &mut Vec<f64>) {
+        roots.extend(squares.iter().map(|square| (f64::from(*square) * unit + more).sqrt()));
     }
 }
 
-/// For targets of at least [`WIDE`] values.
+widened! {
+    /// Makes values steps of a grid: `(value - lower) * inverse`.
+    fn grid_steps(values: &mut [f32], lower: &[f64], inverse: &[f64]) {
+        for (value, (lower, inverse)) in values.iter_mut().zip(lower.iter().zip(inverse)) {
+            *value = ((f64::from(*value) - lower) * inverse) as f32;
+        }
+    }
+}
+
+/// For targets of at least eight values.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn grid_squares_avx2(
@@ -122,36 +120,30 @@ fn grid_squares_avx2(
     rows: &[u32],
     squares: &mut [f32],
 ) {
-    let add = |lanes: &mut [__m256; 2],
-               target: &[f32; WIDE],
-               weight: &[f32; WIDE],
-               codes: &[u16; WIDE]| {
-        for (lanes, at) in lanes.iter_mut().zip([0, LANES]) {
-            // SAFETY: eight values of each sixteen are loaded, the first ones or the last.
+    let added =
+        |sum: __m256, target: &[f32; LANES], weight: &[f32; LANES], codes: &[u16; LANES]| {
+            // SAFETY: eight values of each are loaded.
             let (target, weight, codes) = unsafe {
-                let codes = _mm_loadu_si128(codes.as_ptr().add(at).cast());
-                let target = _mm256_loadu_ps(target.as_ptr().add(at));
-                (target, _mm256_loadu_ps(weight.as_ptr().add(at)), codes)
+                let codes = _mm_loadu_si128(codes.as_ptr().cast());
+                (_mm256_loadu_ps(target.as_ptr()), _mm256_loadu_ps(weight.as_ptr()), codes)
             };
             let code = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(codes));
             let difference = _mm256_mul_ps(_mm256_sub_ps(target, code), weight);
-            *lanes = _mm256_add_ps(*lanes, _mm256_mul_ps(difference, difference));
-        }
-    };
-    let (targets, weight_runs) = (target.as_chunks::<WIDE>().0, weights.each.as_chunks::<WIDE>().0);
+            _mm256_add_ps(sum, _mm256_mul_ps(difference, difference))
+        };
+    let (targets, each) = (target.as_chunks::<LANES>().0, weights.each.as_chunks::<LANES>().0);
+    let is_whole = target.len().is_multiple_of(LANES);
     for (row, square) in rows.iter().zip(squares) {
         let codes = &codes[*row as usize * target.len()..][..target.len()];
-        let mut lanes = [_mm256_setzero_ps(); 2];
-        let runs = codes.as_chunks::<WIDE>().0.iter().zip(targets);
-        for ((codes, target), weight) in runs.zip(weight_runs) {
-            add(&mut lanes, target, weight, codes);
+        let (mut even, mut odd) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+        for ((codes, target), weight) in codes.as_chunks().0.iter().zip(targets).zip(each) {
+            (even, odd) = (odd, added(even, target, weight, codes));
         }
-        if !codes.len().is_multiple_of(WIDE)
-            && let (Some(target), Some(codes)) = (target.last_chunk(), codes.last_chunk())
+        if !is_whole && let (Some(target), Some(codes)) = (target.last_chunk(), codes.last_chunk())
         {
-            add(&mut lanes, target, &weights.last, codes);
+            even = added(even, target, &weights.last, codes);
         }
-        let eight = _mm256_add_ps(lanes[0], lanes[1]);
+        let eight = _mm256_add_ps(even, odd);
         let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         *square = _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));

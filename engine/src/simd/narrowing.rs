@@ -3,6 +3,9 @@
 
 use super::*;
 
+/// So many sums are taken out together; what is too much is written over.
+const TAKEN_AT_A_TIME: usize = 4;
+
 /// Sums that were taken out, and where they stood.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
@@ -87,7 +90,7 @@ impl Taken {
 /// Takes out the sums that are at most `most`.
 pub(crate) fn take_within(level: Level, sums: &[[f32; LANES]], most: f32, taken: &mut Taken) {
     let Taken { sums: taken_sums, places, count } = taken;
-    let room = LANES * sums.len();
+    let room = LANES * sums.len() + TAKEN_AT_A_TIME;
     if places.len() < room {
         taken_sums.resize(room, 0.0);
         places.resize(room, 0);
@@ -144,53 +147,96 @@ fn within(sums: __m256, most: __m256) -> (u8, __m256i) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,popcnt")]
+#[target_feature(enable = "avx2,bmi1,popcnt")]
 fn take_within_avx2(
     sums: &[[f32; LANES]],
     most: f32,
     (taken, places): (&mut [f32], &mut [u32]),
 ) -> usize {
-    let room = LANES * sums.len();
-    assert!(taken.len() >= room && places.len() >= room, "there is room for all");
+    assert!(taken.len().min(places.len()) >= LANES * sums.len() + TAKEN_AT_A_TIME, "there is room");
     let most = _mm256_set1_ps(most);
-    let mut count = 0;
-    for (eight, first) in sums.iter().zip((0..).step_by(LANES)) {
+    let set_of = |eight: &[f32; LANES]| {
         // SAFETY: eight sums are loaded.
         let sums = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
-        let (set, lanes) = within(sums, most);
-        // SAFETY: of each eight before at most eight were counted, so there is room for these.
-        unsafe {
-            let taken = taken.as_mut_ptr().add(count);
-            _mm256_storeu_ps(taken, _mm256_permutevar8x32_ps(sums, lanes));
-            let places = places.as_mut_ptr().add(count);
-            let stood = _mm256_add_epi32(lanes, _mm256_set1_epi32(first));
-            _mm256_storeu_si256(places.cast(), stood);
-        }
+        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(sums, most)) as u64
+    };
+    let (flat, mut count) = (sums.as_flattened(), 0);
+    let mut take = |first: usize, mut set: u64| {
+        let mut free = count;
         count += set.count_ones() as usize;
+        loop {
+            // More at a time than most have, because how many there are cannot be foreseen.
+            for more in 0..TAKEN_AT_A_TIME {
+                let place = (first + set.trailing_zeros() as usize).min(flat.len() - 1);
+                // SAFETY: the place is one of the sums. At most as many were taken before as there are sums, and there is room
+                // for that and what is taken at a time.
+                unsafe {
+                    *taken.get_unchecked_mut(free + more) = *flat.get_unchecked(place);
+                    *places.get_unchecked_mut(free + more) = place as u32;
+                }
+                set &= set.wrapping_sub(1);
+            }
+            if set == 0 {
+                break;
+            }
+            free += TAKEN_AT_A_TIME;
+        }
+    };
+    // As many sums together as a set has bits.
+    let (whole, rest) = sums.as_chunks::<LANES>();
+    for (at, eights) in whole.iter().enumerate() {
+        let mut set = 0;
+        for (at, eight) in eights.iter().enumerate() {
+            set |= set_of(eight) << (LANES * at);
+        }
+        take(LANES * LANES * at, set);
+    }
+    if !rest.is_empty() {
+        let sets = rest.iter().rev().fold(0, |set, eight| set << LANES | set_of(eight));
+        take(LANES * LANES * whole.len(), sets);
     }
     count
 }
 
-widened! {
-    /// Returns the least of the eights 0, `step`, 2 `step` and so on, of 1, `step + 1` and so on, up to `step` of them; lane by
-    /// lane, infinity where there are none. What is not a number counts nowhere. A step is one to eight; any other is eight.
-    fn least_of_each(values: &[[f32; LANES]], step: usize) -> [[f32; LANES]; 8] {
-        // The number of eights as a constant, so that they stay in registers.
-        match step {
-            1 => least_of::<1>(values),
-            2 => least_of::<2>(values),
-            3 => least_of::<3>(values),
-            4 => least_of::<4>(values),
-            5 => least_of::<5>(values),
-            6 => least_of::<6>(values),
-            7 => least_of::<7>(values),
-            _ => least_of::<8>(values),
-        }
+/// Of the eights 0, `step`, 2 `step` and so on the least lane by lane, of 1, `step + 1` and so on, up to `step` of them: returns
+/// the `rank`-th of these, as [`at_rank`] does. A step is one to eight; any other is eight.
+pub(crate) fn least_at_rank(level: Level, values: &[[f32; LANES]], step: usize, rank: u32) -> f32 {
+    macro_rules! with {
+        ($function:ident) => {
+            // The number of eights as a constant, so that they stay in registers.
+            match step {
+                1 => $function::<1>(values, rank),
+                2 => $function::<2>(values, rank),
+                3 => $function::<3>(values, rank),
+                4 => $function::<4>(values, rank),
+                5 => $function::<5>(values, rank),
+                6 => $function::<6>(values, rank),
+                7 => $function::<7>(values, rank),
+                _ => $function::<8>(values, rank),
+            }
+        };
+    }
+    match level.0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
+        Set::Avx512 | Set::Avx2 => unsafe { with!(least_at_rank_avx2) },
+        _ => with!(least_at_rank_plain),
     }
 }
 
+fn least_at_rank_plain<const STEP: usize>(values: &[[f32; LANES]], rank: u32) -> f32 {
+    at_rank_plain(&least_of::<STEP>(values), rank)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn least_at_rank_avx2<const STEP: usize>(values: &[[f32; LANES]], rank: u32) -> f32 {
+    at_rank_avx2(&least_of::<STEP>(values), rank)
+}
+
+/// What is not a number counts nowhere; where there is none the least is infinite.
 #[inline(always)]
-fn least_of<const STEP: usize>(values: &[[f32; LANES]]) -> [[f32; LANES]; 8] {
+fn least_of<const STEP: usize>(values: &[[f32; LANES]]) -> [[f32; LANES]; STEP] {
     let mut least = [[f32::INFINITY; LANES]; STEP];
     let (whole, rest) = values.as_chunks::<STEP>();
     for values in whole {
@@ -201,28 +247,25 @@ fn least_of<const STEP: usize>(values: &[[f32; LANES]]) -> [[f32; LANES]; 8] {
             }
         }
     }
-    let mut all = [[f32::INFINITY; LANES]; 8];
-    all[..STEP].copy_from_slice(&least);
-    for (least, values) in all.iter_mut().zip(rest) {
+    for (least, values) in least.iter_mut().zip(rest) {
         for (least, value) in least.iter_mut().zip(values) {
             *least = if value < least { *value } else { *least };
         }
     }
-    all
+    least
 }
 
 /// Returns the least value that more than `rank` values are not above; infinity when there is none.
 pub(crate) fn at_rank(level: Level, values: &[[f32; LANES]], rank: u32) -> f32 {
-    let least = match level.0 {
+    match level.0 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
         Set::Avx512 | Set::Avx2 => unsafe { at_rank_avx2(values, rank) },
         _ => at_rank_plain(values, rank),
-    };
-    least.into_iter().fold(f32::INFINITY, |least, value| if value < least { value } else { least })
+    }
 }
 
-fn at_rank_plain(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
+fn at_rank_plain(values: &[[f32; LANES]], rank: u32) -> f32 {
     let mut least = [f32::INFINITY; LANES];
     for values_here in values {
         let mut counts = [0_u32; LANES];
@@ -236,12 +279,12 @@ fn at_rank_plain(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
             least[lane] = if value < least[lane] { value } else { least[lane] };
         }
     }
-    least
+    least.into_iter().fold(f32::INFINITY, |least, value| if value < least { value } else { least })
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn at_rank_avx2(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
+fn at_rank_avx2(values: &[[f32; LANES]], rank: u32) -> f32 {
     let (mut least, rank) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_epi32(rank.cast_signed()));
     for here in values {
         // SAFETY: eight values are loaded.
@@ -259,10 +302,9 @@ fn at_rank_avx2(values: &[[f32; LANES]], rank: u32) -> [f32; LANES] {
         let value = _mm256_blendv_ps(beyond, here, _mm256_castsi256_ps(is_beyond));
         least = _mm256_min_ps(value, least);
     }
-    let mut lanes = [0.0; LANES];
-    // SAFETY: eight values go to an array of eight.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), least) };
-    lanes
+    let four = _mm_min_ps(_mm256_castps256_ps128(least), _mm256_extractf128_ps::<1>(least));
+    let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)))
 }
 
 /// Codes of four values each of eight points that stand side by side, point by point.
@@ -304,7 +346,7 @@ fn query_step(largest: f32) -> Option<(f32, f32)> {
     has_step.then_some((largest / most, most / largest))
 }
 
-/// Sets `codes` to those of `vector - origin`, 16, 32 or 64 values; returns their step, their sum, and the square of the
+/// Sets `codes` to those of `vector - origin`, one of [`WIDTHS`]; returns their step, their sum, and the square of the
 /// difference.
 ///
 /// # Panics
@@ -318,7 +360,7 @@ pub(crate) fn query_codes(
 ) -> (f32, i32, f32) {
     let (vector, rest) = vector.as_chunks::<LANES>();
     let (origin, more) = origin.as_chunks::<LANES>();
-    assert!(matches!(vector.len(), 2 | 4 | 8) && rest.is_empty(), "16, 32 or 64 values");
+    assert!(WIDTHS.contains(&(LANES * vector.len())) && rest.is_empty(), "{WIDTHS:?} values");
     assert!(origin.len() == vector.len() && more.is_empty(), "an origin is as long as a vector");
     match level.0 {
         #[cfg(target_arch = "x86_64")]
@@ -327,7 +369,9 @@ pub(crate) fn query_codes(
             // The number of values as a constant, so that they stay in registers.
             match vector.len() {
                 2 => query_codes_avx2::<2>(vector, origin, codes),
+                3 => query_codes_avx2::<3>(vector, origin, codes),
                 4 => query_codes_avx2::<4>(vector, origin, codes),
+                6 => query_codes_avx2::<6>(vector, origin, codes),
                 _ => query_codes_avx2::<8>(vector, origin, codes),
             }
         },
@@ -444,7 +488,7 @@ pub(crate) struct CodeScale {
 ///
 /// # Panics
 ///
-/// Panics when there are not the codes of eight points and eight squares for each eight of these, or not a multiple of sixteen
+/// Panics when there are not the codes of eight points and eight squares for each eight of these, or not one of [`WIDTHS`]
 /// values.
 pub(crate) fn code_squares(
     level: Level,
@@ -453,7 +497,7 @@ pub(crate) fn code_squares(
     scale: CodeScale,
     squares: &mut [[f32; LANES]],
 ) {
-    assert!(query.len().is_multiple_of(4) && codes.len() == points.len() * query.len());
+    assert!(WIDTHS.contains(&(4 * query.len())) && codes.len() == points.len() * query.len());
     assert_eq!(squares.len(), points.len(), "there is room for all");
     match level.0 {
         #[cfg(target_arch = "x86_64")]
@@ -461,10 +505,11 @@ pub(crate) fn code_squares(
         Set::Avx512 | Set::Avx2 => unsafe {
             let lists = (codes, points);
             // The number of codes as a constant, so that they stay in registers.
-            match query.as_chunks().0 {
-                query @ [_] => code_squares_avx2::<1>(lists, query, scale, squares),
-                query @ [_, _] => code_squares_avx2::<2>(lists, query, scale, squares),
-                query => code_squares_avx2::<0>(lists, query, scale, squares),
+            match query.len() {
+                4 => code_squares_avx2::<4>(lists, query, scale, squares),
+                6 => code_squares_avx2::<6>(lists, query, scale, squares),
+                8 => code_squares_avx2::<8>(lists, query, scale, squares),
+                _ => code_squares_avx2::<0>(lists, query, scale, squares),
             }
         },
         _ => code_squares_plain((codes, points), query, scale, squares),
@@ -494,39 +539,37 @@ fn code_squares_plain(
     }
 }
 
-/// With the codes of a query in `QUADS` times sixteen, which stay in registers then; 0 is any number.
+/// With the codes of a query in `FOURS` times four, which stay in registers then; 0 is any number.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn code_squares_avx2<const QUADS: usize>(
+fn code_squares_avx2<const FOURS: usize>(
     (codes, points): (&[CodeFours], &[Eight]),
-    query: &[[[i8; 4]; 4]],
+    query: &[[i8; 4]],
     scale: CodeScale,
     squares: &mut [[f32; LANES]],
 ) {
+    // Of so many fours the products fit a sum of 16 bits.
+    const SUMMED: usize = 4;
     let (unit, base) = (_mm256_set1_ps(scale.unit), _mm256_set1_ps(scale.base));
     let (ones, before) = (_mm256_set1_epi16(1), _mm256_set1_epi32(-scale.offset));
-    let broadcast = |codes: [[i8; 4]; 4]| {
-        codes.map(|four| _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned))))
-    };
-    let kept: [_; QUADS] = std::array::from_fn(|at| broadcast(query[at]));
-    let eights = codes.as_chunks::<4>().0.chunks_exact(query.len());
-    for ((codes, points), squares) in eights.zip(points).zip(squares) {
-        let mut dots = before;
-        let mut add = |codes: &[CodeFours; 4], query: [__m256i; 4]| {
-            let products = |at: usize| {
-                // SAFETY: 32 codes are loaded.
-                let codes = unsafe { _mm256_loadu_si256(codes[at].as_ptr().cast()) };
-                _mm256_maddubs_epi16(codes, query[at])
-            };
-            let front = _mm256_add_epi16(products(0), products(1));
-            let back = _mm256_add_epi16(products(2), products(3));
-            let sums = _mm256_add_epi16(front, back);
-            dots = _mm256_add_epi32(dots, _mm256_madd_epi16(sums, ones));
+    let broadcast =
+        |four: &[i8; 4]| _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned)));
+    let kept: [_; FOURS] = std::array::from_fn(|at| broadcast(&query[at]));
+    for ((codes, points), squares) in codes.chunks_exact(query.len()).zip(points).zip(squares) {
+        let products = |at: usize| {
+            let query = if FOURS > 0 { kept[at] } else { broadcast(&query[at]) };
+            // SAFETY: 32 codes are loaded.
+            _mm256_maddubs_epi16(unsafe { _mm256_loadu_si256(codes[at].as_ptr().cast()) }, query)
         };
-        if QUADS > 0 {
-            codes.iter().zip(kept).for_each(|(codes, query)| add(codes, query));
-        } else {
-            codes.iter().zip(query).for_each(|(codes, query)| add(codes, broadcast(*query)));
+        let (mut dots, mut first) = (before, 0);
+        let end = if FOURS > 0 { FOURS } else { query.len() };
+        while first < end {
+            let mut sums = products(first);
+            for at in first + 1..end.min(first + SUMMED) {
+                sums = _mm256_add_epi16(sums, products(at));
+            }
+            dots = _mm256_add_epi32(dots, _mm256_madd_epi16(sums, ones));
+            first += SUMMED;
         }
         let dots = _mm256_cvtepi32_ps(dots);
         // SAFETY: eight norms are loaded, and eight squares go to an array of eight.
