@@ -1,9 +1,10 @@
 //! Cells: rows in lists around centroids, for rows whose nearest ones lie in few of these (IVF: Jegou et al. 2011, section
 //! 4).
 //!
-//! All happens along axes that span the directions with the most variance, 64 or fewer. A search compares the vector with the roots, then with
-//! the centroids of the nearest roots, then with the rows of the nearest cells, each time by code (`lists.rs`). Cells that
-//! are too far away to hold what is near are left out. The nearest by code are for the caller to compare exactly.
+//! All happens along axes that span the directions with the most variance, 64 or fewer. A search compares the vector with the
+//! roots, then with the centroids of the nearest roots, then with the rows of the nearest cells, each time by code
+//! (`lists.rs`). Cells that are too far away to hold what is near are left out. The nearest by code are for the caller to
+//! compare exactly.
 
 use super::{
     exact::Distances,

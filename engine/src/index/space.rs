@@ -134,8 +134,8 @@ impl Space {
         projected.unwrap_or(self)
     }
 
-    /// Returns axes that span the directions with the most variance in a sample: of [`simd::WIDTHS`] the fewest that leave out no
-    /// more than [`VARIANCE_LEFT_OUT`] of it; none when all do.
+    /// Returns axes that span the directions with the most variance in a sample: of [`simd::WIDTHS`] the fewest that leave out
+    /// no more than [`VARIANCE_LEFT_OUT`] of it; none when all leave out more.
     pub(super) fn axes(&self, level: Level, sample: &[Vec<f32>]) -> Option<Axes> {
         let [.., most] = simd::WIDTHS;
         let mut random = Random::new(AXES_SEED);

@@ -198,8 +198,8 @@ fn take_within_avx2(
     count
 }
 
-/// Of the eights 0, `step`, 2 `step` and so on the least lane by lane, of 1, `step + 1` and so on, up to `step` of them: returns
-/// the `rank`-th of these, as [`at_rank`] does. A step is one to eight; any other is eight.
+/// Returns the `rank`-th, as [`at_rank`] does, of the least of the eights 0, `step`, 2 `step` and so on, lane by lane, of 1,
+/// `step + 1` and so on, up to `step` of them. A step is one to eight; any other is eight.
 pub(crate) fn least_at_rank(level: Level, values: &[[f32; LANES]], step: usize, rank: u32) -> f32 {
     macro_rules! with {
         ($function:ident) => {
