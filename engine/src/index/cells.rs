@@ -22,7 +22,7 @@ use crate::{
 pub(super) const CELL_ROWS: usize = 80;
 
 /// How many times the cells that are wanted those of the visited roots are, and how many roots are at least visited.
-const CENTROID_TIMES: usize = 8;
+const CENTROID_TIMES: usize = 12;
 const ROOTS_MIN: usize = 3;
 
 /// So many cells are visited at most for so much effort: about as many rows are found then as by a walk that keeps so many
@@ -36,6 +36,10 @@ const EFFORT_PER_RADIUS: usize = 40;
 
 /// For so much effort one row more is compared exactly than is asked for: codes are nearly right.
 const EFFORT_PER_ROW: usize = 5;
+
+/// A vector of which so much is off the axes, in parts of the square of the nearest cell's radius, is told apart less by codes,
+/// which know nothing of that: one row more is compared exactly for each effort. Few rows would be such vectors.
+const BEYOND_SHARE: f64 = 0.25;
 
 /// A vector whose norm is this many times that of the farthest row is outside of what cells are for.
 const FAR_TIMES: f64 = 2.0;
@@ -70,8 +74,9 @@ pub(super) struct Extent {
     pub(super) nprobe: usize,
     /// By how many radii cells may be farther away than the nearest one; any when absent.
     pub(super) margin: Option<f32>,
-    /// Rows that are to be found.
+    /// Rows that are to be found, and for a vector that is far off the axes.
     pub(super) kept: usize,
+    pub(super) kept_beyond: usize,
 }
 
 /// What a search works on; kept between searches.
@@ -81,6 +86,8 @@ pub(super) struct Visit {
     /// The vector that is asked about, without the mean and then along the axes.
     centered: Vec<f32>,
     pub(super) point: Vec<f32>,
+    /// The square of what of it is off the axes.
+    beyond: f64,
     roots: Vec<Near>,
     cells: Vec<Near>,
     rows: Vec<Near>,
@@ -172,10 +179,12 @@ impl Cells {
     pub(super) fn extent(&self, k: usize, effort: usize) -> Extent {
         let nprobe = effort.saturating_mul(CELLS_PER_EFFORT.0).div_ceil(CELLS_PER_EFFORT.1);
         if nprobe >= self.count() {
-            return Extent { nprobe: self.count(), margin: None, kept: usize::MAX };
+            let all = usize::MAX;
+            return Extent { nprobe: self.count(), margin: None, kept: all, kept_beyond: all };
         }
-        let margin = (effort as f32 / EFFORT_PER_RADIUS as f32).sqrt();
-        Extent { nprobe, margin: Some(margin), kept: k + effort / EFFORT_PER_ROW }
+        let margin = Some((effort as f32 / EFFORT_PER_RADIUS as f32).sqrt());
+        let (kept, kept_beyond) = (k + effort / EFFORT_PER_ROW, k.saturating_add(effort));
+        Extent { nprobe, margin, kept, kept_beyond }
     }
 
     /// Prepares a visit for what is near a vector, and says whether that is one that cells are for: not far outside, and with
@@ -184,15 +193,15 @@ impl Cells {
         if self.space.metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
             return false;
         }
-        let Visit { centered, point, .. } = visit;
+        let Visit { centered, point, beyond, .. } = visit;
         self.space.set_along(level, &self.axes, vector, (centered, point));
-        simd::norm(level, point) <= FAR_TIMES * FAR_TIMES * self.reach * self.reach
+        let norm = simd::norm(level, point);
+        *beyond = simd::norm(level, centered) - norm;
+        norm <= FAR_TIMES * FAR_TIMES * self.reach * self.reach
     }
 
     /// Leaves cells that are farther than the nearest by no more than so many radii of the larger of both.
-    fn leave_out_far(&self, margin: f32, cells: &mut Vec<Near>) {
-        let nearest = cells.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-        let Some((nearest, square)) = nearest.copied() else { return };
+    fn leave_out_far(&self, margin: f32, (nearest, square): Near, cells: &mut Vec<Near>) {
         let (distance, radius) = (square.max(0.0).sqrt(), self.radii[nearest as usize]);
         let mut kept = 0;
         for at in 0..cells.len() {
@@ -215,12 +224,19 @@ impl Cells {
         visit: &mut Visit,
     ) -> usize {
         self.centroids.near(level, extent.nprobe, visit);
-        let Visit { scratch, point, cells, rows, found, .. } = visit;
-        if let Some(margin) = extent.margin {
-            self.leave_out_far(margin, cells);
+        let Visit { scratch, point, beyond, cells, rows, found, .. } = visit;
+        let mut kept = extent.kept;
+        if let Some(nearest) = cells.iter().min_by(|a, b| a.1.total_cmp(&b.1)).copied() {
+            if let Some(margin) = extent.margin {
+                self.leave_out_far(margin, nearest, cells);
+            }
+            let radius = f64::from(self.radii[nearest.0 as usize]);
+            if *beyond > BEYOND_SHARE * radius * radius {
+                kept = extent.kept_beyond;
+            }
         }
         self.rows.prefetch(cells);
-        let wanted = (&cells[..], extent.kept);
+        let wanted = (&cells[..], kept);
         let count = self.rows.narrow(level, point, wanted, passes, (scratch, rows));
         found.clear();
         found.extend(rows.iter().map(|(node, _)| *node));

@@ -50,7 +50,7 @@ const ITERATIONS: usize = 6;
 const AXES_SEED: u64 = 0x00a3_e500;
 
 /// Share of the variance that axes may leave out.
-const VARIANCE_LEFT_OUT: f64 = 2e-3;
+const VARIANCE_LEFT_OUT: f64 = 1e-3;
 
 /// Directions that span those along which rows vary most: eight side by side, row by row of dimensions.
 #[derive(Clone, Debug, PartialEq)]
