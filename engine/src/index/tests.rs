@@ -338,6 +338,31 @@ fn vectors_unlike_any_row_find_near_ones() {
 }
 
 #[test]
+fn vectors_off_the_axes_find_near_ones() {
+    // Of forty channels sixteen hold so little of the variance that no axis is along them.
+    let (wide, dim, rows) = (24, 40, 20_000);
+    let mut random = Random::new(21);
+    let mut values = Vec::new();
+    for row in clustered(20, rows, wide, 40, 0.3).chunks_exact(wide) {
+        values.extend_from_slice(row);
+        values.extend((wide..dim).map(|_| 0.03 * random.unit()));
+    }
+    let index = wanted(Level::detect(), Wanted::Cells, Metric::Euclidean, dim, &values);
+    let Some(Way::Cells(cells)) = &index.way else { panic!("there are cells") };
+    assert_eq!(cells.rows.width, wide);
+    let (mut found, count) = (0.0, 200);
+    for _ in 0..count {
+        let mut vector = values[random.below(rows as u32) as usize * dim..][..dim].to_vec();
+        vector[wide..].iter_mut().for_each(|value| *value += 6.0 * random.unit() - 3.0);
+        let search = Search { vector: &vector, k: 10, effort: 30, filter: None };
+        let nearest = index.search(&search).unwrap();
+        let expected = index.search(&Search { effort: EFFORT_EXACT, ..search }).unwrap();
+        found += recall(&nearest, &expected) / f64::from(count);
+    }
+    assert!(found >= 0.9, "{found}");
+}
+
+#[test]
 fn near_duplicates_do_not_tear_the_graph() {
     let (dim, rows) = (8, 6_000);
     // Thirty places, far apart; around each, rows that codes can hardly tell apart, and copies.
