@@ -99,8 +99,11 @@ impl Log {
         recovery.torn_bytes = (content.len() - scanned.end) as u64;
         if recovery.torn_bytes > 0 {
             file.set_byte_count(scanned.end as u64)?;
-            file.sync()?;
         }
+        // The process may have ended before the last record was synced, or because that failed; a system may then take for
+        // written what is not. So it is written again before anybody relies on it.
+        file.write_at(scanned.last as u64, &content[scanned.last..scanned.end])?;
+        file.sync()?;
         let first = number_of(&names[0]).unwrap_or_default();
         if first > after + 1 || scanned.next <= after {
             return Err(missing);
@@ -237,8 +240,9 @@ fn checksum(bytes: u32, number: u64, payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// How far a file is whole.
+/// How far a file is whole, and where its last record begins.
 struct Scanned {
+    last: usize,
     end: usize,
     next: u64,
 }
@@ -257,9 +261,10 @@ fn scan(
     if expected.is_some_and(|expected| expected != first) {
         return Err(damaged(name, 0, "it does not follow the file before it"));
     }
-    let mut scanned = Scanned { end: HEADER_BYTES, next: first };
+    let mut scanned = Scanned { last: HEADER_BYTES, end: HEADER_BYTES, next: first };
     while let Some(payload) = record_at(content, scanned.end, |number| number == scanned.next) {
         on_record(scanned.next, payload)?;
+        scanned.last = scanned.end;
         scanned.end += RECORD_HEADER_BYTES + payload.len();
         scanned.next += 1;
     }

@@ -28,6 +28,7 @@ struct World {
     files: Vec<SimulatedFile>,
     steps: u64,
     steps_max: Option<u64>,
+    failing_syncs: u32,
     locked: bool,
 }
 
@@ -69,6 +70,12 @@ impl Simulated {
     pub fn fail_after(&self, steps: u64) {
         let mut world = self.world();
         world.steps_max = Some(world.steps + steps);
+    }
+
+    /// Lets the next `syncs` of files fail. What they were to write is not written by later ones either: a system that
+    /// could not write a page may take it for written from then on.
+    pub fn fail_syncs(&self, syncs: u32) {
+        self.world().failing_syncs = syncs;
     }
 
     /// Lets changes succeed again.
@@ -248,8 +255,14 @@ impl StorageFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut world = self.folder.world();
         world.step()?;
+        let is_failing = world.failing_syncs > 0;
+        world.failing_syncs -= u32::from(is_failing);
         let file = &mut world.files[self.index];
-        for change in std::mem::take(&mut file.unsynced) {
+        let unsynced = std::mem::take(&mut file.unsynced);
+        if is_failing {
+            return Err(io::Error::other("the disk did not take it"));
+        }
+        for change in unsynced {
             change.apply(&mut file.durable);
         }
         Ok(())

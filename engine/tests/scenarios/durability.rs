@@ -205,6 +205,33 @@ fn a_full_disk_refuses_writes_until_the_restart() {
 }
 
 #[test]
+fn a_failed_sync_is_final_and_what_it_was_for_is_never_relied_on() {
+    let observations = |engine: &Engine| engine.entity(&name(), &entity("a")).unwrap().observations;
+    // Once it fails and the system forgets what was to be written; once it never happens.
+    for fail in [|disk: &Simulated| disk.fail_syncs(1), |disk: &Simulated| disk.fail_after(1)] {
+        let disk = Simulated::new();
+        let engine = open(&disk);
+        engine.create_collection(spec(2)).unwrap();
+        engine.ingest(&name(), course("a", 0..50, 10)).unwrap();
+        fail(&disk);
+        for _ in 0..3 {
+            let refused = engine.ingest(&name(), course("a", 50..60, 10)).unwrap_err();
+            assert!(matches!(refused, WriteError::Poisoned { .. }), "{refused}");
+            // The disk is well from here on, and another sync would succeed.
+            disk.heal();
+        }
+        assert_eq!(observations(&open(&disk.crash())), 50);
+        drop(engine);
+        // A new process still reads what was never written, takes the same batch in once more, and goes on.
+        let engine = open(&disk);
+        engine.ingest(&name(), course("a", 50..60, 10)).unwrap();
+        assert_eq!(observations(&open(&disk.crash())), 60);
+        engine.ingest(&name(), course("a", 60..70, 10)).unwrap();
+        assert_eq!(observations(&open(&disk.crash())), 70);
+    }
+}
+
+#[test]
 fn a_closed_engine_answers_but_takes_nothing_in() {
     let engine = engine_with(&spec(2));
     engine.ingest(&name(), course("a", 0..50, 10)).unwrap();
