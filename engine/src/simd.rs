@@ -1,13 +1,16 @@
 //! The innermost loops, in the widest vector instructions that the CPU has, chosen at run time.
 //!
 //! This and the files in `simd` are those of the engine with unsafe code: calls of functions that need instructions the
-//! CPU was asked for, loads from arrays that are checked in sight, and prefetches.
+//! CPU was asked for, loads and stores within arrays whose lengths are checked in sight, and prefetches.
 //!
 //! Every level gives the same bits. The integer sums are exact, and the floating-point sums have their
 //! order written down, lane by lane, so that the compiler may widen but not reorder them. An index that
 //! was built with AVX-512 is therefore byte for byte the one that a CPU without it builds.
 
-#![expect(unsafe_code, reason = "instructions that are chosen at run time, and prefetches")]
+#![expect(
+    unsafe_code,
+    reason = "instructions chosen at run time, what they load and store, and prefetches"
+)]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;

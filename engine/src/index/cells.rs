@@ -38,10 +38,13 @@ const EFFORT_PER_RADIUS: usize = 40;
 const EFFORT_PER_ROW: usize = 5;
 
 /// A vector of which so much is off the axes, in parts of the square of the nearest cell's radius, is told apart less by codes,
-/// which know nothing of that: one row more is compared exactly for each effort. Few rows would be such vectors.
+/// which know nothing of that: one row more is compared exactly for each effort. One in a hundred rows of telemetry is.
 const BEYOND_SHARE: f64 = 0.25;
 
-/// A vector whose norm is this many times that of the farthest row is outside of what cells are for.
+/// Less than this part of a vector's square is off the axes by rounding alone.
+const BEYOND_ROUNDED: f64 = 1e-5;
+
+/// A vector whose norm along the axes is this many times that of the farthest row is outside of what cells are for.
 const FAR_TIMES: f64 = 2.0;
 
 /// Rows in cells.
@@ -74,8 +77,9 @@ pub(super) struct Extent {
     pub(super) nprobe: usize,
     /// By how many radii cells may be farther away than the nearest one; any when absent.
     pub(super) margin: Option<f32>,
-    /// Rows that are to be found, and for a vector that is far off the axes.
+    /// Rows that are to be found.
     pub(super) kept: usize,
+    /// As many for a vector of which much is off the axes.
     pub(super) kept_beyond: usize,
 }
 
@@ -196,7 +200,7 @@ impl Cells {
         let Visit { centered, point, beyond, .. } = visit;
         self.space.set_along(level, &self.axes, vector, (centered, point));
         let norm = simd::norm(level, point);
-        *beyond = simd::norm(level, centered) - norm;
+        *beyond = simd::norm(level, centered) * (1.0 - BEYOND_ROUNDED) - norm;
         norm <= FAR_TIMES * FAR_TIMES * self.reach * self.reach
     }
 

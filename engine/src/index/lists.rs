@@ -376,17 +376,23 @@ mod tests {
 
     #[test]
     fn parts_come_back_and_lists_may_be_empty() {
+        for width in simd::WIDTHS {
+            parts_come_back(width);
+        }
+    }
+
+    fn parts_come_back(width: usize) {
         let mut random = Random::new(2);
-        let points: Vec<f32> = (0..90 * 16).map(|_| random.unit()).collect();
+        let points: Vec<f32> = (0..90 * width).map(|_| random.unit()).collect();
         let members: Vec<u32> = (0..90).map(|_| [0, 2, 3][random.below(3) as usize]).collect();
-        let point = |member: usize| &points[member * 16..][..16];
-        let origins: Vec<f32> = (0..5 * 16).map(|_| random.unit()).collect();
-        let lists = Lists::new(16, origins, &members, point);
+        let point = |member: usize| &points[member * width..][..width];
+        let origins: Vec<f32> = (0..5 * width).map(|_| random.unit()).collect();
+        let lists = Lists::new(width, origins, &members, point);
         let (counts, nodes, codes, norms) = lists.parts();
         assert_eq!((counts[1], counts[4], counts.iter().sum::<u32>()), (0, 0, 90));
         let parts = (&nodes[..], &codes[..], &norms[..]);
         let steps = lists.steps.clone();
-        assert_eq!(Lists::from_parts(16, (lists.origins.clone(), steps), &counts, parts), lists);
+        assert_eq!(Lists::from_parts(width, (lists.origins.clone(), steps), &counts, parts), lists);
         let (mut scratch, mut near) = (Scratch::default(), Vec::new());
         let all: Vec<Near> = (0..5).map(|list| (list, 0.0)).collect();
         let even = |member: u32| member.is_multiple_of(2);

@@ -297,6 +297,16 @@ mod tests {
                 let rounded = Rounded::new(metric, dim, count, row);
                 prop_assert_eq!(rounded.count(), count);
                 let query = rounded.query(Level::detect(), metric, &vector);
+                let rows: Vec<u32> = (0..count as u32).collect();
+                let one_by_one: Vec<f64> =
+                    rows.iter().map(|row| rounded.distance(Level::detect(), &query, *row)).collect();
+                if metric == Metric::Euclidean {
+                    for level in Level::available() {
+                        let (mut squares, mut together) = (Vec::new(), Vec::new());
+                        rounded.distances(level, &query, &rows, (&mut squares, &mut together));
+                        prop_assert_eq!(&together, &one_by_one);
+                    }
+                }
                 for index in 0..count {
                     let claimed = rounded.distance(Level::detect(), &query, index as u32);
                     let really = distance(metric, &vector, row(index));

@@ -215,7 +215,7 @@ proptest! {
 
 #[test]
 fn every_level_builds_the_same_bytes() {
-    for (dim, rows) in [(9, 700), (520, 300)] {
+    for (dim, rows) in [(9, 700), (40, 300), (520, 300)] {
         let values = clustered(5, rows, dim, 20, 0.3);
         for (metric, way) in METRICS.into_iter().flat_map(|metric| WAYS.map(|way| (metric, way))) {
             let built = Level::available()

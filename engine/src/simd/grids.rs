@@ -6,7 +6,7 @@ use super::*;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Weights {
     each: Vec<f32>,
-    /// Those of the last eight values. Where the values are not whole eights these begin among the eight before, which do not
+    /// Where the values are not whole eights, those of the last eight values. These begin among the eight before, which do not
     /// count again.
     last: [f32; LANES],
 }

@@ -256,7 +256,7 @@ fn least_of<const STEP: usize>(values: &[[f32; LANES]]) -> [[f32; LANES]; STEP] 
 }
 
 /// Returns the least value that more than `rank` values are not above; infinity when there is none.
-pub(crate) fn at_rank(level: Level, values: &[[f32; LANES]], rank: u32) -> f32 {
+pub(super) fn at_rank(level: Level, values: &[[f32; LANES]], rank: u32) -> f32 {
     match level.0 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is made only where the CPU has its instructions, and AVX-512 comes with AVX2.
