@@ -13,9 +13,6 @@ use crate::{
     rows::Rows,
 };
 
-/// Largest encoded specification: names and bounds of 4,096 channels.
-const SPEC_BYTES_MAX: usize = 1024 * 1024;
-
 /// One change, as the log holds it.
 pub(crate) enum Entry {
     /// Observations of one collection, by entity.
@@ -143,7 +140,7 @@ impl Entry {
                 collection: CollectionName::new(take_string(input)?).ok()?,
                 entity: EntityId::new(take_string(input)?).ok()?,
             },
-            3 => Self::Create(cbor::decode(std::mem::take(input), SPEC_BYTES_MAX).ok()?),
+            3 => Self::Create(Box::new(CollectionSpec::decode(std::mem::take(input))?)),
             4 => Self::Remove {
                 collection: CollectionName::new(take_string(input)?).ok()?,
                 entity: EntityId::new(take_string(input)?).ok()?,
@@ -298,6 +295,16 @@ mod tests {
         for end in 1..record.len() {
             let part = Entry::decode_all(&record[..end]);
             assert!(part.is_none_or(|entries| entries.len() < 4));
+        }
+    }
+
+    #[test]
+    fn a_specification_that_nobody_could_have_made_is_refused() {
+        let mut unusable = spec();
+        unusable.policy.threshold = -0.08;
+        for (spec, expected) in [(spec(), true), (unusable, false)] {
+            let entry = Entry::Create(Box::new(spec));
+            assert_eq!(Entry::decode_all(&entry.encode()).is_some(), expected);
         }
     }
 

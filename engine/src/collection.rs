@@ -3,6 +3,7 @@
 //! A specification never changes once a collection exists. Segments depend on nothing but an entity's
 //! ordered observations and these numbers, so two nodes with equal specifications make equal CIDs.
 
+use dunlin_wire::cbor;
 use serde::{Deserialize, Serialize};
 
 use crate::Config;
@@ -22,6 +23,9 @@ pub const SEGMENT_OBSERVATIONS_MAX: u32 = 65_536;
 
 /// Longest lateness window: one day. A longer one would hold back a day of observations per entity.
 pub const LATENESS_US_MAX: u64 = 86_400_000_000;
+
+/// Largest encoded specification: names and bounds of 4,096 channels.
+const SPEC_BYTES_MAX: usize = 1024 * 1024;
 
 /// A namespace of observations with one shape and one policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +72,12 @@ impl CollectionSpec {
             channels: None,
             entities_max: 10_000,
         }
+    }
+
+    /// Returns what canonical DAG-CBOR says, or `None` when that is no usable specification.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let spec: Self = cbor::decode(bytes, SPEC_BYTES_MAX).ok()?;
+        spec.check().is_ok().then_some(spec)
     }
 
     /// Checks everything that the types alone do not.

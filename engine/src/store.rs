@@ -31,9 +31,6 @@ pub(crate) const FILE: &str = "store.redb";
 /// Largest record of an entity: an open regime of a lossless collection with its observations.
 const ENTITY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Largest record of a collection.
-const COLLECTION_BYTES_MAX: usize = 1024 * 1024;
-
 /// Where a segment stands: its collection's number and its own.
 pub(crate) type Place = (u32, u64);
 
@@ -321,7 +318,8 @@ impl Store {
         let spec =
             |entry: Result<(redb::AccessGuard<'_, u32>, redb::AccessGuard<'_, &[u8]>), _>| {
                 let (number, record) = entry?;
-                Ok((number.value(), decode(record.value(), COLLECTION_BYTES_MAX, "a collection")?))
+                let spec = CollectionSpec::decode(record.value());
+                Ok((number.value(), spec.ok_or(StoreError::Damaged { what: "a collection" })?))
             };
         table.range::<u32>(..)?.map(spec).collect()
     }
