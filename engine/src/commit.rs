@@ -226,3 +226,136 @@ impl Drop for Leading<'_> {
         self.commit.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{Receiver, Sender, channel},
+        thread::{Scope, ScopedJoinHandle},
+    };
+
+    use super::*;
+    use crate::{collection::CollectionName, observation::EntityId};
+
+    /// A commit whose groups are written when the test says so, and fail when it says that.
+    struct Bench {
+        commit: Commit,
+        /// Tells how many entries each group has, as soon as it is about to be written.
+        begun: Sender<usize>,
+        /// Each group waits for a verdict.
+        verdicts: Mutex<Receiver<bool>>,
+    }
+
+    impl Bench {
+        fn new() -> (Self, Receiver<usize>, Sender<bool>) {
+            let ((begun, groups), (decide, verdicts)) = (channel(), channel());
+            (
+                Self { commit: Commit::default(), begun, verdicts: Mutex::new(verdicts) },
+                groups,
+                decide,
+            )
+        }
+
+        fn submit(&self, bytes: usize) -> Result<Outcome, WriteError> {
+            let collection = CollectionName::new("c").unwrap();
+            let entry = Entry::Seal { collection, entity: EntityId::new("e").unwrap() };
+            self.commit.submit(entry, vec![0; bytes], 1, |entries, record| {
+                assert!(!record.is_empty());
+                self.begun.send(entries.len()).unwrap();
+                match self.verdicts.lock().unwrap().recv().unwrap() {
+                    true => Ok(entries.iter().map(|_| Outcome::Created).collect()),
+                    false => Err(PoisonCause::Panicked),
+                }
+            })
+        }
+
+        /// Begins to write `bytes` in a thread of its own, and returns once `is_there` says so of the queue.
+        fn spawn<'scope>(
+            &'scope self,
+            scope: &'scope Scope<'scope, '_>,
+            bytes: usize,
+            is_there: impl Fn(&Queue) -> bool,
+        ) -> ScopedJoinHandle<'scope, Result<Outcome, WriteError>> {
+            let writer = scope.spawn(move || self.submit(bytes));
+            while !is_there(&self.commit.lock()) {
+                std::thread::yield_now();
+            }
+            writer
+        }
+    }
+
+    #[test]
+    fn all_who_come_while_a_group_is_written_are_the_next_group() {
+        let (bench, groups, decide) = Bench::new();
+        std::thread::scope(|scope| {
+            let mut writers = vec![bench.spawn(scope, 10, |queue| queue.leading)];
+            assert_eq!(groups.recv().unwrap(), 1);
+            for waiting in 1..8 {
+                writers.push(bench.spawn(scope, 10, |queue| queue.waiting.len() == waiting));
+            }
+            decide.send(true).unwrap();
+            decide.send(true).unwrap();
+            assert_eq!(groups.recv().unwrap(), 7);
+            assert!(writers.into_iter().all(|writer| writer.join().unwrap().is_ok()));
+        });
+        assert_eq!((groups.try_recv().ok(), bench.commit.counts()), (None, (0, 0)));
+    }
+
+    #[test]
+    fn whoever_finds_the_queue_full_waits_until_there_is_room() {
+        const HALF: usize = Config::QUEUE_BYTES_MAX / 2;
+        let (bench, groups, decide) = Bench::new();
+        std::thread::scope(|scope| {
+            let mut writers = vec![bench.spawn(scope, HALF, |queue| queue.leading)];
+            assert_eq!(groups.recv().unwrap(), 1);
+            writers.push(bench.spawn(scope, HALF, |queue| queue.waiting.len() == 1));
+            writers.push(bench.spawn(scope, HALF, |queue| queue.waiting.len() == 2));
+            // One byte is too much for a queue that is full.
+            writers.push(bench.spawn(scope, 1, |queue| queue.full > 0));
+            let queue = bench.commit.lock();
+            assert_eq!((queue.waiting.len(), queue.waiting_bytes), (2, Config::QUEUE_BYTES_MAX));
+            drop(queue);
+            decide.send(true).unwrap();
+            assert_eq!(groups.recv().unwrap(), 2);
+            // Both are on their way to the disk; there is room again.
+            while bench.commit.lock().waiting.len() != 1 {
+                std::thread::yield_now();
+            }
+            decide.send(true).unwrap();
+            decide.send(true).unwrap();
+            assert_eq!(groups.recv().unwrap(), 1);
+            assert!(writers.into_iter().all(|writer| writer.join().unwrap().is_ok()));
+        });
+        assert_eq!(bench.commit.lock().waiting_bytes, 0);
+    }
+
+    #[test]
+    fn a_failure_and_an_end_reach_those_who_wait_for_room() {
+        for is_closed in [false, true] {
+            let (bench, groups, decide) = Bench::new();
+            std::thread::scope(|scope| {
+                let first = bench.spawn(scope, 1, |queue| queue.leading);
+                groups.recv().unwrap();
+                let full = Config::QUEUE_BYTES_MAX;
+                let second = bench.spawn(scope, full, |queue| queue.waiting.len() == 1);
+                let third = bench.spawn(scope, 1, |queue| queue.full > 0);
+                if is_closed {
+                    let closing = scope.spawn(|| bench.commit.close());
+                    // It is refused although nothing was written meanwhile.
+                    assert!(matches!(third.join().unwrap(), Err(WriteError::Closed)));
+                    decide.send(true).unwrap();
+                    decide.send(true).unwrap();
+                    assert!(first.join().unwrap().is_ok() && second.join().unwrap().is_ok());
+                    assert!(closing.join().unwrap().unwrap());
+                } else {
+                    decide.send(false).unwrap();
+                    for writer in [first, second, third] {
+                        assert!(matches!(writer.join().unwrap(), Err(WriteError::Poisoned { .. })));
+                    }
+                    assert!(bench.commit.close().is_err());
+                }
+                assert!(bench.submit(1).is_err());
+            });
+        }
+    }
+}

@@ -24,44 +24,56 @@ const KILLS: u32 = 20;
 /// Observations in one request: small, so that many requests are under way over the test.
 const BATCH: u32 = 16;
 
+/// Writers at once, each with an entity of its own, so that one sync is for several of them.
+const WRITERS: usize = 3;
+
 #[test]
 fn kill_9_loses_nothing_acknowledged_and_makes_no_duplicate() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("node");
     let mut node = Node::start(&dir);
     node.client().create_collection(&two_channels("pairs")).unwrap();
-    let mut acknowledged = 0;
+    let mut acknowledged = [0; WRITERS];
     let times = if std::env::var_os("DUNLIN_SLOW_TESTS").is_some() { 10 } else { 1 };
     for kill in 0..times * KILLS {
-        let goal = acknowledged + 100 + kill * 37 % 200;
-        let reached = Arc::new(AtomicU32::new(acknowledged));
-        let writer = write_until_it_fails(node.client(), acknowledged, Arc::clone(&reached));
+        let reached = acknowledged.map(|from| Arc::new(AtomicU32::new(from)));
+        let writer = |writer| {
+            let (from, reached) = (acknowledged[writer], Arc::clone(&reached[writer]));
+            write_until_it_fails(node.client(), writer, from, reached)
+        };
+        let writers: [_; WRITERS] = std::array::from_fn(writer);
+        let goal = acknowledged[0] + 100 + kill * 37 % 200;
         eventually("the node acknowledges", || {
-            (reached.load(Ordering::SeqCst) >= goal).then_some(())
+            (reached[0].load(Ordering::SeqCst) >= goal).then_some(())
         });
         node.kill();
-        acknowledged = writer.join().unwrap();
+        let told = writers.map(|writer| writer.join().unwrap());
         node = Node::start(&dir);
-        acknowledged = check(&node.client(), acknowledged);
+        acknowledged = std::array::from_fn(|writer| check(&node.client(), writer, told[writer]));
     }
     let segments_before = node.client().status().unwrap().segments;
     assert!(segments_before > 10, "regimes are sealed along the way: {segments_before}");
     node.stop();
     let node = Node::start(&dir);
     assert_eq!(node.client().status().unwrap().segments, segments_before);
-    check(&node.client(), acknowledged);
+    for (writer, told) in acknowledged.into_iter().enumerate() {
+        assert_eq!(check(&node.client(), writer, told), told);
+    }
 }
 
 /// Writes batch after batch until the node is gone; returns how many observations it acknowledged.
 fn write_until_it_fails(
     client: Client,
+    writer: usize,
     from: u32,
     reached: Arc<AtomicU32>,
 ) -> std::thread::JoinHandle<u32> {
     std::thread::spawn(move || {
         let mut next = from;
         loop {
-            let observations = (next..next + BATCH).map(|index| observation("e", index)).collect();
+            let entity = format!("e{writer}");
+            let observations =
+                (next..next + BATCH).map(|index| observation(&entity, index)).collect();
             if client.ingest("pairs", &IngestRequest { observations }).is_err() {
                 return next;
             }
@@ -71,14 +83,14 @@ fn write_until_it_fails(
     })
 }
 
-/// Compares all that the node has with what was sent. A batch that was not acknowledged may be there
-/// or not, but whole; returns how many observations are there.
+/// Compares all that the node has of a writer with what was sent. A batch that was not acknowledged may be
+/// there or not, but whole; returns how many observations are there.
 #[track_caller]
-fn check(client: &Client, acknowledged: u32) -> u32 {
-    let (collection, entity) = ("pairs".to_owned(), "e".to_owned());
+fn check(client: &Client, writer: usize, acknowledged: u32) -> u32 {
+    let (collection, entity) = ("pairs".to_owned(), format!("e{writer}"));
     let query = HistoryQuery {
         collection,
-        entity,
+        entity: entity.clone(),
         from_us: None,
         to_us: None,
         limit: Some(100_000),
@@ -88,7 +100,7 @@ fn check(client: &Client, acknowledged: u32) -> u32 {
     let count = u32::try_from(points.len()).unwrap();
     assert!(count == acknowledged || count == acknowledged + BATCH, "{count} of {acknowledged}");
     for (index, point) in (0..).zip(&points) {
-        let sent = observation("e", index);
+        let sent = observation(&entity, index);
         assert_eq!((point.timestamp_us, &point.vector), (sent.timestamp_us, &sent.vector));
     }
     count
