@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use dunlin_engine::{
-    Change, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, CompactionPolicy,
-    ErrorBound, Fidelity, Metadata, Metric, Observation, Outline, Segment, SegmentPolicy, Source,
-    TimeRange, Timestamp, storage::Simulated,
+    Change, ChangeOrder, ChangesQuery, CollectionSpec, CompactionPolicy, ErrorBound, Fidelity,
+    Metadata, Metric, Observation, Outline, Segment, SegmentPolicy, Source, TimeRange, Timestamp,
 };
 use dunlin_wire::block::{Codec, cid_of};
 
-use crate::support::{course, engine_with, entity, name, observation, open, sealed, spec};
+use crate::support::{course, engine_with, entity, name, observation, spec};
 
 /// Seals four observations of three channels.
 fn seal(fidelity: Fidelity) -> (Segment, Vec<u8>, Vec<Vec<u8>>) {
@@ -162,36 +161,4 @@ fn a_summary_outline_has_this_name_and_others_have_two_items_more() {
             assert_eq!(cid_of(Codec::DagCbor, &outline).to_string(), cid);
         }
     }
-}
-
-/// A data folder that the first version left behind in the middle of its work: a checkpoint after 50
-/// observations, and 40 more in the log.
-#[test]
-fn a_data_folder_of_the_first_version_opens() {
-    let disk = Simulated::new();
-    disk.put("VERSION", include_bytes!("../vectors/store-1/VERSION").to_vec());
-    let log = include_bytes!("../vectors/store-1/log/00000000000000000003.log");
-    disk.put("log/00000000000000000003.log", log.to_vec());
-    let store = include_bytes!("../vectors/store-1/store.redb.zst");
-    disk.put("store.redb", zstd::decode_all(&store[..]).unwrap());
-
-    let engine = open(&disk);
-    assert_eq!(engine.recovery().replayed_records, 1);
-    let cids: Vec<String> = sealed(&engine).iter().map(|stored| stored.cid.to_string()).collect();
-    // The two newest were sealed from the log, so their payload has the newest version.
-    assert_eq!(
-        cids,
-        [
-            "bafyreicpf3727azm5mapehldd7q6ldiy2djkdwkxh4moxltpgpi4fr4rti",
-            "bafyreidmoovi7y5jysxlqv75swen25kd5f6ws4cgqcttih47rf4px7akle",
-            "bafyreicjirrdzlyuj2ek5erq6t2igiicilchcke7bpm4lbaiu5rg4hq7ua",
-            "bafyreie2kirxslge5lr2dpnq3a7yjgk5sy5nj3qirtupd3utwun6ll2qo4",
-        ]
-    );
-    let pumps = CollectionName::new("pumps").unwrap();
-    let view = engine.entity(&pumps, &entity("pump-1")).unwrap();
-    // The two newest observations wait in the lateness window.
-    assert_eq!((view.observations, view.waiting), (90, 2));
-    let rows = engine.observations(&pumps, &view.entity, TimeRange::ALL, 100).unwrap().rows;
-    assert_eq!((rows.count(), rows.row(20)), (88, &[0.25, 0.0][..]));
 }

@@ -8,6 +8,7 @@ mod durability;
 mod extremes;
 mod factors;
 mod folder;
+mod folders;
 mod golden;
 mod indexed;
 mod ingest;
