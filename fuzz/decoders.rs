@@ -5,6 +5,8 @@
 
 #[path = "../engine/tests/scenarios/model/play.rs"]
 mod play;
+#[path = "../engine/tests/scenarios/model/questions.rs"]
+mod questions;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +24,7 @@ use dunlin_archive::{
     sealing::{KEY_BYTES, SealedRoot, SealingKey, Zeroizing},
 };
 use dunlin_engine::{
-    Config, Engine, Fidelity, Outline, Segment, decode_payload,
+    Config, Engine, Outline, Segment, decode_payload,
     index::{GraphIndex, Index, Search},
     storage::Simulated,
     storage::Storage,
@@ -356,11 +358,12 @@ fn engine_log(data: &[u8]) -> bool {
     true
 }
 
-/// Operations of four bytes each, against the plain model.
+/// Two bytes for the kind of collection, and operations of four bytes each, against the plain model.
 fn engine_operations(data: &[u8]) -> bool {
-    let (operations, []) = data.as_chunks::<4>() else { return false };
+    let Some((setup, operations)) = data.split_first_chunk::<2>() else { return false };
+    let (operations, []) = operations.as_chunks::<4>() else { return false };
     let operations: Vec<_> = operations.iter().copied().map(play::Operation::from_bytes).collect();
-    play::play(Fidelity::Summary, &operations);
+    play::play(play::Setup::from_bytes(*setup), &operations);
     true
 }
 

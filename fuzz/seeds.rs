@@ -31,13 +31,13 @@ use dunlin_privacy::{
 };
 use dunlin_protocols::messages::{
     CatalogRoot, Catalogs, CatalogsRequest, CatalogsResponse, ConsolePeer, ConsoleRequest,
-    ConsoleResponse, ConsoleSegment, ConsoleView, Message, PinOutcome, RefusalReason, ReplicaBlock, ReplicaObject, ReplicasRequest,
-    ReplicasResponse, SegmentAnnouncement, SegmentsRequest, SegmentsResponse, TemplateAnnouncement,
-    TemplatesRequest, TemplatesResponse, Testimony, Ticket,
+    ConsoleResponse, ConsoleSegment, ConsoleView, Message, PinOutcome, RefusalReason, ReplicaBlock,
+    ReplicaObject, ReplicasRequest, ReplicasResponse, SegmentAnnouncement, SegmentsRequest,
+    SegmentsResponse, TemplateAnnouncement, TemplatesRequest, TemplatesResponse, Testimony, Ticket,
 };
 use dunlin_trust::{
-    Evidence, ForgedStatement, Passed, Proof, RECORD_VERSION, SentObject, Served, Trust, UnixMillis,
-    WrongObject,
+    Evidence, ForgedStatement, Passed, Proof, RECORD_VERSION, SentObject, Served, Trust,
+    UnixMillis, WrongObject,
     recovery::{Attestation, Decision},
 };
 use dunlin_wire::{
@@ -241,7 +241,8 @@ fn console(corpus: &Corpus) {
 /// One proof of each kind, which all convict the samples' key.
 fn proofs(corpus: &Corpus, mut statement: Vec<u8>) {
     let sign = |served: Served| envelope::sign(&keypair(), served).expect("within its limits");
-    let whole = |bytes: &[u8]| SentObject::whole(*Block::new(Codec::Raw, bytes.to_vec()).cid(), bytes);
+    let whole =
+        |bytes: &[u8]| SentObject::whole(*Block::new(Codec::Raw, bytes.to_vec()).cid(), bytes);
     let lie = SentObject::new(*block().cid(), b"a lie");
     let sent = [whole(b"one"), lie, whole(b"two")];
     let wrong = WrongObject::first_of(&sent).expect("a lie").into();
@@ -491,12 +492,17 @@ fn outlines(corpus: &Corpus) {
 }
 
 fn operations(corpus: &Corpus) {
-    // Twenty batches of three entities, with everything else in between.
+    // Twenty batches of three entities, with everything else in between, in each kind of collection.
     let mixed = (0..60_u8).flat_map(|step| {
-        let kind = if step % 3 == 0 { 8 + step / 3 % 8 } else { 0 };
+        let kind = if step % 3 == 0 { 7 + step / 3 % 9 } else { step % 7 };
         [kind, step, step, step.wrapping_mul(37)]
     });
-    corpus.add("engine_operations", "mixed", &mixed.collect::<Vec<_>>());
+    let mixed: Vec<u8> = mixed.collect();
+    for (name, setup) in
+        [("summary", [0, 1]), ("bounded-late", [1 + 3 + 36, 3]), ("lossless-noise", [2 + 6 + 9, 2])]
+    {
+        corpus.add("engine_operations", name, &[&setup[..], &mixed].concat());
+    }
 }
 
 /// Small indexes of rows that are kept as floats and as bytes. Large ones, with a graph, are left to the

@@ -28,7 +28,8 @@ struct World {
     files: Vec<SimulatedFile>,
     steps: u64,
     steps_max: Option<u64>,
-    failing_syncs: u32,
+    /// How many syncs of files succeed before one fails.
+    syncs_before_failure: Option<u64>,
     locked: bool,
 }
 
@@ -72,10 +73,10 @@ impl Simulated {
         world.steps_max = Some(world.steps + steps);
     }
 
-    /// Lets the next `syncs` of files fail. What they were to write is not written by later ones either: a system that
-    /// could not write a page may take it for written from then on.
-    pub fn fail_syncs(&self, syncs: u32) {
-        self.world().failing_syncs = syncs;
+    /// Lets the sync of a file after `syncs` others fail. What it was to write is not written by later ones either: a system
+    /// that could not write a page may take it for written from then on.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.world().syncs_before_failure = Some(syncs);
     }
 
     /// Lets changes succeed again.
@@ -255,8 +256,9 @@ impl StorageFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut world = self.folder.world();
         world.step()?;
-        let is_failing = world.failing_syncs > 0;
-        world.failing_syncs -= u32::from(is_failing);
+        let before = world.syncs_before_failure.take();
+        let is_failing = before == Some(0);
+        world.syncs_before_failure = before.and_then(|syncs| syncs.checked_sub(1));
         let file = &mut world.files[self.index];
         let unsynced = std::mem::take(&mut file.unsynced);
         if is_failing {

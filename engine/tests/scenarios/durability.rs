@@ -208,7 +208,8 @@ fn a_full_disk_refuses_writes_until_the_restart() {
 fn a_failed_sync_is_final_and_what_it_was_for_is_never_relied_on() {
     let observations = |engine: &Engine| engine.entity(&name(), &entity("a")).unwrap().observations;
     // Once it fails and the system forgets what was to be written; once it never happens.
-    for fail in [|disk: &Simulated| disk.fail_syncs(1), |disk: &Simulated| disk.fail_after(1)] {
+    for fail in [|disk: &Simulated| disk.fail_sync_after(0), |disk: &Simulated| disk.fail_after(1)]
+    {
         let disk = Simulated::new();
         let engine = open(&disk);
         engine.create_collection(spec(2)).unwrap();
@@ -228,6 +229,36 @@ fn a_failed_sync_is_final_and_what_it_was_for_is_never_relied_on() {
         assert_eq!(observations(&open(&disk.crash())), 60);
         engine.ingest(&name(), course("a", 60..70, 10)).unwrap();
         assert_eq!(observations(&open(&disk.crash())), 70);
+    }
+}
+
+#[test]
+fn no_failed_sync_leaves_a_folder_that_a_later_crash_ruins() {
+    let (expected, _) = undisturbed();
+    for further in [0, 2, BATCHES] {
+        for syncs in 0.. {
+            let disk = Simulated::new();
+            let engine = try_open(&disk).unwrap();
+            engine.create_collection(spec(2)).unwrap();
+            disk.fail_sync_after(syncs);
+            let is_taken = |index: &i64| engine.ingest(&name(), batch(*index)).is_ok();
+            let taken = (0..BATCHES).take_while(is_taken).count() as i64;
+            drop(engine);
+            // A new process on the same system reads what was never written, and goes on with that for a
+            // while, over checkpoints; then the power goes.
+            let what = format!("sync {syncs}, {further} further");
+            let engine = try_open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let told = BATCHES.min(taken + further);
+            for index in taken..told {
+                engine.ingest(&name(), batch(index)).unwrap();
+            }
+            recover(&disk.crash(), Some(told), &expected, &what);
+            if taken == BATCHES {
+                // More than the batches themselves: checkpoints of log and store.
+                assert!(syncs as i64 > BATCHES + 8, "{syncs} syncs");
+                break;
+            }
+        }
     }
 }
 
