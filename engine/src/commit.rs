@@ -34,6 +34,8 @@ pub(crate) struct Commit {
 struct Queue {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// Writers that wait until there is room for theirs.
+    outside: usize,
     /// Whether somebody writes a group or works exclusively.
     leading: bool,
     end: Option<End>,
@@ -79,7 +81,9 @@ impl Commit {
         let room = Config::QUEUE_BYTES_MAX.saturating_sub(bytes.len());
         while queue.end.is_none() && queue.waiting_bytes > room {
             queue.full += 1;
+            queue.outside += 1;
             queue = self.wait(queue);
+            queue.outside -= 1;
         }
         queue.check()?;
         queue.waiting_bytes += bytes.len();
@@ -174,6 +178,10 @@ impl Commit {
                 true => record = bytes,
                 false => record.extend_from_slice(&bytes),
             }
+        }
+        if queue.outside > 0 {
+            // There is room now, and what comes while this group is written is in the next one.
+            self.changed.notify_all();
         }
         drop(queue);
         let mut leading = Leading { commit: self, failure: Some(PoisonCause::Panicked) };

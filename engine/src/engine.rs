@@ -475,7 +475,8 @@ fn restore(store: &Store, checkpoint: Checkpoint, config: &Config) -> Result<Sta
         let damaged = || StoreError::Damaged { what: "an entity" };
         let name = names.get(number as usize).ok_or_else(damaged)?;
         let collection = state.collections.get_mut(name).ok_or_else(damaged)?;
-        let entity = Entity::restore(&collection.spec, record).ok_or_else(damaged)?;
+        let mut entity = Entity::restore(&collection.spec, record).ok_or_else(damaged)?;
+        collection.hot.update(&id, &mut entity);
         collection.entities.insert(id, entity);
         Ok(())
     })?;

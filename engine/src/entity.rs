@@ -30,6 +30,8 @@ pub(crate) struct Entity {
     pub(crate) past: Option<Past>,
     /// What the newest observation is like, when that is known.
     pub(crate) matching: Matching,
+    /// Where the open regime is in the hot tier, when there is one.
+    pub(crate) hot_slot: Option<u32>,
     /// Whether the newest checkpoint lacks something.
     pub(crate) changed: bool,
 }
@@ -83,6 +85,7 @@ impl Entity {
             metadata: Metadata::default(),
             past: Some(Past::default()),
             matching: Matching::default(),
+            hot_slot: None,
             changed: true,
         }
     }
@@ -107,6 +110,7 @@ impl Entity {
             metadata: record.metadata,
             past: (record.segments == 0).then(Past::default),
             matching: Matching::default(),
+            hot_slot: None,
             changed: false,
         })
     }

@@ -8,11 +8,16 @@ use crate::{
     engine::Engine,
     entity::Entity,
     error::{ReadError, StoreError},
+    hot::Hot,
     means::{Found, Wanted},
     observation::{EntityId, Metadata, Timestamp},
     preferred::{OWN, Preferred},
-    question::{Coverage, Detail, Question, SLACK, Source, TimeRange, keep_best, limited},
-    segment::Segment,
+    question::{
+        Asked, Coverage, Detail, Question, SLACK, Source, TimeRange, check_vector, keep_best,
+        limited,
+    },
+    segment::{Segment, to_f32},
+    state::Collection,
     store::Stored,
 };
 
@@ -79,6 +84,69 @@ impl KnnQuery {
             search: Exactness::Approximate,
         }
     }
+
+    /// Returns whether the question is about some entities only.
+    fn chooses(&self) -> bool {
+        self.entity.is_some() || !self.metadata.is_empty()
+    }
+
+    /// Returns the entities that the question is about; if these are all, then only those of which another node's
+    /// version may be preferred.
+    fn asked(
+        &self,
+        collection: &Collection,
+        preferred: &Preferred<'_>,
+    ) -> Result<Vec<Asked>, ReadError> {
+        let name = |(id, entity): (&EntityId, &Entity)| {
+            let passes = entity.metadata.has_all(&self.metadata);
+            passes.then(|| Asked::new(id, entity, Detail::Names))
+        };
+        let entities = &collection.entities;
+        Ok(match &self.entity {
+            Some(id) => name((id, collection.known(id)?)).into_iter().collect(),
+            None if self.chooses() => entities.iter().filter_map(name).collect(),
+            None => preferred.ids().filter_map(|id| name(entities.get_key_value(id)?)).collect(),
+        })
+    }
+
+    /// Returns the nearest open regimes, and how many were compared.
+    fn hot(
+        &self,
+        collection: &Collection,
+        (from, to): (i64, i64),
+    ) -> Result<(Vec<Neighbor>, u64), ReadError> {
+        let overlaps = |hot: &Hot| hot.start <= to && hot.end >= from;
+        let says = |entity: &Entity| entity.metadata.has_all(&self.metadata);
+        let passes = |hot: &Hot| {
+            let of = || collection.entities.get(&hot.entity);
+            overlaps(hot) && (self.metadata.is_empty() || of().is_some_and(says))
+        };
+        let tier = &collection.hot;
+        let (near, compared) = match &self.entity {
+            Some(id) => {
+                let entity = collection.known(id)?;
+                let hot = entity.hot_slot.and_then(|slot| tier.get(slot)).filter(|hot| passes(hot));
+                let mean: Vec<f32> =
+                    entity.regime.state().mean.iter().copied().map(to_f32).collect();
+                let of = || distance(collection.spec.metric, &self.vector, &mean);
+                (hot.map(|hot| (of(), hot)).into_iter().collect(), hot.iter().count() as u64)
+            }
+            None => {
+                let is_all = self.metadata.is_empty() && self.range == TimeRange::ALL;
+                let passes = (!is_all).then_some(&passes as &dyn Fn(&Hot) -> bool);
+                tier.nearest(&self.vector, limited(self.k), passes)
+            }
+        };
+        let open = |(distance, hot): (f64, &Hot)| Neighbor {
+            distance,
+            entity: hot.entity.clone(),
+            start: Timestamp(hot.start),
+            end: Timestamp(hot.end),
+            count: hot.count,
+            source: Source::Open,
+        };
+        Ok((near.into_iter().map(open).collect(), compared))
+    }
 }
 
 impl std::fmt::Debug for KnnQuery {
@@ -95,7 +163,7 @@ impl std::fmt::Debug for KnnQuery {
 /// The nearest regimes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnnAnswer {
-    /// By rising distance; ties by entity, then start. Of equally distant ones that do not all fit, those
+    /// By rising distance; ties by entity, then start. Of equally distant sealed ones that do not all fit, those
     /// sealed first are in.
     pub neighbors: Vec<Neighbor>,
     /// What was looked at.
@@ -140,31 +208,24 @@ impl Engine {
         preferred: &Preferred<'_>,
     ) -> Result<KnnAnswer, ReadError> {
         let bounds = query.range.bounds()?;
-        let passes = |entity: &Entity| entity.metadata.has_all(&query.metadata);
-        let (collection, entity) = (&query.collection, query.entity.as_ref());
-        let question = self.question_about(collection, entity, Detail::Means, preferred, passes)?;
-        question.check_vector(&query.vector)?;
-        let mut coverage = question.coverage(query.range);
+        let (mut hot, mut hot_regimes) = (Vec::new(), 0);
+        let question = self.question_about(&query.collection, preferred, |collection| {
+            let asked = query.asked(collection, preferred)?;
+            check_vector(&collection.spec, &query.vector)?;
+            if query.include != Include::Sealed {
+                (hot, hot_regimes) = query.hot(collection, bounds)?;
+            }
+            Ok(asked)
+        })?;
+        let mut coverage = Coverage { hot_regimes, ..question.coverage(query.range) };
         let mut best = Best::new(question.spec.metric, &query.vector, query.k);
+        best.found = hot;
         if query.include != Include::Open {
             self.offer_sealed(&question, query, &mut best, &mut coverage)?;
             // Asked afterwards, and of the store as it is now: the index is as new as that.
             let (reader, (from, to)) = (self.reader()?, bounds);
+            let entity = query.entity.as_ref();
             coverage.is_compacted = reader.has_outlines(question.number, entity, from, to)?;
-        }
-        if query.include != Include::Sealed {
-            for asked in &question.entities {
-                let Some(open) = asked.open_between(bounds.0, bounds.1) else { continue };
-                coverage.hot_regimes += 1;
-                best.offer(&open.mean, |distance| Neighbor {
-                    distance,
-                    entity: asked.id.clone(),
-                    start: Timestamp(open.start),
-                    end: Timestamp(open.end),
-                    count: open.count,
-                    source: Source::Open,
-                });
-            }
         }
         Ok(KnnAnswer { neighbors: best.finish(), coverage })
     }
@@ -205,9 +266,8 @@ impl Engine {
         k: usize,
         coverage: &mut Coverage,
     ) -> Result<Vec<(f64, Stored)>, ReadError> {
-        let is_some = query.entity.is_some() || !query.metadata.is_empty();
         let chosen: Option<BTreeSet<&EntityId>> =
-            is_some.then(|| question.entities.iter().map(|asked| &asked.id).collect());
+            query.chooses().then(|| question.entities.iter().map(|asked| &asked.id).collect());
         if k == 0 || chosen.as_ref().is_some_and(BTreeSet::is_empty) {
             return Ok(Vec::new());
         }

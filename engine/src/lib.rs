@@ -43,6 +43,7 @@ mod batch;
 mod commit;
 mod engine;
 mod entity;
+mod hot;
 mod log;
 mod means;
 mod regime;

@@ -131,7 +131,7 @@ impl Engine {
         let collection = view.collection(&query.collection)?;
         let (number, reader) = (collection.number, self.reader()?);
         if let Some(entity) = &query.entity {
-            known(&query.collection, &collection.entities, entity)?;
+            collection.known(entity)?;
         }
         drop(view);
         let is_compacted = reader.has_outlines(number, query.entity.as_ref(), from, to)?;
@@ -302,19 +302,9 @@ impl Engine {
         let baselines = means.collect::<Result<Vec<_>, ReadError>>()?.concat();
         let view = self.view()?;
         let found = view.collection(collection)?;
-        let state = known(collection, &found.entities, entity)?;
+        let state = found.known(entity)?;
         view_of(found, entity, state, &baselines, &self.reader()?)
     }
-}
-
-fn known<'a>(
-    collection: &CollectionName,
-    entities: &'a std::collections::BTreeMap<EntityId, Entity>,
-    entity: &EntityId,
-) -> Result<&'a Entity, ReadError> {
-    let missing =
-        || ReadError::UnknownEntity { collection: collection.clone(), entity: entity.clone() };
-    entities.get(entity).ok_or_else(missing)
 }
 
 fn view_of(

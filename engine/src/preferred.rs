@@ -80,6 +80,11 @@ impl<'a> Preferred<'a> {
         all.map(Segment::dim).find(|found| *found != dim)
     }
 
+    /// Returns the entities of which some segments of other nodes are preferred, in order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &EntityId> {
+        self.of.keys()
+    }
+
     /// Returns whether all that should be preferred is.
     pub(crate) const fn is_complete(&self) -> bool {
         self.is_complete

@@ -18,6 +18,7 @@ use crate::{
     preferred::Preferred,
     rows::Rows,
     segment::{Segment, to_f32},
+    state::Collection,
     store::Reader,
 };
 
@@ -125,6 +126,7 @@ pub(crate) struct Hot {
 /// How much of an open regime a question needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Detail {
+    Names,
     Means,
     Rows,
 }
@@ -138,17 +140,21 @@ impl Engine {
         detail: Detail,
         preferred: &'a Preferred<'a>,
     ) -> Result<Question<'a>, ReadError> {
-        self.question_about(name, entity, detail, preferred, |_| true)
+        self.question_about(name, preferred, |collection| match entity {
+            None => {
+                let all = collection.entities.iter();
+                Ok(all.map(|(id, entity)| Asked::new(id, entity, detail)).collect())
+            }
+            Some(id) => Ok(vec![Asked::new(id, collection.known(id)?, detail)]),
+        })
     }
 
-    /// As [`Self::question`], about those entities alone that pass.
+    /// As [`Self::question`], about the entities that `ask` returns, in order.
     pub(crate) fn question_about<'a>(
         &self,
         name: &CollectionName,
-        entity: Option<&EntityId>,
-        detail: Detail,
         preferred: &'a Preferred<'a>,
-        passes: impl Fn(&Entity) -> bool,
+        ask: impl FnOnce(&Collection) -> Result<Vec<Asked>, ReadError>,
     ) -> Result<Question<'a>, ReadError> {
         let view = self.view()?;
         let collection = view.collection(name)?;
@@ -156,19 +162,7 @@ impl Engine {
         if let Some(found) = preferred.other_dim(expected) {
             return Err(ReadError::Dim { expected, found });
         }
-        let entities = match entity {
-            None => {
-                let all = collection.entities.iter().filter(|(_, entity)| passes(entity));
-                all.map(|(id, entity)| Asked::new(id, entity, detail)).collect()
-            }
-            Some(id) => {
-                let missing =
-                    || ReadError::UnknownEntity { collection: name.clone(), entity: id.clone() };
-                let entity = collection.entities.get(id).ok_or_else(missing)?;
-                let passing = Some(entity).filter(|entity| passes(entity));
-                passing.map(|entity| Asked::new(id, entity, detail)).into_iter().collect()
-            }
-        };
+        let entities = ask(collection)?;
         Ok(Question {
             kind: view.kind(collection),
             spec: Arc::clone(&collection.spec),
@@ -294,7 +288,10 @@ pub(crate) fn check_vector(spec: &CollectionSpec, vector: &[f32]) -> Result<(), 
 }
 
 impl Asked {
-    fn new(id: &EntityId, entity: &Entity, detail: Detail) -> Self {
+    pub(crate) fn new(id: &EntityId, entity: &Entity, detail: Detail) -> Self {
+        if detail == Detail::Names {
+            return Self { id: id.clone(), inverse_unit: Vec::new(), open: None };
+        }
         let regime = &entity.regime;
         let state = regime.state();
         let open = (regime.open_count() > 0).then(|| Hot {

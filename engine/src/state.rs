@@ -20,6 +20,7 @@ use crate::{
     distance::in_units,
     entity::{Admission, Entity, novelty},
     error::{ReadError, StoreError, WriteError},
+    hot::HotTier,
     matching::{Ended, Field, Kept, Past, Scratch, Which},
     means::Kind,
     observation::{EntityId, Timestamp},
@@ -55,6 +56,8 @@ pub(crate) struct Collection {
     pub(crate) number: u32,
     pub(crate) spec: Arc<CollectionSpec>,
     pub(crate) entities: BTreeMap<EntityId, Entity>,
+    /// The open regimes of all of them.
+    pub(crate) hot: HotTier,
     /// What observations are matched with besides each entity's own past.
     pub(crate) kept: Arc<Kept>,
 }
@@ -95,6 +98,16 @@ pub struct Removed {
     pub observations: u64,
     /// Segments that were removed from this node's store.
     pub segments: u64,
+}
+
+impl Collection {
+    /// Returns an entity for a question.
+    pub(crate) fn known(&self, entity: &EntityId) -> Result<&Entity, ReadError> {
+        let (collection, id) = (&self.spec.name, entity);
+        let missing =
+            || ReadError::UnknownEntity { collection: collection.clone(), entity: id.clone() };
+        self.entities.get(entity).ok_or_else(missing)
+    }
 }
 
 impl State {
@@ -160,8 +173,9 @@ impl State {
 
     /// Adds a collection without entities.
     pub(crate) fn insert(&mut self, number: u32, spec: CollectionSpec) {
-        let (kept, entities) = (Arc::new(Kept::new(&spec, Vec::new(), None, 0)), BTreeMap::new());
-        let collection = Collection { number, spec: Arc::new(spec), entities, kept };
+        let kept = Arc::new(Kept::new(&spec, Vec::new(), None, 0));
+        let (entities, hot) = (BTreeMap::new(), HotTier::new(&spec));
+        let collection = Collection { number, spec: Arc::new(spec), entities, hot, kept };
         self.collections.insert(collection.spec.name.clone(), collection);
     }
 
@@ -200,7 +214,7 @@ impl State {
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
         let before = sealed.len();
-        let Some(Collection { number, spec, entities, kept }) =
+        let Some(Collection { number, spec, entities, hot, kept }) =
             self.collections.get_mut(&collection)
         else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name: collection }));
@@ -210,6 +224,7 @@ impl State {
         };
         let mut regimes = Vec::new();
         state.seal(|regime| regimes.push(regime));
+        hot.update(&entity, state);
         let mut sealing = Sealing { number: *number, spec, store, sealed, kept };
         let (next, counters) = (&mut self.next_segment, &mut self.counters);
         self.baseline_bytes += sealing.seal(&entity, state, regimes, next, counters)?;
@@ -225,7 +240,8 @@ impl State {
         store: &Store,
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
-        let Some(Collection { number, spec, entities, .. }) = self.collections.get_mut(&collection)
+        let Some(Collection { number, spec, entities, hot, .. }) =
+            self.collections.get_mut(&collection)
         else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name: collection }));
         };
@@ -233,9 +249,10 @@ impl State {
         if known.is_some_and(|known| observations.is_some_and(|expected| expected != known)) {
             return Ok(Outcome::Refused(WriteError::Changed { collection, entity }));
         }
-        let Some(forgotten) = entities.remove(&entity) else {
+        let Some(mut forgotten) = entities.remove(&entity) else {
             return Ok(Outcome::Refused(WriteError::UnknownEntity { collection, entity }));
         };
+        hot.remove(&mut forgotten);
         let of_entity =
             |new: &NewSegment| new.place.0 == *number && *new.segment.entity() == entity;
         // What this record sealed is not in the store yet.
@@ -257,7 +274,8 @@ impl State {
         sealed: &mut Vec<NewSegment>,
     ) -> Result<Outcome, StoreError> {
         let before = sealed.len();
-        let Some(Collection { number, spec, entities, kept }) = self.collections.get_mut(&name)
+        let Some(Collection { number, spec, entities, hot, kept }) =
+            self.collections.get_mut(&name)
         else {
             return Ok(Outcome::Refused(WriteError::UnknownCollection { name }));
         };
@@ -306,6 +324,7 @@ impl State {
                     count_match(counters, entity, spec.policy.threshold);
                 }
             }
+            hot.update(&id, entity);
         }
         ack.sealed = (sealed.len() - before) as u64;
         self.counters.observations_accepted += ack.accepted;

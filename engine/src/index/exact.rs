@@ -112,6 +112,16 @@ impl Exact {
         self.floats_mut().extend_from_slice(row);
     }
 
+    /// Puts a row in the place of another.
+    ///
+    /// # Panics
+    ///
+    /// Panics when rows are kept as bytes, or there is no such row.
+    pub(super) fn replace(&mut self, row: u32, values: &[f32]) {
+        let start = row as usize * self.dim;
+        self.floats_mut()[start..][..values.len()].copy_from_slice(values);
+    }
+
     /// Takes a row out and puts the last one in its place.
     ///
     /// # Panics

@@ -97,6 +97,10 @@ impl LiveIndex {
     /// Fails when the vector has another dimension or is not finite; nothing changed then.
     pub fn insert(&mut self, key: u64, vector: &[f32]) -> Result<(), VectorError> {
         check_vector(self.hot.dim, vector)?;
+        if let Some(Place::Hot(row)) = self.places.get(&key) {
+            self.hot.replace(*row, vector);
+            return Ok(());
+        }
         self.remove(key);
         self.places.insert(key, Place::Hot(self.hot_keys.len() as u32));
         self.hot_keys.push(key);
