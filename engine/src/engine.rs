@@ -496,7 +496,7 @@ fn is_initialized(storage: &dyn Storage) -> Result<bool, OpenError> {
     // A shorter one was being written when the process ended: the folder was never in use.
     if !VERSION.starts_with(&version) {
         return Err(match version.starts_with("dunlin engine ") {
-            true => OpenError::Version { found: version, known: VERSION },
+            true => OpenError::Version { found: version.trim().to_owned(), known: VERSION.trim() },
             false => OpenError::Foreign { name: VERSION_FILE.to_owned() },
         });
     }

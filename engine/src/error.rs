@@ -27,11 +27,13 @@ pub enum OpenError {
         name: String,
     },
     /// The folder was written by a newer version. Use that one.
-    #[error("the data folder has version {found:?}; this build knows {known:?}")]
+    #[error(
+        "the data folder has the format {found:?}, and this version of dunlin reads {known:?} at most; use a newer one"
+    )]
     Version {
-        /// What the version file says.
+        /// What the version file, or a log file, says.
         found: String,
-        /// What it would have to say.
+        /// The newest format that this version reads.
         known: &'static str,
     },
     /// The version file is gone, but the rest is there. Put it back from a backup.

@@ -213,9 +213,13 @@ fn read(storage: &dyn Storage, name: &str) -> io::Result<(Vec<u8>, Box<dyn Stora
 }
 
 fn header(first: u64) -> [u8; HEADER_BYTES] {
+    header_of(VERSION, first)
+}
+
+fn header_of(version: u32, first: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[8..12].copy_from_slice(&version.to_le_bytes());
     header[12..20].copy_from_slice(&first.to_le_bytes());
     let checksum = crc32fast::hash(&header[..20]);
     header[20..].copy_from_slice(&checksum.to_le_bytes());
@@ -254,9 +258,16 @@ fn scan(
     expected: Option<u64>,
     on_record: &mut impl FnMut(u64, &[u8]) -> Result<(), OpenError>,
 ) -> Result<Scanned, OpenError> {
-    let first = number_of(name).ok_or(missing_header(name))?;
-    if content.get(..HEADER_BYTES) != Some(&header(first)) {
-        return Err(missing_header(name));
+    let missing = damaged(name, 0, "it has no header of this version");
+    let (Some(first), Some(head)) = (number_of(name), content.first_chunk::<HEADER_BYTES>()) else {
+        return Err(missing);
+    };
+    let version = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    if *head != header_of(version, first) {
+        return Err(missing);
+    }
+    if version != VERSION {
+        return Err(OpenError::Version { found: format!("log {version}"), known: "log 1" });
     }
     if expected.is_some_and(|expected| expected != first) {
         return Err(damaged(name, 0, "it does not follow the file before it"));
@@ -289,10 +300,6 @@ fn record_at(content: &[u8], at: usize, accept: impl Fn(u64) -> bool) -> Option<
     let payload = rest.get(..word(0) as usize)?;
     let whole = accept(number) && checksum(word(0), number, payload) == word(4);
     whole.then_some(payload)
-}
-
-fn missing_header(name: &str) -> OpenError {
-    damaged(name, 0, "it has no header of this version")
 }
 
 fn damaged(name: &str, offset: usize, what: &'static str) -> OpenError {
@@ -374,6 +381,16 @@ mod tests {
                 Err(other) => panic!("byte {at}: {other}"),
             }
         }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_not_called_damaged() {
+        let disk = filled(2);
+        let mut content = disk.content(&file_name(1)).unwrap();
+        content[..HEADER_BYTES].copy_from_slice(&header_of(VERSION + 1, 1));
+        disk.put(&file_name(1), content);
+        let refused = try_open(&disk, 0, &mut Vec::new()).unwrap_err();
+        assert!(matches!(&refused, OpenError::Version { found, .. } if found == "log 2"));
     }
 
     #[test]

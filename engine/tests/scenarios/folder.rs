@@ -48,7 +48,10 @@ fn foreign_and_newer_folders_are_left_alone() {
 
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("VERSION"), "dunlin engine 4\n").unwrap();
-    assert!(matches!(open(folder.path()), Err(OpenError::Version { .. })));
+    let refused = open(folder.path()).unwrap_err();
+    let said = r#"has the format "dunlin engine 4", and this version of dunlin reads "dunlin engine 3" at most"#;
+    assert!(refused.to_string().contains(said), "{refused}");
+    assert!(matches!(refused, OpenError::Version { .. }));
     fs::write(folder.path().join("VERSION"), "something else").unwrap();
     assert!(matches!(open(folder.path()), Err(OpenError::Foreign { .. })));
 }
