@@ -201,6 +201,43 @@ fn a_graph_finds_the_nearest_under_filters_of_every_width() {
 }
 
 #[test]
+fn the_newest_metadata_of_an_entity_speak_for_all_of_its_life() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    let says = |site: &str| Metadata::new([("site".to_owned(), site.to_owned())].into()).unwrap();
+    let live = |engine: &Engine, number: u64, count: std::ops::Range<i64>, site: Option<&str>| {
+        let mut batch = regimes(number, count);
+        batch.iter_mut().for_each(|observation| observation.metadata = site.map(says));
+        engine.ingest(&name(), batch).unwrap();
+    };
+    for number in 0..4 {
+        live(&engine, number, 0..60, Some("attic"));
+    }
+    assert!(maintain(&engine) > 0);
+    // Entity 1 moves; entity 2 says nothing of where it is, which changes nothing.
+    live(&engine, 1, 60..63, Some("cellar"));
+    live(&engine, 2, 60..63, None);
+    for engine in [&engine, &try_open(&disk.crash()).unwrap()] {
+        for search in [Exactness::Approximate, Exactness::Exact] {
+            let of = |site: &str| {
+                let query = KnnQuery { metadata: says(site), search, ..question(level(1, 7), 999) };
+                let near = engine.knn(&query).unwrap().neighbors;
+                let mut counts = [0; 4];
+                for neighbor in &near {
+                    counts[neighbor.entity.as_str()[7..].parse::<usize>().unwrap()] += 1;
+                }
+                (near[0].distance, counts)
+            };
+            // Of a regime that an index holds the nearest is itself, whatever its entity said at that time.
+            let (nearest, counts) = of("cellar");
+            assert!(nearest < 1e-3 && counts == [0, 62, 0, 0], "{nearest}: {counts:?}");
+            let (nearest, counts) = of("attic");
+            assert!(nearest > 0.05 && counts == [59, 0, 62, 59], "{nearest}: {counts:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_removed_is_gone_at_once_and_may_come_again() {
     let disk = Simulated::new();
     let engine = open(&disk);
