@@ -19,8 +19,8 @@ use dunlin_archive::{
 };
 use dunlin_engine::{
     Budget, Change, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Compaction,
-    CompactionPolicy, Config, Dim, Engine, EntityId, ErrorBound, Fidelity, Observation, Segment,
-    SegmentPolicy, Source, TimeRange, Timestamp, Units, compact,
+    CompactionBudget, CompactionPolicy, Config, Dim, Engine, EntityId, ErrorBound, Fidelity,
+    Observation, Segment, SegmentPolicy, Source, TimeRange, Timestamp, Units, compact,
     index::GraphIndex,
     storage::{Simulated, Storage},
 };
@@ -469,8 +469,9 @@ fn outlines(corpus: &Corpus) {
         };
         engine.ingest(&collection, (0..432).map(observation).collect()).expect("taken in");
         let before = Timestamp(i64::MAX);
-        let (nrmse, segments_min) = (0.05, CompactionPolicy::SEGMENTS_MIN);
-        let how = CompactionPolicy { before, nrmse, flag_drift_min: 0.16, segments_min };
+        let (budget, segments_min) =
+            (CompactionBudget::Nrmse(0.05), CompactionPolicy::SEGMENTS_MIN);
+        let how = CompactionPolicy { before, budget, flag_drift_min: 0.16, segments_min };
         let done = engine.compact_course(&collection, &entity, &how, &|_| true);
         done.expect("a disk that works").expect("enough regimes");
         let changes = ChangesQuery {

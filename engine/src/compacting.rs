@@ -17,7 +17,7 @@ use dunlin_wire::{
 use crate::{
     codec::Tolerance,
     collection::{CollectionName, Fidelity},
-    compact::{Budget, CELLS_MAX, Compaction, OUTLINE_BYTES_MAX, Outline, compact},
+    compact::{Budget, CELLS_MAX, CompactError, Compaction, OUTLINE_BYTES_MAX, Outline, compact},
     engine::Engine,
     error::{CompactionError, ReadError, StoreError},
     observation::{EntityId, Timestamp},
@@ -41,13 +41,36 @@ const CONTENT_BYTES: usize = 2 * 1024 * 1024;
 pub struct CompactionPolicy {
     /// Only segments that ended before.
     pub before: Timestamp,
-    /// Root mean square error that compaction may reach, in the collection's units: above 0, up to 1.
-    pub nrmse: f64,
+    /// How far it goes.
+    pub budget: CompactionBudget,
     /// Changes at least this far stay as flags where their regimes are merged, in the same units.
     pub flag_drift_min: f64,
     /// Fewest segments that are worth an outline of their own, at least 1; so many may be left. Lower values
     /// make more and smaller outlines.
     pub segments_min: usize,
+}
+
+/// How far the compaction of a past goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CompactionBudget {
+    /// Up to this root mean square error, in the collection's units: above 0, up to 1.
+    Nrmse(f64),
+    /// Until outlines take this part of the bytes of their segments: above 0, up to 1. The error is the least that this
+    /// allows. Where even a single piece takes more, that is what is left. Observations that are kept do not count.
+    Share(f64),
+}
+
+impl CompactionBudget {
+    /// Returns the budget for segments of so many bytes.
+    fn of(self, bytes: usize) -> Result<Budget, CompactError> {
+        match self {
+            Self::Nrmse(nrmse) => Ok(Budget::Nrmse(nrmse)),
+            Self::Share(share) if share > 0.0 && share <= 1.0 => {
+                Ok(Budget::Bytes((bytes as f64 * share).ceil() as usize))
+            }
+            Self::Share(_) => Err(CompactError::Setting { what: "share" }),
+        }
+    }
 }
 
 impl CompactionPolicy {
@@ -122,14 +145,11 @@ impl Engine {
         };
         let chosen = &chosen[..kept.as_ref().map_or(chosen.len(), |kept| kept.segments)];
         let segments: Vec<Segment> = chosen.iter().map(|stored| stored.segment.clone()).collect();
-        let how = Compaction {
-            budget: Budget::Nrmse(policy.nrmse),
-            widths,
-            flag_drift_min: policy.flag_drift_min,
-        };
-        let mut outline = compact(&segments, &how)?;
         let sizes = segments.iter().map(|segment| segment.to_block().bytes().len());
         let mut bytes_before = sizes.sum::<usize>();
+        let budget = policy.budget.of(bytes_before)?;
+        let how = Compaction { budget, widths, flag_drift_min: policy.flag_drift_min };
+        let mut outline = compact(&segments, &how)?;
         let mut payload = Vec::new();
         if let Some(Kept { rows, bytes, .. }) = &kept {
             bytes_before += bytes;

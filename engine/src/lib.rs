@@ -95,7 +95,7 @@ pub use collection::{
 pub use compact::{
     Budget, CompactError, Compaction, Flag, OUTLINE_BYTES_MAX, Outline, PIECES_MAX, Piece, compact,
 };
-pub use compacting::{Compacted, CompactionPolicy};
+pub use compacting::{Compacted, CompactionBudget, CompactionPolicy};
 pub use config::Config;
 pub use counters::Counters;
 pub use distance::distance;

@@ -339,8 +339,12 @@ pub(crate) enum CollectionsCommand {
         #[arg(long, value_name = "TIME", value_parser = crate::input::parse_time, allow_hyphen_values = true)]
         before: i64,
         /// Root mean square error that compaction may reach, in the collection's units.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "share")]
         nrmse: Option<f64>,
+        /// Instead, the part of the segments' bytes that outlines may take, whatever the error: 0.02 is one fiftieth.
+        /// Observations that the collection keeps do not count.
+        #[arg(long)]
+        share: Option<f64>,
     },
     /// Remove an entity and all its segments from this node's store. What was archived or given to peers
     /// stays where it is; new observations of the same name begin a new life.
@@ -447,8 +451,8 @@ pub(crate) struct KnnArgs {
     pub(crate) entity: Option<String>,
     #[command(flatten)]
     pub(crate) range: TimeRange,
-    /// Among the node's own regimes (local), the fetched segments (fetched) or the adopted templates of
-    /// peers (templates).
+    /// Among the node's own regimes (local), those of them that are open (open) or sealed (sealed), the fetched
+    /// segments (fetched) or the adopted templates of peers (templates).
     #[arg(long, value_parser = scope, default_value = "local")]
     pub(crate) scope: Scope,
     /// Of entities alone whose newest metadata says this; may be repeated.
@@ -621,7 +625,7 @@ fn metric(text: &str) -> Result<Metric, String> {
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
-    named(text, "local, fetched, templates")
+    named(text, "local, open, sealed, fetched, templates")
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

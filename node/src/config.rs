@@ -135,6 +135,12 @@ pub(crate) struct EngineConfig {
     pub(crate) compact_after: Option<Duration>,
     /// Error that compaction may reach.
     pub(crate) compact_nrmse: f64,
+    /// What the index may take in memory, in bytes.
+    pub(crate) index_bytes: u64,
+    /// What is read from the store and kept, in bytes.
+    pub(crate) store_cache_bytes: u64,
+    /// Past regimes that are kept in memory to compare with, in bytes.
+    pub(crate) baseline_cache_bytes: u64,
 }
 
 /// The archive of blocks.
@@ -514,6 +520,7 @@ const DAY: u64 = 24 * HOUR;
 
 impl EngineConfig {
     fn read(section: &mut Section<'_>) -> Self {
+        const MIB: u64 = 1 << 20;
         let requests = section.integer("requests_max", 64, 1..=4096);
         let requests_max = usize::try_from(requests).ok().and_then(NonZeroUsize::new);
         let mut days = |key| {
@@ -527,6 +534,9 @@ impl EngineConfig {
             forget_silent,
             compact_after,
             compact_nrmse: section.float("compact_nrmse", 0.05, 0.001..=1.0),
+            index_bytes: MIB * section.integer("index_mib", 2_048, 16..=1_048_576),
+            store_cache_bytes: MIB * section.integer("store_cache_mib", 8, 1..=1_048_576),
+            baseline_cache_bytes: MIB * section.integer("baseline_cache_mib", 64, 1..=1_048_576),
         }
     }
 }

@@ -14,7 +14,7 @@ use common::{
 };
 use dunlin_client::{
     ChangeOrder, ChangesQuery, Course, Fidelity, HistoryQuery, IngestRequest, KnnQuery, Nearest,
-    Observation, ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
+    Observation, Scope, ScoreUnits, ScoresQuery, SegmentsQuery, TemplateUse, TrajectoryQuery,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -415,9 +415,32 @@ fn knn_agrees_with_brute_force_over_all_segments() {
 }
 
 #[test]
+fn how_entities_are_now_and_how_they_were_can_be_asked_for_alone() {
+    let (_temp, node, _) = lived();
+    let hits = |scope: Scope| {
+        let query = KnnQuery { scope, ..KnnQuery::new("pairs", vec![0.3, 0.6], 1_000) };
+        let answer = node.client().knn(&query).unwrap();
+        assert!(answer.coverage.elapsed_us > 0, "{:?}", answer.coverage);
+        let counts = (answer.coverage.open_regimes, answer.coverage.segments);
+        (answer.hits, counts)
+    };
+    let ((all, counts), (open, of_open)) = (hits(Scope::Local), hits(Scope::Open));
+    let (sealed, of_sealed) = hits(Scope::Sealed);
+    assert!(open.len() == 2 && open.iter().all(|hit| hit.cid.is_none()), "{open:?}");
+    assert!(sealed.len() > 1 && sealed.iter().all(|hit| hit.cid.is_some()), "{sealed:?}");
+    assert_eq!((of_open, of_sealed), ((2, 0), (0, sealed.len() as u64)));
+    assert_eq!((all.len(), counts), (2 + sealed.len(), (2, sealed.len() as u64)));
+    let shown = |scope| {
+        let mut command = node.command(&["knn", "0.3,0.6", "-c", "pairs", "--scope", scope]);
+        stdout(&mut command)
+    };
+    assert!(shown("open").contains("(open regime)") && !shown("sealed").contains("(open regime)"));
+}
+
+#[test]
 fn questions_with_a_vector_of_another_length_are_refused_everywhere() {
     let (_temp, node, _) = lived();
-    for scope in ["local", "fetched"] {
+    for scope in ["local", "open", "sealed", "fetched"] {
         let query = json!({ "collection": "pairs", "vector": [0.5], "k": 1, "scope": scope });
         let answer = send_json(&node, "POST /v1/query/knn", &query.to_string());
         answer.assert_refused(400, "bad_query");
@@ -586,10 +609,17 @@ fn old_summaries_are_compacted_and_answers_say_so() {
     let query = KnnQuery::new("pairs", vec![0.3, 0.5], 3);
     assert!(client.knn(&query).unwrap().coverage.complete);
     let far = "2999-01-01T00:00:00Z";
-    let mut compact = node.command(&["collections", "compact", "pairs", "--before", far, "--json"]);
+    let command = |flags: &[&str]| {
+        let mut command = node.command(&["collections", "compact", "pairs", "--before", far]);
+        command.args(flags);
+        command
+    };
+    assert!(complaint(&mut command(&["--share", "0.1", "--nrmse", "0.1"])).contains("cannot be"));
+    assert!(complaint(&mut command(&["--share", "1.5"])).contains("share"));
+    let mut compact = command(&["--share", "0.02", "--json"]);
     let done: Value = serde_json::from_str(&stdout(&mut compact)).unwrap();
     assert_eq!(done["segments"].as_u64().unwrap(), segments - 512, "{done}");
-    assert!(done["bytes_after"].as_u64() < done["bytes_before"].as_u64());
+    assert!(50 * done["bytes_after"].as_u64().unwrap() <= done["bytes_before"].as_u64().unwrap());
     let coverage = client.knn(&query).unwrap().coverage;
     assert!(!coverage.complete && coverage.missing.unwrap().contains("compacted"));
     let history = HistoryQuery {
@@ -602,7 +632,7 @@ fn old_summaries_are_compacted_and_answers_say_so() {
     };
     let history = client.history(&history).unwrap();
     assert!(history.coverage.complete && history.coverage.outlines == 1);
-    assert!(history.points.len() > 900, "{}", history.points.len());
+    assert!(history.points.len() > 500, "{}", history.points.len());
     // One CID names all that was archived, before and after.
     let catalogs = client.archive().unwrap().catalogs;
     assert_eq!((catalogs.len(), catalogs[0].segments), (1, segments));
@@ -611,7 +641,7 @@ fn old_summaries_are_compacted_and_answers_say_so() {
     let said = stdout(&mut node.command(&["archive", "status"]));
     assert!(said.contains(&catalogs[0].root), "{said}");
     assert_eq!(client.archive().unwrap().archived, segments, "the archive has them all");
-    let nothing = stdout(&mut node.command(&["collections", "compact", "pairs", "--before", far]));
+    let nothing = stdout(&mut command(&[]));
     assert!(nothing.contains("0 segments"), "{nothing}");
 }
 

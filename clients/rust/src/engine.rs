@@ -241,6 +241,10 @@ pub struct CompactRequest {
     /// Root mean square error that compaction may reach, in the collection's units; .05 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nrmse: Option<f64>,
+    /// Instead, the part of the segments' bytes that outlines may take, whatever the error: above 0, up to 1. Observations
+    /// that the collection keeps do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
 }
 
 /// What compaction did so far.

@@ -13,6 +13,10 @@ pub enum Scope {
     /// The node's own: open regimes and sealed segments.
     #[default]
     Local,
+    /// The node's own open regimes alone: how its entities are now.
+    Open,
+    /// The node's own sealed segments alone: how they were.
+    Sealed,
     /// Segments that were fetched from other peers.
     Fetched,
     /// Adopted templates of other peers.
@@ -75,7 +79,7 @@ pub struct KnnQuery {
     /// Which segments to look at.
     #[serde(default)]
     pub scope: Scope,
-    /// Of entities alone whose newest metadata has all of these pairs; with the scope `local`.
+    /// Of entities alone whose newest metadata has all of these pairs; not with the scopes `fetched` and `templates`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// Compare everything, instead of walking an index that may miss some of the nearest.

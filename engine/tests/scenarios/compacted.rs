@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use dunlin_engine::{
-    ChangeOrder, ChangesQuery, CollectionSpec, Compacted, CompactionError, CompactionPolicy,
-    Config, Course, Engine, ErrorBound, Fidelity, HistoryQuery, KnnQuery, Metadata, Observation,
-    Outline, Rows, SegmentPolicy, Source, Stored, TimeRange, Timestamp, TrajectoryQuery,
-    storage::Simulated,
+    ChangeOrder, ChangesQuery, CollectionSpec, Compacted, CompactionBudget, CompactionError,
+    CompactionPolicy, Config, Course, Engine, ErrorBound, Fidelity, HistoryQuery, KnnQuery,
+    Metadata, Observation, Outline, Rows, SegmentPolicy, Source, Stored, TimeRange, Timestamp,
+    TrajectoryQuery, storage::Simulated,
 };
 
 use crate::support::{course, engine_with, entity, name, open, sealed, spec};
@@ -39,7 +39,7 @@ fn keeping(fidelity: Fidelity) -> CollectionSpec {
 fn policy(before: i64) -> CompactionPolicy {
     CompactionPolicy {
         before: Timestamp(before * 1_000_000),
-        nrmse: 0.05,
+        budget: CompactionBudget::Nrmse(0.05),
         flag_drift_min: 0.16,
         segments_min: CompactionPolicy::SEGMENTS_MIN,
     }
@@ -94,6 +94,30 @@ fn changes(engine: &Engine, range: TimeRange) -> Vec<dunlin_engine::Change> {
         order: ChangeOrder::Newest,
     };
     engine.changes(&query).unwrap().changes
+}
+
+#[test]
+fn outlines_take_the_share_of_bytes_that_they_may() {
+    let (observed, mut before) = (past("a"), (f64::INFINITY, 0));
+    for share in [0.005, 0.02] {
+        let engine = engine_with(&summaries());
+        engine.ingest(&name(), observed.clone()).unwrap();
+        let budget = CompactionBudget::Share(share);
+        let done = compact_all(&engine, "a", &CompactionPolicy { budget, ..policy(4_000) });
+        let (all, left) = (done[0].bytes_before as f64, done[0].bytes_after as f64);
+        assert!(done.len() == 1 && left <= (share * all).ceil(), "{share}: {done:?}");
+        // More bytes are used, and buy a smaller error.
+        let now = (error_of(&engine, "a", &observed), done[0].bytes_after);
+        assert!(now.0 < before.0 && now.1 > before.1, "{share}: {now:?} after {before:?}");
+        before = now;
+    }
+    let engine = engine_with(&summaries());
+    engine.ingest(&name(), observed).unwrap();
+    for share in [0.0, -1.0, 1.5, f64::NAN, f64::INFINITY] {
+        let nonsense = CompactionPolicy { budget: CompactionBudget::Share(share), ..policy(4_000) };
+        let refused = engine.compact_course(&name(), &entity("a"), &nonsense, &|_| true);
+        assert!(matches!(refused, Err(CompactionError::Setting(_))), "{share}: {refused:?}");
+    }
 }
 
 #[test]
@@ -165,7 +189,7 @@ fn what_is_new_unarchived_or_needed_stays() {
     let kept = of(&engine, "a");
     assert!((KEPT as usize..KEPT as usize + 64).contains(&kept.len()), "{}", kept.len());
 
-    let nonsense = CompactionPolicy { nrmse: f64::NAN, ..policy(4_000) };
+    let nonsense = CompactionPolicy { budget: CompactionBudget::Nrmse(f64::NAN), ..policy(4_000) };
     let refused = engine.compact_course(&name(), &entity("a"), &nonsense, &|_| true);
     // With nothing left to compact, nobody looks at the settings.
     assert!(matches!(refused, Ok(None) | Err(CompactionError::Setting(_))));

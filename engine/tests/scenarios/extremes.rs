@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use dunlin_engine::{
-    AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionSpec, CompactionPolicy, Course, Dim,
-    EntityId, ErrorBound, Fidelity, HistoryQuery, KnnQuery, Level, Metadata, Metric, Observation,
-    ScoreUnits, ScoresQuery, SegmentQuery, TimeRange, Timestamp, TrajectoryQuery, Units,
-    storage::Simulated,
+    AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionSpec, CompactionBudget, CompactionPolicy,
+    Course, Dim, EntityId, ErrorBound, Fidelity, HistoryQuery, KnnQuery, Level, Metadata, Metric,
+    Observation, ScoreUnits, ScoresQuery, SegmentQuery, TimeRange, Timestamp, TrajectoryQuery,
+    Units, storage::Simulated,
 };
 
 use crate::support::{course, engine_with, entity, name, observation, open, spec};
@@ -175,7 +175,7 @@ fn the_largest_values_and_the_ends_of_time_are_held_and_asked_for() {
                 }
                 let policy = CompactionPolicy {
                     before: Timestamp(i64::MAX),
-                    nrmse: 0.5,
+                    budget: CompactionBudget::Nrmse(0.5),
                     flag_drift_min: 0.1,
                     segments_min: 1,
                 };

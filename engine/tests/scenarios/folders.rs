@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use dunlin_engine::{
-    CollectionName, CollectionSpec, CompactionPolicy, Engine, Fidelity, HistoryQuery, Metadata,
-    Observation, SegmentPolicy, TimeRange, Timestamp,
+    CollectionName, CollectionSpec, CompactionBudget, CompactionPolicy, Engine, Fidelity,
+    HistoryQuery, Metadata, Observation, SegmentPolicy, TimeRange, Timestamp,
     storage::{Simulated, Storage},
 };
 
@@ -67,7 +67,7 @@ fn fill(engine: &Engine, version: u32) {
     }
     let compaction = CompactionPolicy {
         before: Timestamp(690_000_000),
-        nrmse: 0.05,
+        budget: CompactionBudget::Nrmse(0.05),
         flag_drift_min: 0.16,
         segments_min: CompactionPolicy::SEGMENTS_MIN,
     };

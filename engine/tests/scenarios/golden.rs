@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use dunlin_engine::{
-    Change, ChangeOrder, ChangesQuery, CollectionSpec, CompactionPolicy, ErrorBound, Fidelity,
-    Metadata, Metric, Observation, Outline, Segment, SegmentPolicy, Source, TimeRange, Timestamp,
+    Change, ChangeOrder, ChangesQuery, CollectionSpec, CompactionBudget, CompactionPolicy,
+    ErrorBound, Fidelity, Metadata, Metric, Observation, Outline, Segment, SegmentPolicy, Source,
+    TimeRange, Timestamp,
 };
 use dunlin_wire::block::{Codec, cid_of};
 
@@ -124,7 +125,7 @@ fn compacted(fidelity: Fidelity) -> (Vec<u8>, Vec<Vec<u8>>) {
     engine.ingest(&name(), course("pump-1", 0..710, 10)).unwrap();
     let policy = CompactionPolicy {
         before: Timestamp(i64::MAX),
-        nrmse: 0.05,
+        budget: CompactionBudget::Nrmse(0.05),
         flag_drift_min: 0.16,
         segments_min: CompactionPolicy::SEGMENTS_MIN,
     };

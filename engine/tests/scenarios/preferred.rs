@@ -1,10 +1,10 @@
 //! Two nodes saw different things of one time, and one version is preferred: every answer uses that one.
 
 use dunlin_engine::{
-    AnomaliesAnswer, AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionSpec, CompactionPolicy,
-    Course, Coverage, Engine, Fidelity, HistoryQuery, KnnQuery, Level, Matched, MatchesQuery,
-    Observation, Preferred, ReadError, Rows, ScoreUnits, ScoresQuery, Segment, SegmentPolicy,
-    Source, Stored, TimeRange, Timestamp, TrajectoryQuery, decode_payload,
+    AnomaliesAnswer, AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionSpec, CompactionBudget,
+    CompactionPolicy, Course, Coverage, Engine, Fidelity, HistoryQuery, KnnQuery, Level, Matched,
+    MatchesQuery, Observation, Preferred, ReadError, Rows, ScoreUnits, ScoresQuery, Segment,
+    SegmentPolicy, Source, Stored, TimeRange, Timestamp, TrajectoryQuery, decode_payload,
 };
 
 use crate::support::{course, engine_with, entity, name, observation, sealed, spec};
@@ -276,7 +276,7 @@ fn outlines_stand_for_the_time_that_nothing_else_is_preferred_for() {
         let (own, others) = (sealed(&one), sealed(&other));
         let compaction = CompactionPolicy {
             before: Timestamp(1_000_000_000),
-            nrmse: 0.05,
+            budget: CompactionBudget::Nrmse(0.05),
             flag_drift_min: 0.1,
             segments_min: 16,
         };

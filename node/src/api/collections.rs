@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use dunlin_client as json;
+use dunlin_engine::CompactionBudget;
 
 use super::{Body, Path, convert, error::ApiError, shares};
 use crate::daemon::{CompactionWish, Shared};
@@ -81,9 +82,18 @@ pub(super) async fn compact(
     let name = convert::collection_name(&name)?;
     let entity = request.entity.map(convert::entity_id).transpose()?;
     let before = dunlin_engine::Timestamp(request.before_us);
-    let nrmse = request.nrmse.unwrap_or(shared.config.engine.compact_nrmse);
+    let budget = match (request.nrmse, request.share) {
+        (Some(_), Some(_)) => {
+            let problem = "compaction goes as far as `nrmse` or `share` says, not both";
+            return Err(ApiError::bad_request("bad_query", problem));
+        }
+        (None, Some(share)) => CompactionBudget::Share(share),
+        (nrmse, None) => {
+            CompactionBudget::Nrmse(nrmse.unwrap_or(shared.config.engine.compact_nrmse))
+        }
+    };
     let from = request.from.map(convert::entity_id).transpose()?;
-    let wish = CompactionWish { name, entity, from, before, nrmse };
+    let wish = CompactionWish { name, entity, from, before, budget };
     let compacted = shared.blocking(move |shared| shared.compact(&wish)).await?;
     Ok(Json(json::CompactResponse {
         segments: compacted.segments,

@@ -11,7 +11,7 @@ use dunlin_archive::Pin;
 use dunlin_client as json;
 use dunlin_engine::{
     AnomaliesQuery, ChangeOrder, ChangesQuery, CollectionName, CollectionSpec, Course, Coverage,
-    EntityId, Exactness, Factors, HistoryQuery, KnnQuery, Level, MatchesQuery, Preferred,
+    EntityId, Exactness, Factors, HistoryQuery, Include, KnnQuery, Level, MatchesQuery, Preferred,
     Reference, ScoreUnits, ScoresQuery, Segment, Source, TRAJECTORY_POINTS_MAX, TimeRange,
     Timestamp, TrajectoryQuery, distance, knn_over,
 };
@@ -50,16 +50,23 @@ pub(super) async fn knn(
     let collection = convert::collection_name(&query.collection)?;
     let k = checked_k(query.k)?;
     let started = Instant::now();
-    if query.scope != json::Scope::Local && !query.metadata.is_empty() {
-        let problem = "metadata is known of own entities alone; ask with the scope `local`";
+    let include = match query.scope {
+        json::Scope::Local => Some(Include::All),
+        json::Scope::Open => Some(Include::Open),
+        json::Scope::Sealed => Some(Include::Sealed),
+        json::Scope::Fetched | json::Scope::Templates => None,
+    };
+    if include.is_none() && !query.metadata.is_empty() {
+        let problem = "metadata is known of own entities alone; ask with the scope `local`, `open` or `sealed`";
         return Err(ApiError::bad_request("bad_query", problem));
     }
-    let (answer, standings) = match query.scope {
-        json::Scope::Local => {
+    let (answer, standings) = match (include, query.scope) {
+        (Some(include), _) => {
             let question = KnnQuery {
                 range: range(query.from_us, query.to_us),
                 entity: query.entity.map(convert::entity_id).transpose()?,
                 metadata: convert::metadata(query.metadata)?,
+                include,
                 search: if query.exact { Exactness::Exact } else { Exactness::Approximate },
                 ..KnnQuery::new(collection.clone(), query.vector, k)
             };
@@ -69,13 +76,15 @@ pub(super) async fn knn(
             };
             asked(&shared, collection, whose, ask).await?
         }
-        json::Scope::Fetched => {
+        (None, json::Scope::Templates) => {
+            return knn_templates(&shared, &collection, &query, k).await;
+        }
+        (None, _) => {
             let standings = shared.standings().await;
             let known = standings.clone();
             let ask = move |shared: &Shared| knn_fetched(shared, &collection, &query, k, &known);
             (shared.blocking(ask).await?, standings)
         }
-        json::Scope::Templates => return knn_templates(&shared, &collection, &query, k).await,
     };
     let hit = |neighbor: dunlin_engine::Neighbor| json::KnnHit {
         cid: sealed_cid(neighbor.source),

@@ -217,8 +217,8 @@ pub(super) fn collections(
             out.show(&client.share_with(&name, &request)?, |answer| share_text(&name, answer))
         }
         CollectionsCommand::Quality { name } => out.show(&client.quality(&name)?, quality_text),
-        CollectionsCommand::Compact { name, entity, before, nrmse } => {
-            let request = CompactRequest { entity, from: None, before_us: before, nrmse };
+        CollectionsCommand::Compact { name, entity, before, nrmse, share } => {
+            let request = CompactRequest { entity, from: None, before_us: before, nrmse, share };
             out.show(&compact(client, &name, &request)?, |done| {
                 let CompactResponse { segments, outlines, bytes_before, bytes_after, .. } = done;
                 let (before, after) = (size(*bytes_before), size(*bytes_after));

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use dunlin_archive::Pin;
 use dunlin_engine::{
-    CollectionName, CompactionError, CompactionPolicy, EntityId, Life, ReadError, Timestamp,
+    CollectionName, CompactionBudget, CompactionError, CompactionPolicy, EntityId, Life, ReadError,
+    Timestamp,
 };
 use dunlin_wire::Cid;
 
@@ -29,7 +30,7 @@ pub(crate) struct CompactionWish {
     pub(crate) from: Option<EntityId>,
     /// Only what ended before.
     pub(crate) before: Timestamp,
-    pub(crate) nrmse: f64,
+    pub(crate) budget: CompactionBudget,
 }
 
 /// What was done.
@@ -49,7 +50,7 @@ impl Shared {
         let started = Instant::now();
         let policy = CompactionPolicy {
             before: wish.before,
-            nrmse: wish.nrmse,
+            budget: wish.budget,
             flag_drift_min: FLAG_DRIFT_MIN,
             segments_min: CompactionPolicy::SEGMENTS_MIN,
         };
@@ -96,8 +97,9 @@ impl Shared {
         let Some(age) = self.config.engine.compact_after else { return Ok(false) };
         for spec in self.engine.collections()? {
             let before = self.moment_before(&spec.name, age)?;
-            let (name, nrmse) = (spec.name.clone(), self.config.engine.compact_nrmse);
-            let mut wish = CompactionWish { name, entity: None, from: None, before, nrmse };
+            let name = spec.name.clone();
+            let budget = CompactionBudget::Nrmse(self.config.engine.compact_nrmse);
+            let mut wish = CompactionWish { name, entity: None, from: None, before, budget };
             for _ in 0..TURNS {
                 let done = self.compact(&wish)?;
                 let (segments, outlines) = (done.segments, done.outlines);

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     api,
-    config::Config,
+    config::{Config, EngineConfig},
     data_dir::{DataDir, GATEWAY_ADDRESS_FILE},
     gateway,
 };
@@ -73,7 +73,7 @@ impl Node {
         let gateway_address = gateway_address.context("the gateway has no address")?;
         let (trust_file, records) = TrustFile::open(&dir)?;
         let sequence = Sequence::load(&dir)?;
-        let engine = open_engine(&dir)?;
+        let engine = open_engine(&dir, &config.engine)?;
         let archive = Arc::new(open_archive(&dir, &config)?);
         let me = identity.public().to_peer_id();
         let outside = Outside::open(&dir, &config, me, &archive)?;
@@ -221,10 +221,17 @@ async fn listen(address: SocketAddr, (who, how): (&str, &str)) -> anyhow::Result
     })
 }
 
-fn open_engine(dir: &DataDir) -> anyhow::Result<Engine> {
+fn open_engine(dir: &DataDir, config: &EngineConfig) -> anyhow::Result<Engine> {
     let path = dir.room("engine")?;
-    let engine = Engine::open(&path, dunlin_engine::Config::default())
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let memory = dunlin_engine::Config {
+        index_memory_bytes: config.index_bytes,
+        store_cache_bytes: bytes(config.store_cache_bytes),
+        baseline_cache_bytes: bytes(config.baseline_cache_bytes),
+        ..dunlin_engine::Config::default()
+    };
+    let engine =
+        Engine::open(&path, memory).with_context(|| format!("cannot open {}", path.display()))?;
     let recovery = engine.recovery();
     if recovery.torn_bytes > 0 || recovery.replayed_records > 0 {
         let (replayed, torn_bytes) = (recovery.replayed_records, recovery.torn_bytes);

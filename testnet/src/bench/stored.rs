@@ -2,9 +2,9 @@
 
 use anyhow::Context as _;
 use dunlin_engine::{
-    CollectionName, CollectionSpec, CompactionPolicy, Dim, Engine, EntityId, ErrorBound, Fidelity,
-    HistoryQuery, Rows, SEGMENT_OBSERVATIONS_MAX, Segment, SegmentPolicy, TimeRange, Timestamp,
-    Units,
+    CollectionName, CollectionSpec, CompactionBudget, CompactionPolicy, Dim, Engine, EntityId,
+    ErrorBound, Fidelity, HistoryQuery, Rows, SEGMENT_OBSERVATIONS_MAX, Segment, SegmentPolicy,
+    TimeRange, Timestamp, Units,
 };
 
 use super::summary::FLAG_DRIFT_MIN;
@@ -63,7 +63,7 @@ impl Stored {
         let (mut segments, mut outlines, mut bytes) = (Vec::new(), 0, 0);
         let how = CompactionPolicy {
             before: Timestamp(i64::MAX),
-            nrmse: OUTLINE_NRMSE,
+            budget: CompactionBudget::Nrmse(OUTLINE_NRMSE),
             flag_drift_min: FLAG_DRIFT_MIN,
             segments_min: CompactionPolicy::SEGMENTS_MIN,
         };

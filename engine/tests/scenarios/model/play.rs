@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dunlin_engine::{
-    CollectionName, CollectionSpec, CompactionPolicy, Config, Dim, Engine, EntityId, ErrorBound,
-    Fidelity, Metadata, Metric, Observation, SegmentPolicy, Timestamp, Units, WriteError,
-    storage::Simulated,
+    CollectionName, CollectionSpec, CompactionBudget, CompactionPolicy, Config, Dim, Engine,
+    EntityId, ErrorBound, Fidelity, Metadata, Metric, Observation, SegmentPolicy, Timestamp, Units,
+    WriteError, storage::Simulated,
 };
 
 use super::questions::ask;
@@ -337,7 +337,11 @@ fn refuse(engine: &Engine, setup: Setup, entity: u8, what: u8) {
 /// Compacts the past of an entity in steps of a few segments.
 fn compact(engine: &Engine, entity: u8, is_known: bool) {
     let before = Timestamp(i64::MAX);
-    let policy = CompactionPolicy { before, nrmse: 0.05, flag_drift_min: 0.16, segments_min: 3 };
+    let budget = match entity {
+        0 => CompactionBudget::Share(0.5),
+        _ => CompactionBudget::Nrmse(0.05),
+    };
+    let policy = CompactionPolicy { before, budget, flag_drift_min: 0.16, segments_min: 3 };
     loop {
         let step = engine.compact_course(&name(), &id(entity), &policy, &|_| true);
         assert_eq!(step.is_ok(), is_known, "{step:?}");
