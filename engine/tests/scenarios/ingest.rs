@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dunlin_engine::{
-    Ack, CollectionSpec, Config, Fidelity, Metadata, Metric, Observation, ObservationError,
-    TimeRange, Timestamp, Units, WriteError, storage::Simulated,
+    Ack, CollectionSpec, Config, ErrorBound, Fidelity, Metadata, Metric, Observation,
+    ObservationError, TimeRange, Timestamp, Units, WriteError, storage::Simulated,
 };
 use proptest::prelude::*;
 
@@ -165,23 +165,37 @@ fn noise_floor_units_find_regimes_in_any_scale() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// Segments depend on each entity's observations alone: however they are cut into batches, mixed
-    /// with another entity's, interrupted by checkpoints or restarts, the CIDs are the same.
+    /// with another entity's, late within the window, interrupted by checkpoints or restarts, the CIDs are the same.
     #[test]
     fn batches_interleaving_and_restarts_leave_no_trace(
         cuts in prop::collection::vec((1usize..60, 1usize..60, 0u8..6), 1..40),
         dwell in 5i64..60,
+        fidelity in prop::sample::select(vec![Fidelity::Summary, Fidelity::Bounded, Fidelity::Lossless]),
+        metric in prop::sample::select(vec![Metric::Euclidean, Metric::Cosine, Metric::Dot]),
+        (learns_noise, is_late, has_metadata) in any::<(bool, bool, bool)>(),
     ) {
-        let (a, b) = (course("a", 0..400, dwell), course("b", 0..400, dwell + 7));
-        let whole = engine_with(&spec(2));
+        let units = if learns_noise { Units::NoiseFloor } else { spec(2).units };
+        let error_bound = (fidelity == Fidelity::Bounded).then_some(ErrorBound::Absolute(vec![0.01; 2]));
+        let lateness_us = if is_late { 3_000_000 } else { 0 };
+        let spec = CollectionSpec { fidelity, error_bound, metric, units, lateness_us, ..spec(2) };
+        let noted = |mut course: Vec<Observation>| {
+            for observation in course.iter_mut().step_by(3).filter(|_| has_metadata) {
+                let note = [("minute".to_owned(), (observation.timestamp.0 / 60_000_000).to_string())];
+                observation.metadata = Some(Metadata::new(note.into()).unwrap());
+            }
+            course
+        };
+        let (a, b) = (noted(course("a", 0..400, dwell)), noted(course("b", 0..400, dwell + 7)));
+        let whole = engine_with(&spec);
         whole.ingest(&name(), a.clone()).unwrap();
         whole.ingest(&name(), b.clone()).unwrap();
 
         let mut disk = Simulated::new();
         let mut engine = open(&disk);
-        engine.create_collection(spec(2)).unwrap();
+        engine.create_collection(spec).unwrap();
         let (mut a_sent, mut b_sent) = (0, 0);
         for (a_count, b_count, event) in cuts.into_iter().chain([(400, 400, 0)]) {
             let (a_end, b_end) = ((a_sent + a_count).min(400), (b_sent + b_count).min(400));
@@ -191,7 +205,12 @@ proptest! {
                 batch.extend(a[a_sent..a_end].get(index).cloned());
                 batch.extend(b[b_sent..b_end].get(index).cloned());
             }
-            engine.ingest(&name(), batch).unwrap();
+            if is_late {
+                // Each comes at most three places, so seconds, late.
+                batch.chunks_mut(4).for_each(<[Observation]>::reverse);
+            }
+            let sent = batch.len() as u64;
+            prop_assert_eq!(counts(engine.ingest(&name(), batch).unwrap()), (sent, 0, 0));
             (a_sent, b_sent) = (a_end, b_end);
             match event {
                 4 => engine.checkpoint().unwrap(),
@@ -202,6 +221,8 @@ proptest! {
                 _ => {}
             }
         }
+        // Short regimes end; of those with a noise floor or by direction that is not promised.
+        prop_assert!(learns_noise || metric != Metric::Euclidean || cids(&whole, "a").len() > 3);
         prop_assert_eq!(cids(&engine, "a"), cids(&whole, "a"));
         prop_assert_eq!(cids(&engine, "b"), cids(&whole, "b"));
     }
