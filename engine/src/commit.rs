@@ -238,7 +238,7 @@ impl Drop for Leading<'_> {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::mpsc::{Receiver, Sender, channel},
+        sync::mpsc::{Receiver, SyncSender, sync_channel},
         thread::{Scope, ScopedJoinHandle},
     };
 
@@ -249,14 +249,14 @@ mod tests {
     struct Bench {
         commit: Commit,
         /// Tells how many entries each group has, as soon as it is about to be written.
-        begun: Sender<usize>,
+        begun: SyncSender<usize>,
         /// Each group waits for a verdict.
         verdicts: Mutex<Receiver<bool>>,
     }
 
     impl Bench {
-        fn new() -> (Self, Receiver<usize>, Sender<bool>) {
-            let ((begun, groups), (decide, verdicts)) = (channel(), channel());
+        fn new() -> (Self, Receiver<usize>, SyncSender<bool>) {
+            let ((begun, groups), (decide, verdicts)) = (sync_channel(64), sync_channel(64));
             (
                 Self { commit: Commit::default(), begun, verdicts: Mutex::new(verdicts) },
                 groups,
