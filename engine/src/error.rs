@@ -28,7 +28,7 @@ pub enum OpenError {
     },
     /// The folder was written by a newer version. Use that one.
     #[error(
-        "the data folder has the format {found:?}, and this version of dunlin reads {known:?} at most; use a newer one"
+        "the data folder has the format {found:?}, and this version of dunlin reads {known:?}; use a newer one"
     )]
     Version {
         /// What the version file, or a log file, says.

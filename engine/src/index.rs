@@ -114,8 +114,9 @@ pub struct Search<'a> {
     pub vector: &'a [f32],
     /// How many rows to return; fewer when there are fewer.
     pub k: usize,
-    /// How many candidates a walk keeps (`ef_search`), at least `k`; in cells about as much is found for it. A higher value finds more of the
-    /// nearest rows and takes longer; 2 to 4 times `k` is usual. [`EFFORT_EXACT`] compares every row.
+    /// How many candidates a walk keeps (`ef_search`), at least `k`; in cells about as much is found for it. A higher
+    /// value finds more of the nearest rows and takes longer; 2 to 4 times `k` is usual. [`EFFORT_EXACT`] compares
+    /// every row.
     pub effort: usize,
     /// Only these rows.
     pub filter: Option<&'a RowSet>,

@@ -1,9 +1,9 @@
 //! What counts as known of one entity, and how far a point is from it.
 //!
 //! Known are the newest of the entity's own regimes that have ended, at most `novelty_regimes_max`, and
-//! the references that came with the question, as `references.rs` has them count. A distance is the root mean square over channels of
-//! (x - mean) / unit. Which unit is best differs from one kind of data to the next, so there are three,
-//! all of them from means, spreads and counts of the known regimes alone:
+//! the references that came with the question, as `references.rs` has them count. A distance is the root mean
+//! square over channels of (x - mean) / unit. Which unit is best differs from one kind of data to the next, so
+//! there are three, all of them from means, spreads and counts of the known regimes alone:
 //!
 //! - `range`: the collection's own unit;
 //! - `z`: the standard deviation of everything known, within regimes and between them;
@@ -21,7 +21,7 @@ use dunlin_wire::Cid;
 use crate::{
     collection::{SegmentPolicy, Units},
     distance::{in_units, rms},
-    question::{Hot, Question},
+    question::{Question, Unsealed},
     references::{Reference, Sources, left_of},
     rows::Rows,
     score::{Nearest, ScoreUnits},
@@ -124,7 +124,7 @@ impl Behavior {
     }
 
     /// Returns what scores need of an open regime.
-    pub(crate) fn open(open: &Hot) -> Self {
+    pub(crate) fn open(open: &Unsealed) -> Self {
         Self {
             cid: None,
             start: open.start,

@@ -109,11 +109,11 @@ pub(crate) struct Asked {
     pub(crate) id: EntityId,
     /// One over the unit of each channel, as of now.
     pub(crate) inverse_unit: Vec<f64>,
-    pub(crate) open: Option<Hot>,
+    pub(crate) open: Option<Unsealed>,
 }
 
 /// An open regime as a question sees it.
-pub(crate) struct Hot {
+pub(crate) struct Unsealed {
     pub(crate) start: i64,
     pub(crate) end: i64,
     pub(crate) count: u32,
@@ -294,7 +294,7 @@ impl Asked {
         }
         let regime = &entity.regime;
         let state = regime.state();
-        let open = (regime.open_count() > 0).then(|| Hot {
+        let open = (regime.open_count() > 0).then(|| Unsealed {
             start: state.start,
             end: regime.newest(),
             count: state.count,
@@ -306,7 +306,7 @@ impl Asked {
     }
 
     /// Returns the open regime when it reaches into `from..=to`.
-    pub(crate) fn open_between(&self, from: i64, to: i64) -> Option<&Hot> {
+    pub(crate) fn open_between(&self, from: i64, to: i64) -> Option<&Unsealed> {
         self.open.as_ref().filter(|open| open.start <= to && open.end >= from)
     }
 }

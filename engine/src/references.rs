@@ -15,8 +15,9 @@
 //! own past is there. That one source knows what others have not met is credible among sources that live as
 //! the entity does. Where most of them live otherwise, as those do that may only bear witness, the few that
 //! seem alike get no credit: it may be what they are made for. Nor does anybody where there are three or four, for
-//! one that lies is a large part of so few, and the others can contradict it; one or two cannot be contradicted. And what others do is a guess that one's own past replaces: references move away as
-//! that grows, until they count no more. `docs/privacy.md` has what this costs and what it withstands.
+//! one that lies is a large part of so few, and the others can contradict it; one or two cannot be contradicted.
+//! And what others do is a guess that one's own past replaces: references move away as that grows, until they
+//! count no more. `docs/privacy.md` has what this costs and what it withstands.
 
 use crate::{
     distance::{in_units, nearest},

@@ -337,8 +337,8 @@ impl Default for QueryCodes {
 /// With so much added a number's integer part stands in the lowest bits, rounded to the nearest.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// Returns the step of codes for values up to `largest`, and one over it; `None` where it is too small for an inverse, or without an
-/// end: there is no code for it.
+/// Returns the step of codes for values up to `largest`, and one over it; `None` where it is too small for an inverse,
+/// or without an end: there is no code for it.
 fn query_step(largest: f32) -> Option<(f32, f32)> {
     let least = f32::MIN_POSITIVE * f32::from(QUERY_CODE_MAX);
     let has_step = largest > least && largest < f32::INFINITY;

@@ -49,7 +49,8 @@ fn foreign_and_newer_folders_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("VERSION"), "dunlin engine 4\n").unwrap();
     let refused = open(folder.path()).unwrap_err();
-    let said = r#"has the format "dunlin engine 4", and this version of dunlin reads "dunlin engine 3" at most"#;
+    let said =
+        r#"has the format "dunlin engine 4", and this version of dunlin reads "dunlin engine 3""#;
     assert!(refused.to_string().contains(said), "{refused}");
     assert!(matches!(refused, OpenError::Version { .. }));
     fs::write(folder.path().join("VERSION"), "something else").unwrap();
