@@ -642,8 +642,10 @@ fn template_use(text: &str) -> Result<TemplateUse, String> {
 }
 
 fn vector(text: &str) -> Result<Vector, String> {
-    let number =
-        |part: &str| part.trim().parse::<f32>().map_err(|_| format!("`{part}` is not a number"));
+    let number = |part: &str| {
+        let parsed = part.trim().parse::<f32>().ok().filter(|number| number.is_finite());
+        parsed.ok_or_else(|| format!("`{part}` is not a finite number"))
+    };
     text.split(',').map(number).collect::<Result<_, _>>().map(Vector)
 }
 

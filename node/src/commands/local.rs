@@ -221,6 +221,11 @@ pub(super) fn collections(
             let request = CompactRequest { entity, from: None, before_us: before, nrmse, share };
             out.show(&compact(client, &name, &request)?, |done| {
                 let CompactResponse { segments, outlines, bytes_before, bytes_after, .. } = done;
+                if *segments == 0 {
+                    return "nothing to compact: only archived segments that ended before then are, \
+                            and of each entity the newest 512 never"
+                        .to_owned();
+                }
                 let (before, after) = (size(*bytes_before), size(*bytes_after));
                 format!("{segments} segments of {before} became {outlines} outlines of {after}")
             })
