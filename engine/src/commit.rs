@@ -12,13 +12,14 @@ use std::{
 
 use crate::{
     Config,
+    ahead::Payloads,
     batch::Entry,
     error::{PoisonCause, WriteError},
     state::Outcome,
 };
 
-/// A group takes no further entry once it weighs this much, in bytes: enough to make one sync cheap for
-/// each, little enough that questions, which wait while a group is applied, do not wait long.
+/// A group takes no further entry once it has this many bytes: enough to make one sync cheap for each,
+/// little enough that questions, which wait while a group is applied, do not wait long.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
 const _: () = assert!(GROUP_BYTES + Config::BATCH_BYTES_MAX + 5 <= crate::log::RECORD_BYTES_MAX);
@@ -53,16 +54,25 @@ enum End {
 struct Waiting {
     entry: Entry,
     bytes: Vec<u8>,
-    weight: usize,
+    payloads: Payloads,
     slot: Slot,
+}
+
+/// Entries that were taken from the queue together.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) entries: Vec<Entry>,
+    /// All of them, encoded.
+    pub(crate) record: Vec<u8>,
+    /// What was packed for them ahead.
+    pub(crate) payloads: Payloads,
 }
 
 /// Where a writer finds what its entry did.
 type Slot = Arc<Mutex<Option<Outcome>>>;
 
 impl Commit {
-    /// Brings an entry, encoded in `bytes`, into the log and returns what it did. `weight` says how long it
-    /// takes to apply: as long as so many bytes of the simplest entries.
+    /// Brings an entry, encoded in `bytes`, into the log and returns what it did.
     ///
     /// `write` writes, syncs and applies one group; it returns one outcome per entry.
     ///
@@ -73,8 +83,8 @@ impl Commit {
         &self,
         entry: Entry,
         bytes: Vec<u8>,
-        weight: usize,
-        write: impl Fn(Vec<Entry>, &[u8]) -> Result<Vec<Outcome>, PoisonCause>,
+        payloads: Payloads,
+        write: impl Fn(Pending) -> Result<Vec<Outcome>, PoisonCause>,
     ) -> Result<Outcome, WriteError> {
         let slot = Slot::default();
         let mut queue = self.lock();
@@ -87,7 +97,7 @@ impl Commit {
         }
         queue.check()?;
         queue.waiting_bytes += bytes.len();
-        queue.waiting.push_back(Waiting { entry, bytes, weight, slot: Arc::clone(&slot) });
+        queue.waiting.push_back(Waiting { entry, bytes, payloads, slot: Arc::clone(&slot) });
         loop {
             if let Some(outcome) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return Ok(outcome);
@@ -162,21 +172,20 @@ impl Commit {
     fn lead<'a>(
         &'a self,
         mut queue: MutexGuard<'a, Queue>,
-        write: &impl Fn(Vec<Entry>, &[u8]) -> Result<Vec<Outcome>, PoisonCause>,
+        write: &impl Fn(Pending) -> Result<Vec<Outcome>, PoisonCause>,
     ) -> MutexGuard<'a, Queue> {
         queue.leading = true;
-        let (mut entries, mut slots, mut record) = (Vec::new(), Vec::new(), Vec::new());
-        let mut heavy = 0;
-        while heavy < GROUP_BYTES
-            && let Some(Waiting { entry, bytes, weight, slot }) = queue.waiting.pop_front()
+        let (mut pending, mut slots) = (Pending::default(), Vec::new());
+        while pending.record.len() < GROUP_BYTES
+            && let Some(Waiting { entry, bytes, payloads, slot }) = queue.waiting.pop_front()
         {
             queue.waiting_bytes -= bytes.len();
-            heavy += weight;
-            entries.push(entry);
+            pending.entries.push(entry);
+            pending.payloads.extend(payloads);
             slots.push(slot);
-            match record.is_empty() {
-                true => record = bytes,
-                false => record.extend_from_slice(&bytes),
+            match pending.record.is_empty() {
+                true => pending.record = bytes,
+                false => pending.record.extend_from_slice(&bytes),
             }
         }
         if queue.outside > 0 {
@@ -185,7 +194,7 @@ impl Commit {
         }
         drop(queue);
         let mut leading = Leading { commit: self, failure: Some(PoisonCause::Panicked) };
-        leading.failure = match write(entries, &record) {
+        leading.failure = match write(pending) {
             Ok(outcomes) => {
                 for (slot, outcome) in slots.iter().zip(outcomes) {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
@@ -267,7 +276,8 @@ mod tests {
         fn submit(&self, bytes: usize) -> Result<Outcome, WriteError> {
             let collection = CollectionName::new("c").unwrap();
             let entry = Entry::Seal { collection, entity: EntityId::new("e").unwrap() };
-            self.commit.submit(entry, vec![0; bytes], 1, |entries, record| {
+            self.commit.submit(entry, vec![0; bytes], Payloads::default(), |pending| {
+                let Pending { entries, record, .. } = pending;
                 assert!(!record.is_empty());
                 self.begun.send(entries.len()).unwrap();
                 match self.verdicts.lock().unwrap().recv().unwrap() {
@@ -324,14 +334,15 @@ mod tests {
             assert_eq!((queue.waiting.len(), queue.waiting_bytes), (2, Config::QUEUE_BYTES_MAX));
             drop(queue);
             decide.send(true).unwrap();
-            assert_eq!(groups.recv().unwrap(), 2);
-            // Both are on their way to the disk; there is room again.
-            while bench.commit.lock().waiting.len() != 1 {
+            // The first of both is on its way to the disk, all of a group; there is room again.
+            assert_eq!(groups.recv().unwrap(), 1);
+            while bench.commit.lock().waiting.len() != 2 {
                 std::thread::yield_now();
             }
-            decide.send(true).unwrap();
-            decide.send(true).unwrap();
-            assert_eq!(groups.recv().unwrap(), 1);
+            for _ in 0..3 {
+                decide.send(true).unwrap();
+            }
+            assert_eq!((groups.recv().unwrap(), groups.recv().unwrap()), (1, 1));
             assert!(writers.into_iter().all(|writer| writer.join().unwrap().is_ok()));
         });
         assert_eq!(bench.commit.lock().waiting_bytes, 0);

@@ -3,22 +3,24 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    slice,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use dunlin_wire::Cid;
 
 use crate::{
     Config, Counters,
+    ahead::Payloads,
     batch::{self, Entry},
-    collection::{CollectionName, CollectionSpec, Fidelity},
-    commit::Commit,
+    collection::{CollectionName, CollectionSpec},
+    commit::{Commit, Pending},
     entity::Entity,
     error::{MaintainError, OpenError, PoisonCause, ReadError, StoreError, WriteError},
     log::{self, Log, Recovery},
     means::{self, IndexStatus, Kind, Limits, Means},
     observation::{EntityId, Observation},
-    state::{Ack, Outcome, Removed, State},
+    state::{Ack, Group, Outcome, Removed, State},
     storage::{Disk, Storage, StorageFile},
     store::{self, Checkpoint, NewOutline, Reader, Store},
 };
@@ -32,10 +34,6 @@ const VERSION: &str = "dunlin engine 3\n";
 /// What the versions before said, which are brought up to date when they are opened: they have some tables
 /// less.
 const VERSIONS_BEFORE: [&str; 2] = ["dunlin engine 1\n", "dunlin engine 2\n"];
-
-/// How much longer it takes to keep observations than to sum them up: the codec codes about a million
-/// values a second.
-const PAYLOAD_WEIGHT: usize = 8;
 
 /// The file whose lock says that an engine has the folder.
 const LOCK_FILE: &str = "lock";
@@ -97,7 +95,8 @@ impl Engine {
         let means = Means::new(Arc::clone(&storage), limits);
         let (log, recovery) = Log::open(storage, checkpoint.record, |_, record| {
             let damaged = StoreError::Damaged { what: "a log record" };
-            apply(&mut state, Entry::decode_all(record).ok_or(damaged)?, &store)?;
+            let entries = Entry::decode_all(record).ok_or(damaged)?;
+            apply(&mut state, entries, Payloads::default(), &store)?;
             Ok(())
         })?;
         state.counters = Counters::default();
@@ -122,7 +121,7 @@ impl Engine {
     /// written.
     pub fn create_collection(&self, spec: CollectionSpec) -> Result<(), WriteError> {
         let checked = spec.check().map_err(WriteError::Spec);
-        self.counted(checked.and_then(|()| self.submit(Entry::Create(Box::new(spec)), 1))).map(drop)
+        self.counted(checked.and_then(|()| self.submit(Entry::Create(Box::new(spec))))).map(drop)
     }
 
     /// Takes in a batch of observations, or none of it.
@@ -166,7 +165,7 @@ impl Engine {
         entity: &EntityId,
     ) -> Result<Option<Cid>, WriteError> {
         let entry = Entry::Seal { collection: collection.clone(), entity: entity.clone() };
-        match self.counted(self.submit(entry, PAYLOAD_WEIGHT))? {
+        match self.counted(self.submit(entry))? {
             Outcome::Sealed(cid) => Ok(cid),
             _ => Ok(None),
         }
@@ -204,7 +203,7 @@ impl Engine {
     ) -> Result<Removed, WriteError> {
         let (collection, entity) = (collection.clone(), entity.clone());
         let entry = Entry::Remove { collection, entity, observations };
-        match self.counted(self.submit(entry, 1))? {
+        match self.counted(self.submit(entry))? {
             Outcome::Removed { removed, .. } => Ok(removed),
             _ => Ok(Removed::default()),
         }
@@ -249,7 +248,7 @@ impl Engine {
     ///
     /// Fails when the engine is closed, or nothing can be written.
     pub fn checkpoint(&self) -> Result<(), WriteError> {
-        self.commit.exclusively(|| self.write_checkpoint())
+        self.commit.exclusively(|| self.write_checkpoint(&mut *self.log()?))
     }
 
     /// Refuses further writes, finishes those at work, and writes a checkpoint. Questions are still
@@ -260,7 +259,8 @@ impl Engine {
     /// Fails when a write failed earlier or the checkpoint fails; what was acknowledged is safe anyway.
     pub fn close(&self) -> Result<(), WriteError> {
         if self.commit.close()? {
-            self.write_checkpoint()
+            self.log()
+                .and_then(|mut log| self.write_checkpoint(&mut log))
                 .map_err(|cause| WriteError::Poisoned { cause: Arc::new(cause) })?;
         }
         Ok(())
@@ -337,20 +337,19 @@ impl Engine {
         if groups.is_empty() {
             return Ok(Outcome::Ingested(Ack::default()));
         }
-        let times = if spec.fidelity == Fidelity::Summary { 1 } else { PAYLOAD_WEIGHT };
-        self.submit(Entry::Observations { collection: name.clone(), groups }, times)
+        self.submit(Entry::Observations { collection: name.clone(), groups })
     }
 
-    /// Brings an entry into the log; applying it takes so many times as long as for a summary.
-    fn submit(&self, entry: Entry, times: usize) -> Result<Outcome, WriteError> {
+    /// Brings an entry into the log, and applies it.
+    fn submit(&self, entry: Entry) -> Result<Outcome, WriteError> {
         let bytes = entry.encode();
         if bytes.len() > Config::BATCH_BYTES_MAX {
             let observations = entry.observations();
             return Err(WriteError::BatchTooLarge { observations, bytes: bytes.len() });
         }
-        let weight = times * bytes.len();
-        let write = |entries: Vec<Entry>, record: &[u8]| self.write_group(entries, record);
-        match self.commit.submit(entry, bytes, weight, write)? {
+        let mut payloads = Payloads::default();
+        payloads.foresee(slice::from_ref(&entry), &self.state);
+        match self.commit.submit(entry, bytes, payloads, |group| self.write_group(group))? {
             Outcome::Refused(cause) => Err(cause),
             outcome => Ok(outcome),
         }
@@ -365,20 +364,23 @@ impl Engine {
     }
 
     /// Writes, syncs and applies one group of entries. Only one thread does this at a time.
-    fn write_group(&self, entries: Vec<Entry>, record: &[u8]) -> Result<Vec<Outcome>, PoisonCause> {
-        let mut log = self.log.lock().map_err(|_| PoisonCause::Panicked)?;
-        log.append(record)?;
+    fn write_group(&self, pending: Pending) -> Result<Vec<Outcome>, PoisonCause> {
+        let Pending { entries, record, mut payloads } = pending;
+        let mut log = self.log()?;
+        log.append(&record)?;
+        payloads.foresee(&entries, &self.state);
         let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
         state.counters.log_records += 1;
         state.counters.log_bytes += record.len() as u64;
-        let outcomes = apply(&mut state, entries, &self.store)?;
+        let outcomes = apply(&mut state, entries, payloads, &self.store)?;
         for outcome in &outcomes {
             if let Outcome::Removed { kind, numbers, .. } = outcome {
                 self.means.forget(*kind, numbers);
             }
         }
+        drop(state);
         if log.byte_count() >= self.config.checkpoint_log_bytes {
-            write_checkpoint(&mut log, &mut state, &self.store)?;
+            self.write_checkpoint(&mut log)?;
         }
         Ok(outcomes)
     }
@@ -393,9 +395,9 @@ impl Engine {
         let numbers: Vec<u64> = segments.iter().map(|(number, _)| *number).collect();
         let mut is_done = false;
         self.commit.exclusively(|| {
-            let mut log = self.log.lock().map_err(|_| PoisonCause::Panicked)?;
-            let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
-            write_checkpoint(&mut log, &mut state, &self.store)?;
+            let mut log = self.log()?;
+            self.write_checkpoint(&mut log)?;
+            let state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
             is_done = self.store.compact(collection, segments, outline)?;
             let mut collections = state.collections.values();
             let found = collections.find(|found| found.number == collection);
@@ -407,10 +409,33 @@ impl Engine {
         Ok(is_done)
     }
 
-    fn write_checkpoint(&self) -> Result<(), PoisonCause> {
-        let mut log = self.log.lock().map_err(|_| PoisonCause::Panicked)?;
-        let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
-        write_checkpoint(&mut log, &mut state, &self.store)
+    fn log(&self) -> Result<MutexGuard<'_, Log>, PoisonCause> {
+        self.log.lock().map_err(|_| PoisonCause::Panicked)
+    }
+
+    /// Makes the store hold all that the log says, then forgets that part of the log. Nothing else writes
+    /// meanwhile, and questions are answered.
+    fn write_checkpoint(&self, log: &mut Log) -> Result<(), PoisonCause> {
+        let view = self.state.read().map_err(|_| PoisonCause::Panicked)?;
+        let checkpoint = Checkpoint { record: log.last(), next_segment: view.next_segment };
+        if checkpoint.record == view.checkpointed {
+            return Ok(());
+        }
+        // The new file comes first: were it missing after the old ones are gone, a lost log would look like
+        // an empty one.
+        log.rotate()?;
+        let collections = view.collections.values();
+        let changed = collections.clone().flat_map(|collection| {
+            let changed = collection.entities.iter().filter(|(_, entity)| entity.changed);
+            changed.map(|(id, entity)| (collection.number, id, entity.record()))
+        });
+        let specs = collections.map(|collection| (collection.number, &*collection.spec));
+        let removed = view.removed.iter().map(|(number, id)| (*number, id));
+        self.store.checkpoint(checkpoint, specs, changed, removed)?;
+        drop(view);
+        self.state.write().map_err(|_| PoisonCause::Panicked)?.was_checkpointed(checkpoint);
+        log.remove_old()?;
+        Ok(())
     }
 }
 
@@ -424,43 +449,17 @@ impl std::fmt::Debug for Engine {
 fn apply(
     state: &mut State,
     entries: Vec<Entry>,
+    payloads: Payloads,
     store: &Store,
 ) -> Result<Vec<Outcome>, StoreError> {
-    let mut sealed = Vec::new();
+    let mut group = Group { store, payloads, sealed: Vec::new() };
     let mut outcomes = Vec::with_capacity(entries.len());
     for entry in entries {
-        outcomes.push(state.apply(entry, store, &mut sealed)?);
+        outcomes.push(state.apply(entry, &mut group)?);
     }
-    store.insert(&sealed)?;
+    store.insert(&group.sealed)?;
     state.limit_baselines();
     Ok(outcomes)
-}
-
-/// Makes the store hold all that the log says, then forgets that part of the log.
-fn write_checkpoint(log: &mut Log, state: &mut State, store: &Store) -> Result<(), PoisonCause> {
-    let checkpoint = Checkpoint { record: log.last(), next_segment: state.next_segment };
-    if checkpoint.record == state.checkpointed {
-        return Ok(());
-    }
-    // The new file comes first: were it missing after the old ones are gone, a lost log would look like
-    // an empty one.
-    log.rotate()?;
-    let collections = state.collections.values();
-    let changed = collections.clone().flat_map(|collection| {
-        let changed = collection.entities.iter().filter(|(_, entity)| entity.changed);
-        changed.map(|(id, entity)| (collection.number, id, entity.record()))
-    });
-    let specs = collections.map(|collection| (collection.number, &*collection.spec));
-    let removed = state.removed.iter().map(|(number, id)| (*number, id));
-    store.checkpoint(checkpoint, specs, changed, removed)?;
-    state.removed.clear();
-    for collection in state.collections.values_mut() {
-        collection.entities.values_mut().for_each(|entity| entity.changed = false);
-    }
-    state.checkpointed = checkpoint.record;
-    state.counters.checkpoints += 1;
-    log.remove_old()?;
-    Ok(())
 }
 
 /// Returns the state that a checkpoint kept.

@@ -1,6 +1,6 @@
 //! One entity: its lateness window, its open regime, and what is known of its past.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,11 +47,12 @@ pub(crate) enum Admission {
 }
 
 /// The observations that wait for older ones, by time.
+#[derive(Clone)]
 struct Window {
     lateness_us: i64,
     newest: Option<i64>,
     released: Option<i64>,
-    waiting: BTreeMap<i64, (Vec<f32>, Option<Metadata>)>,
+    waiting: BTreeMap<i64, (Arc<[f32]>, Option<Metadata>)>,
 }
 
 /// What a checkpoint keeps of an entity.
@@ -99,7 +100,7 @@ impl Entity {
         (window.newest, window.released) = (record.newest, record.released);
         for (index, (time, values)) in record.waiting.iter().enumerate() {
             let carried = record.waiting.metadata(index).cloned();
-            window.waiting.insert(time.0, (values.to_vec(), carried));
+            window.waiting.insert(time.0, (values.into(), carried));
         }
         Some(Self {
             regime: Regime::restore(spec, record.regime)?,
@@ -113,6 +114,23 @@ impl Entity {
             hot_slot: None,
             changed: false,
         })
+    }
+
+    /// Returns a copy to see with which regimes end, and where. It lacks what the open regime kept so far, and
+    /// what no regime depends on.
+    pub(crate) fn ahead(&self) -> Self {
+        Self {
+            regime: self.regime.ahead(),
+            window: self.window.clone(),
+            first: self.first,
+            observations: self.observations,
+            segments: self.segments,
+            metadata: self.metadata.clone(),
+            past: None,
+            matching: Matching::default(),
+            hot_slot: None,
+            changed: false,
+        }
     }
 
     /// Returns what a checkpoint must keep.
@@ -151,7 +169,7 @@ impl Entity {
             self.take(time, values, metadata, &mut on_sealed);
             return admission;
         }
-        self.window.waiting.insert(time, (values.to_vec(), metadata));
+        self.window.waiting.insert(time, (values.into(), metadata));
         while let Some((time, values, metadata)) = self.window.next_released() {
             self.take(time, &values, metadata, &mut on_sealed);
         }
@@ -250,14 +268,14 @@ impl Window {
     }
 
     /// Removes the oldest observation when nothing older can come any more, or the window is full.
-    fn next_released(&mut self) -> Option<(i64, Vec<f32>, Option<Metadata>)> {
+    fn next_released(&mut self) -> Option<(i64, Arc<[f32]>, Option<Metadata>)> {
         let (oldest, _) = self.waiting.first_key_value()?;
         let until = self.newest?.saturating_sub(self.lateness_us);
         let full = self.waiting.len() > Config::REORDER_OBSERVATIONS_MAX;
         (*oldest <= until || full).then(|| self.next_waiting()).flatten()
     }
 
-    fn next_waiting(&mut self) -> Option<(i64, Vec<f32>, Option<Metadata>)> {
+    fn next_waiting(&mut self) -> Option<(i64, Arc<[f32]>, Option<Metadata>)> {
         let (time, (values, metadata)) = self.waiting.pop_first()?;
         self.released = Some(time);
         Some((time, values, metadata))

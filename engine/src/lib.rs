@@ -39,6 +39,7 @@ mod config;
 mod error;
 mod observation;
 
+mod ahead;
 mod batch;
 mod commit;
 mod engine;

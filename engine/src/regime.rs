@@ -34,6 +34,8 @@ pub(crate) struct Regime {
     waiting_drift: Vec<f64>,
     /// The regime's own observations, in collections that keep them.
     kept: Option<Rows>,
+    /// Bytes of its first observations, which in a copy are not in `kept`.
+    kept_elsewhere: usize,
 }
 
 /// The running sums of a regime.
@@ -116,6 +118,7 @@ impl Regime {
             waiting: Rows::new(dim),
             waiting_drift: Vec::new(),
             kept: spec.fidelity.keeps_observations().then(|| Rows::new(dim)),
+            kept_elsewhere: 0,
         }
     }
 
@@ -139,7 +142,23 @@ impl Regime {
             waiting,
             waiting_drift,
             kept,
+            kept_elsewhere: 0,
         })
+    }
+
+    /// Returns a copy that ends where this one does; of what was kept so far it knows the size alone.
+    pub(crate) fn ahead(&self) -> Self {
+        let kept = self.kept.as_ref();
+        Self {
+            policy: self.policy,
+            state: self.state.clone(),
+            noise: self.noise.clone(),
+            inverse_unit: self.inverse_unit.clone(),
+            waiting: self.waiting.clone(),
+            waiting_drift: self.waiting_drift.clone(),
+            kept: kept.map(|kept| Rows::new(kept.dim())),
+            kept_elsewhere: self.kept_elsewhere + kept.map_or(0, Rows::byte_count),
+        }
     }
 
     /// Returns what a checkpoint must keep.
@@ -209,6 +228,11 @@ impl Regime {
         u64::from(self.state.count) + self.waiting.count() as u64
     }
 
+    /// Returns the regime's own observations, without what waits, in collections that keep them.
+    pub(crate) const fn kept(&self) -> Option<&Rows> {
+        self.kept.as_ref()
+    }
+
     /// Returns the observations that no segment holds yet, in collections that keep them.
     pub(crate) fn open_rows(&self) -> Option<Rows> {
         let mut rows = self.kept.clone()?;
@@ -275,8 +299,10 @@ impl Regime {
     }
 
     fn is_full(&self) -> bool {
-        let kept =
-            self.kept.as_ref().map_or(0, |kept| kept.byte_count() + self.waiting.byte_count());
+        let kept = self
+            .kept
+            .as_ref()
+            .map_or(0, |kept| self.kept_elsewhere + kept.byte_count() + self.waiting.byte_count());
         self.open_count() >= u64::from(self.policy.observations_max) || kept >= REGIME_BYTES_MAX
     }
 
@@ -285,6 +311,7 @@ impl Regime {
         let dim = self.state.mean.len();
         let state = std::mem::replace(&mut self.state, State::new(dim));
         let rows = self.kept.as_mut().map(|kept| std::mem::replace(kept, Rows::new(dim)));
+        self.kept_elsewhere = 0;
         state.into_sealed(self.inverse_unit.clone(), rows)
     }
 
@@ -444,6 +471,29 @@ mod tests {
         let sealed = feed(&mut regime, [0.9]);
         assert_eq!((sealed[0].count, sealed[0].mean[0]), (20, 0.5));
         assert_eq!((regime.state().count, regime.state().mean[0] as f32), (3, 0.9));
+    }
+
+    #[test]
+    fn a_copy_ends_where_the_regime_does_though_it_lacks_what_was_kept() {
+        let wide = CollectionSpec { fidelity: Fidelity::Lossless, ..spec(4096, None) };
+        let (mut regime, row) = (Regime::new(&wide), [0.5; 4096]);
+        let full = REGIME_BYTES_MAX.div_ceil(8 + 4 * row.len()) as i64;
+        for time in 0..full - 500 {
+            assert!(regime.observe(time, &row, None).is_none());
+        }
+        let mut copy = regime.ahead().ahead();
+        for time in full - 500..full - 1 {
+            assert!(regime.observe(time, &row, None).is_none());
+            assert!(copy.observe(time, &row, None).is_none());
+        }
+        let [ended, of_copy] = [&mut regime, &mut copy].map(|regime| {
+            regime.observe(full - 1, &row, None).map(|sealed| (sealed.count, sealed.rows))
+        });
+        let (ended, of_copy) = (ended.unwrap(), of_copy.unwrap());
+        assert_eq!((i64::from(ended.0), ended.0), (full, of_copy.0));
+        assert_eq!(of_copy.1.map(|rows| rows.count()), Some(500));
+        // What comes next is not short of anything.
+        assert_eq!(copy.kept_elsewhere, 0);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use dunlin_wire::Cid;
 
 use crate::{
     Config,
+    ahead::Payloads,
     batch::Entry,
-    codec::Tolerance,
     collection::{CollectionName, CollectionSpec},
     counters::Counters,
     distance::in_units,
@@ -24,7 +24,6 @@ use crate::{
     matching::{Ended, Field, Kept, Past, Scratch, Which},
     means::Kind,
     observation::{EntityId, Timestamp},
-    payload,
     regime::Sealed,
     rows::Rows,
     segment::{Measures, Segment, to_f32},
@@ -60,6 +59,15 @@ pub(crate) struct Collection {
     pub(crate) hot: HotTier,
     /// What observations are matched with besides each entity's own past.
     pub(crate) kept: Arc<Kept>,
+}
+
+/// Entries that are applied together.
+pub(crate) struct Group<'a> {
+    pub(crate) store: &'a Store,
+    /// What was packed for them ahead.
+    pub(crate) payloads: Payloads,
+    /// The segments that they sealed, which are not in the store yet.
+    pub(crate) sealed: Vec<NewSegment>,
 }
 
 /// What an entry did.
@@ -125,7 +133,7 @@ impl State {
         }
     }
 
-    /// Applies one entry; appends the segments that it sealed to `sealed`.
+    /// Applies one entry; adds the segments that it sealed to those of its group.
     ///
     /// # Errors
     ///
@@ -133,27 +141,34 @@ impl State {
     pub(crate) fn apply(
         &mut self,
         entry: Entry,
-        store: &Store,
-        sealed: &mut Vec<NewSegment>,
+        group: &mut Group<'_>,
     ) -> Result<Outcome, StoreError> {
-        let before = sealed.len();
+        let before = group.sealed.len();
         let outcome = match entry {
             Entry::Create(spec) => self.create(*spec),
-            Entry::Seal { collection, entity } => self.seal(collection, entity, store, sealed)?,
-            Entry::Observations { collection, groups } => {
-                self.ingest(collection, groups, store, sealed)?
-            }
+            Entry::Seal { collection, entity } => self.seal(collection, entity, group)?,
+            Entry::Observations { collection, groups } => self.ingest(collection, groups, group)?,
             Entry::Remove { collection, entity, observations } => {
-                return self.remove((collection, entity), observations, store, sealed);
+                return self.remove((collection, entity), observations, group);
             }
         };
-        for NewSegment { block, payload, .. } in &sealed[before..] {
+        for NewSegment { block, payload, .. } in &group.sealed[before..] {
             self.counters.segments_sealed += 1;
             self.counters.segment_bytes += block.bytes().len() as u64;
             let bytes = payload.iter().map(|block| block.bytes().len() as u64);
             self.counters.payload_bytes += bytes.sum::<u64>();
         }
         Ok(outcome)
+    }
+
+    /// Takes note that a checkpoint has everything.
+    pub(crate) fn was_checkpointed(&mut self, checkpoint: Checkpoint) {
+        self.removed.clear();
+        for collection in self.collections.values_mut() {
+            collection.entities.values_mut().for_each(|entity| entity.changed = false);
+        }
+        self.checkpointed = checkpoint.record;
+        self.counters.checkpoints += 1;
     }
 
     /// Drops the cached baselines when they are too many. Call it when every sealed segment is in the
@@ -210,10 +225,9 @@ impl State {
         &mut self,
         collection: CollectionName,
         entity: EntityId,
-        store: &Store,
-        sealed: &mut Vec<NewSegment>,
+        group: &mut Group<'_>,
     ) -> Result<Outcome, StoreError> {
-        let before = sealed.len();
+        let before = group.sealed.len();
         let Some(Collection { number, spec, entities, hot, kept }) =
             self.collections.get_mut(&collection)
         else {
@@ -225,10 +239,10 @@ impl State {
         let mut regimes = Vec::new();
         state.seal(|regime| regimes.push(regime));
         hot.update(&entity, state);
-        let mut sealing = Sealing { number: *number, spec, store, sealed, kept };
+        let mut sealing = Sealing { number: *number, spec, group, kept };
         let (next, counters) = (&mut self.next_segment, &mut self.counters);
         self.baseline_bytes += sealing.seal(&entity, state, regimes, next, counters)?;
-        Ok(Outcome::Sealed(sealed[before..].last().map(|new| *new.block.cid())))
+        Ok(Outcome::Sealed(group.sealed[before..].last().map(|new| *new.block.cid())))
     }
 
     /// Forgets an entity. Its record stays in the store until the next checkpoint: a replay from the one
@@ -237,8 +251,7 @@ impl State {
         &mut self,
         (collection, entity): (CollectionName, EntityId),
         observations: Option<u64>,
-        store: &Store,
-        sealed: &mut Vec<NewSegment>,
+        group: &mut Group<'_>,
     ) -> Result<Outcome, StoreError> {
         let Some(Collection { number, spec, entities, hot, .. }) =
             self.collections.get_mut(&collection)
@@ -256,8 +269,8 @@ impl State {
         let of_entity =
             |new: &NewSegment| new.place.0 == *number && *new.segment.entity() == entity;
         // What this record sealed is not in the store yet.
-        sealed.retain(|new| !of_entity(new));
-        let numbers = store.remove(*number, &entity)?;
+        group.sealed.retain(|new| !of_entity(new));
+        let numbers = group.store.remove(*number, &entity)?;
         let kind = Kind::new(*number, spec, self.next_segment);
         self.removed.insert((*number, entity));
         self.counters.entities_removed += 1;
@@ -270,10 +283,9 @@ impl State {
         &mut self,
         name: CollectionName,
         groups: Vec<(EntityId, Rows)>,
-        store: &Store,
-        sealed: &mut Vec<NewSegment>,
+        group: &mut Group<'_>,
     ) -> Result<Outcome, StoreError> {
-        let before = sealed.len();
+        let before = group.sealed.len();
         let Some(Collection { number, spec, entities, hot, kept }) =
             self.collections.get_mut(&name)
         else {
@@ -288,7 +300,7 @@ impl State {
             }));
         }
         let mut ack = Ack::default();
-        let mut sealing = Sealing { number: *number, spec, store, sealed, kept };
+        let mut sealing = Sealing { number: *number, spec, group, kept };
         let (next, counters) = (&mut self.next_segment, &mut self.counters);
         let mut scratch = Scratch::default();
         let mut reads = if self.is_matching { PASTS_READ_MAX } else { 0 };
@@ -326,7 +338,7 @@ impl State {
             }
             hot.update(&id, entity);
         }
-        ack.sealed = (sealed.len() - before) as u64;
+        ack.sealed = (group.sealed.len() - before) as u64;
         self.counters.observations_accepted += ack.accepted;
         self.counters.observations_duplicate += ack.duplicate;
         self.counters.observations_late += ack.late;
@@ -346,15 +358,14 @@ fn count_match(counters: &mut Counters, entity: &Entity, threshold: f64) {
 }
 
 /// Makes segments of ended regimes.
-struct Sealing<'a> {
+struct Sealing<'a, 'b> {
     number: u32,
     spec: &'a CollectionSpec,
-    store: &'a Store,
-    sealed: &'a mut Vec<NewSegment>,
+    group: &'a mut Group<'b>,
     kept: &'a Kept,
 }
 
-impl Sealing<'_> {
+impl Sealing<'_, '_> {
     /// Returns how many own regimes count as known.
     fn regimes_max(&self) -> usize {
         self.spec.policy.novelty_regimes_max as usize
@@ -393,14 +404,14 @@ impl Sealing<'_> {
             *next_segment += 1;
             let score = novelty(nearest, threshold);
             let new = self.new_segment((self.number, number), id, regime, score);
-            self.sealed.push(new);
+            self.group.sealed.push(new);
         }
         Ok(grown)
     }
 
     /// Reads the latest regimes of an entity; returns how many bytes they take.
     fn read_past(&self, id: &EntityId, entity: &mut Entity) -> Result<usize, StoreError> {
-        let reader = self.store.reader()?;
+        let reader = self.group.store.reader()?;
         let newest = reader.of_entity(self.number, id, i64::MIN, i64::MAX)?.rev();
         let mut read = newest.take(self.regimes_max()).collect::<Result<Vec<_>, StoreError>>()?;
         read.reverse();
@@ -410,7 +421,7 @@ impl Sealing<'_> {
         }
         // What this record sealed before is not in the store yet.
         let own = |new: &&NewSegment| new.place.0 == self.number && new.segment.entity() == id;
-        for new in self.sealed.iter().filter(own) {
+        for new in self.group.sealed.iter().filter(own) {
             past.push(new.segment.mean(), ended(new.place.1, &new.segment));
         }
         let bytes = past.ended.len() * Past::byte_count_each(self.spec.dim.get());
@@ -425,9 +436,7 @@ impl Sealing<'_> {
         regime: Sealed,
         score: f64,
     ) -> NewSegment {
-        let errors = self.spec.error_max();
-        let tolerance = errors.as_deref().map_or(Tolerance::Exact, Tolerance::Within);
-        let payload = regime.rows.as_ref().map(|rows| payload::pack(rows, tolerance));
+        let payload = regime.rows.as_ref().map(|rows| self.group.payloads.of(rows, self.spec));
         let payload = payload.unwrap_or_default();
         let segment = Segment {
             collection: self.spec.name.clone(),

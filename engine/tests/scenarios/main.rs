@@ -13,6 +13,7 @@ mod golden;
 mod indexed;
 mod ingest;
 mod matches;
+mod meanwhile;
 mod model;
 mod preferred;
 mod questions;
