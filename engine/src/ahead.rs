@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use dunlin_wire::{block::Block, cbor};
@@ -20,7 +23,7 @@ use crate::{
     collection::{CollectionName, CollectionSpec},
     entity::Entity,
     observation::EntityId,
-    payload,
+    payload::{self, REGIME_BYTES_MAX},
     regime::Sealed,
     rows::Rows,
     state::State,
@@ -28,6 +31,17 @@ use crate::{
 
 /// Values that go into a digest at a time.
 const DIGEST_VALUES: usize = 1024;
+
+/// Room for the observations that are packed at once; coding takes some five times as much memory.
+pub(crate) struct Room {
+    free: AtomicUsize,
+}
+
+/// Room that is given back.
+struct Taken<'a> {
+    room: &'a Room,
+    bytes: usize,
+}
 
 /// Payloads by the digest of what they were packed from.
 #[derive(Default)]
@@ -46,8 +60,8 @@ type Course<'a> = BTreeMap<(&'a CollectionName, &'a EntityId), Vec<Step<'a>>>;
 
 impl Payloads {
     /// Packs what `entries` will end, were they applied to the state as it is now. It is locked only while a copy
-    /// is played, to read.
-    pub(crate) fn foresee(&mut self, entries: &[Entry], state: &RwLock<State>) {
+    /// is played, to read. What there is no room for is left to others.
+    pub(crate) fn foresee(&mut self, entries: &[Entry], state: &RwLock<State>, room: &Room) {
         // After a panic the state is of no more use: whoever applies the entries says so.
         let Ok(view) = state.read() else { return };
         let course = course(entries, &view);
@@ -56,9 +70,9 @@ impl Payloads {
             let Ok(view) = state.read() else { return };
             let Some(collection) = view.collections.get(collection) else { continue };
             let spec = Arc::clone(&collection.spec);
-            let ended = play(&spec, collection.entities.get(entity), &steps);
+            let ended = play(&spec, collection.entities.get(entity), &steps, room);
             drop(view);
-            for rows in ended {
+            for (rows, _taken) in ended {
                 let errors = spec.error_max();
                 let digest = digest(&rows, errors.as_deref());
                 self.packed.entry(digest).or_insert_with(|| pack(&rows, errors.as_deref()));
@@ -79,6 +93,24 @@ impl Payloads {
             false => self.packed.get(&digest(rows, errors.as_deref())).cloned(),
         };
         packed.unwrap_or_else(|| pack(rows, errors.as_deref()))
+    }
+}
+
+impl Room {
+    pub(crate) const fn new() -> Self {
+        Self { free: AtomicUsize::new(2 * REGIME_BYTES_MAX) }
+    }
+
+    fn take(&self, bytes: usize) -> Option<Taken<'_>> {
+        let less = |free: usize| free.checked_sub(bytes);
+        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.ok().map(|_| Taken { room: self, bytes })
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.room.free.fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -112,22 +144,26 @@ fn course<'a>(entries: &'a [Entry], state: &State) -> Course<'a> {
     course
 }
 
-/// Returns the observations of the regimes that steps end.
-fn play(spec: &CollectionSpec, known: Option<&Entity>, steps: &[Step<'_>]) -> Vec<Rows> {
+/// Returns the observations of the regimes that steps end, as far as there is room for them.
+fn play<'a>(
+    spec: &CollectionSpec,
+    known: Option<&Entity>,
+    steps: &[Step<'_>],
+    room: &'a Room,
+) -> Vec<(Rows, Taken<'a>)> {
     let mut entity = known.map_or_else(|| Entity::new(spec), Entity::ahead);
     let mut kept = known.and_then(|known| known.regime.kept());
     let mut ended = Vec::new();
     for step in steps {
         let mut end = |sealed: Sealed| {
-            let Some(rows) = sealed.rows else { return };
-            ended.push(match kept.take() {
-                Some(before) => {
-                    let mut whole = before.clone();
-                    whole.append(&rows);
-                    whole
-                }
-                None => rows,
-            });
+            let (before, Some(mut rows)) = (kept.take(), sealed.rows) else { return };
+            let bytes = before.map_or(0, Rows::byte_count) + rows.byte_count();
+            let Some(taken) = room.take(bytes) else { return };
+            if let Some(before) = before {
+                let after = std::mem::replace(&mut rows, before.clone());
+                rows.append(&after);
+            }
+            ended.push((rows, taken));
         };
         match step {
             Step::Observe(rows) if rows.dim() == spec.dim.get() => {
@@ -215,7 +251,7 @@ mod tests {
 
         fn foresee(&self, entries: &[Entry]) -> Payloads {
             let mut payloads = Payloads::default();
-            payloads.foresee(entries, &self.state);
+            payloads.foresee(entries, &self.state, &Room::new());
             payloads
         }
     }
@@ -291,6 +327,17 @@ mod tests {
             |sealed: &[NewSegment]| sealed.iter().map(|new| *new.block.cid()).collect::<Vec<_>>();
         assert_eq!(cids(&sealed), cids(&expected));
         assert!(!foreseen.is_empty() && !foreseen.is_subset(&payload_cids(&sealed)));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_to_others() {
+        let bench = Bench::new(&spec(Fidelity::Lossless));
+        let entry = || observed(0, rows(0..45, 50));
+        for (free, packed) in [(40 * 16 - 1, 0), (usize::MAX / 2, 1)] {
+            let (room, mut payloads) = (Room { free: AtomicUsize::new(free) }, Payloads::default());
+            payloads.foresee(&[entry()], &bench.state, &room);
+            assert_eq!((payloads.packed.len(), room.free.into_inner()), (packed, free));
+        }
     }
 
     #[test]

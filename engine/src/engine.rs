@@ -11,7 +11,7 @@ use dunlin_wire::Cid;
 
 use crate::{
     Config, Counters,
-    ahead::Payloads,
+    ahead::{Payloads, Room},
     batch::{self, Entry},
     collection::{CollectionName, CollectionSpec},
     commit::{Commit, Pending},
@@ -49,6 +49,7 @@ pub struct Engine {
     store: Store,
     log: Mutex<Log>,
     commit: Commit,
+    packing: Room,
     config: Config,
     recovery: Recovery,
     _lock: Box<dyn std::fmt::Debug + Send + Sync>,
@@ -107,6 +108,7 @@ impl Engine {
             store,
             log: Mutex::new(log),
             commit: Commit::default(),
+            packing: Room::new(),
             config,
             recovery,
             _lock: lock,
@@ -348,7 +350,7 @@ impl Engine {
             return Err(WriteError::BatchTooLarge { observations, bytes: bytes.len() });
         }
         let mut payloads = Payloads::default();
-        payloads.foresee(slice::from_ref(&entry), &self.state);
+        payloads.foresee(slice::from_ref(&entry), &self.state, &self.packing);
         match self.commit.submit(entry, bytes, payloads, |group| self.write_group(group))? {
             Outcome::Refused(cause) => Err(cause),
             outcome => Ok(outcome),
@@ -368,7 +370,7 @@ impl Engine {
         let Pending { entries, record, mut payloads } = pending;
         let mut log = self.log()?;
         log.append(&record)?;
-        payloads.foresee(&entries, &self.state);
+        payloads.foresee(&entries, &self.state, &Room::new());
         let mut state = self.state.write().map_err(|_| PoisonCause::Panicked)?;
         state.counters.log_records += 1;
         state.counters.log_bytes += record.len() as u64;
