@@ -38,7 +38,9 @@ impl Question<'_> {
         let mut on_stretch = |stretch: Stretch, on: &mut dyn FnMut(Met<'_>)| {
             let stretch = stretch.after(before);
             before = stretch.end;
-            on(Met::Stretch(stretch));
+            if stretch.start <= to {
+                on(Met::Stretch(stretch));
+            }
         };
         let mut sealed = self.sealed(asked, (from, to))?.peekable();
         let begins_before = |stored: &Result<Stored, StoreError>, start: i64| {

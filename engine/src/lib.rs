@@ -107,7 +107,9 @@ pub use error::{
 };
 pub use history::{HistoryAnswer, HistoryQuery, ObservationsAnswer};
 pub use knn::{Exactness, Include, KnnAnswer, KnnQuery, Neighbor, knn_over};
-pub use listing::{EntityView, Life, OpenRegime, SegmentBlocks, SegmentPage, SegmentQuery};
+pub use listing::{
+    EntityView, Life, OpenRegime, Population, SegmentBlocks, SegmentPage, SegmentQuery,
+};
 pub use log::Recovery;
 pub use matched::{KEPT_REFERENCES_MAX, Matched, MatchesQuery};
 pub use means::IndexStatus;

@@ -65,6 +65,18 @@ pub struct EntityView {
     pub matched: Option<Matched>,
 }
 
+/// How much a collection has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Population {
+    /// Entities that were observed and not removed.
+    pub entities: u64,
+    /// Observations of them that were accepted so far.
+    pub observations: u64,
+    /// Segments of them that were sealed so far.
+    pub segments: u64,
+}
+
 /// An entity in short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,8 +107,9 @@ pub struct OpenRegime {
     pub mean: Vec<f32>,
     /// Drift of the latest observation, in the collection's units.
     pub drift: f64,
-    /// Novelty of the mean against the entity's sealed regimes, 0 to 1.
-    pub score: f64,
+    /// Novelty of the mean against the entity's sealed regimes, 0 to 1; in a list absent where memory does not
+    /// hold these.
+    pub score: Option<f64>,
 }
 
 impl std::fmt::Debug for OpenRegime {
@@ -225,7 +238,8 @@ impl Engine {
         }
     }
 
-    /// Returns the entities of a collection by name, after `after`, at most `limit`.
+    /// Returns the entities of a collection by name, after `after`, at most `limit`. Writers wait meanwhile, so ask
+    /// for many in pages.
     ///
     /// # Errors
     ///
@@ -242,20 +256,28 @@ impl Engine {
         let reader = self.reader()?;
         let start = after.map_or(Unbounded, Excluded);
         let page = found.entities.range::<EntityId, _>((start, Unbounded)).take(limited(limit));
+        let rows_max = found.spec.policy.novelty_regimes_max as usize;
         page.map(|(id, entity)| {
-            let rows_max = found.spec.policy.novelty_regimes_max as usize;
-            let baselines = match (&entity.past, entity.regime.open_count()) {
-                (Some(past), _) => past.means.newest(rows_max),
-                (None, 0) => Vec::new(),
-                (None, _) => {
-                    let past = reader.of_entity(found.number, id, i64::MIN, i64::MAX)?.rev();
-                    let means = past.take(rows_max).map(|s| Ok(s?.segment.mean().to_vec()));
-                    means.collect::<Result<Vec<_>, ReadError>>()?.concat()
-                }
-            };
-            view_of(found, id, entity, &baselines, &reader)
+            let baselines = entity.past.as_ref().map(|past| past.means.newest(rows_max));
+            view_of(found, id, entity, baselines.as_deref(), &reader)
         })
         .collect()
+    }
+
+    /// Returns how much a collection has, from memory alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such collection.
+    pub fn population(&self, collection: &CollectionName) -> Result<Population, ReadError> {
+        let view = self.view()?;
+        let mut population = Population::default();
+        for entity in view.collection(collection)?.entities.values() {
+            population.entities += 1;
+            population.observations += entity.observations;
+            population.segments += entity.segments;
+        }
+        Ok(population)
     }
 
     /// Returns how the entities of a collection are, by name, after `after`, at most `limit`, in memory alone.
@@ -303,7 +325,7 @@ impl Engine {
         let view = self.view()?;
         let found = view.collection(collection)?;
         let state = found.known(entity)?;
-        view_of(found, entity, state, &baselines, &self.reader()?)
+        view_of(found, entity, state, Some(&baselines), &self.reader()?)
     }
 }
 
@@ -311,19 +333,22 @@ fn view_of(
     collection: &Collection,
     id: &EntityId,
     entity: &Entity,
-    baselines: &[f32],
+    baselines: Option<&[f32]>,
     reader: &Reader,
 ) -> Result<EntityView, ReadError> {
     let (regime, state) = (&entity.regime, entity.regime.state());
-    let nearest = |mean: &[f32]| nearest_baseline(mean, baselines, regime.inverse_unit());
     let mean: Vec<f32> = state.mean.iter().copied().map(to_f32).collect();
+    let score = |baselines: &[f32]| {
+        let nearest = nearest_baseline(&mean, baselines, regime.inverse_unit());
+        novelty(nearest, collection.spec.policy.threshold)
+    };
     let open = (regime.open_count() > 0).then(|| OpenRegime {
         start: Timestamp(state.start),
         end: Timestamp(regime.newest()),
         count: regime.open_count(),
         drift: state.drift_now,
-        score: novelty(nearest(&mean), collection.spec.policy.threshold),
-        mean,
+        score: baselines.map(score),
+        mean: mean.clone(),
     });
     Ok(EntityView {
         entity: id.clone(),

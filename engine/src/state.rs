@@ -313,7 +313,8 @@ impl State {
             let has_room = 2 * self.baseline_bytes <= self.baseline_bytes_max;
             if entity.past.is_none() && has_room && reads > 0 {
                 reads -= 1;
-                self.baseline_bytes += sealing.read_past(&id, entity)?;
+                // What cannot be read now is matched with by nobody, and stops no writer.
+                self.baseline_bytes += sealing.read_past(&id, entity).unwrap_or_default();
             }
             let mut regimes = Vec::new();
             for (index, (time, values)) in rows.iter().enumerate() {
@@ -409,11 +410,15 @@ impl Sealing<'_, '_> {
         Ok(grown)
     }
 
-    /// Reads the latest regimes of an entity; returns how many bytes they take.
+    /// Reads the latest regimes of an entity; returns how many bytes they take. One that is damaged counts no more.
     fn read_past(&self, id: &EntityId, entity: &mut Entity) -> Result<usize, StoreError> {
         let reader = self.group.store.reader()?;
         let newest = reader.of_entity(self.number, id, i64::MIN, i64::MAX)?.rev();
-        let mut read = newest.take(self.regimes_max()).collect::<Result<Vec<_>, StoreError>>()?;
+        let is_whole = |read: &Result<_, StoreError>| {
+            !matches!(read, Err(StoreError::Segment(_) | StoreError::Damaged { .. }))
+        };
+        let newest = newest.filter(is_whole).take(self.regimes_max());
+        let mut read = newest.collect::<Result<Vec<_>, StoreError>>()?;
         read.reverse();
         let mut past = Past::default();
         for stored in &read {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use dunlin_engine::{
-    Config, Engine, OpenError, Recovery, Stored, TimeRange, WriteError, storage::Simulated,
+    Config, Engine, OpenError, Recovery, Stored, TimeRange, WriteError,
+    storage::{Simulated, Storage},
 };
 
 use crate::support::{cids, course, engine_with, entity, name, open, sealed, spec};
@@ -348,4 +349,32 @@ fn a_log_damaged_behind_the_checkpoint_refuses_to_open() {
     left.put(file, content);
     let refused = try_open(&left).unwrap_err();
     assert!(matches!(refused, OpenError::LogDamaged { .. }), "{refused}");
+}
+
+#[test]
+fn a_damaged_segment_stops_no_writer() {
+    let disk = Simulated::new();
+    let engine = open(&disk);
+    engine.create_collection(spec(2)).unwrap();
+    engine.ingest(&name(), course("a", 0..200, 20)).unwrap();
+    let damaged = sealed(&engine)[3].segment.to_block();
+    engine.close().unwrap();
+    drop(engine);
+    let file = disk.open("store.redb").unwrap();
+    let mut bytes = vec![0; file.byte_count().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    let found = bytes.windows(damaged.bytes().len()).position(|part| part == damaged.bytes());
+    file.write_at(found.expect("it is stored as it is") as u64, &[0xff]).unwrap();
+    file.sync().unwrap();
+    drop(file);
+
+    let engine = open(&disk);
+    assert!(engine.segment(damaged.cid()).is_err());
+    let ack = engine.ingest(&name(), course("a", 200..300, 20)).unwrap();
+    assert_eq!((ack.accepted, ack.sealed), (100, 5));
+    // Its segments are read again where no cache has them.
+    drop(engine);
+    let engine = open(&disk);
+    assert_eq!(engine.recovery().replayed_records, 1);
+    assert_eq!(engine.ingest(&name(), course("a", 300..400, 20)).unwrap().sealed, 5);
 }

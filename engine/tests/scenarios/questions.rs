@@ -190,10 +190,15 @@ fn entities_say_what_they_do_now() {
     let view = engine.entity(&name(), &entity("a")).unwrap();
     assert_eq!(view, engine.entities(&name(), None, 1).unwrap()[0]);
     assert_eq!((view.observations, view.segments), (50, 2));
+    let all = engine.entities(&name(), None, usize::MAX).unwrap();
+    let population = engine.population(&name()).unwrap();
+    assert_eq!(population.entities, all.len() as u64);
+    assert_eq!(population.observations, all.iter().map(|view| view.observations).sum::<u64>());
+    assert_eq!(population.segments, all.iter().map(|view| view.segments).sum::<u64>());
     assert_eq!((view.first, view.last), (Timestamp(0), Timestamp(49_000_000)));
     let open = view.open.unwrap();
     assert_eq!((open.start, open.count), (Timestamp(40_000_000), 10));
-    assert!(open.score > 0.5 && open.drift < 0.05);
+    assert!(open.score.unwrap() > 0.5 && open.drift < 0.05);
 }
 
 #[test]

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use dunlin_client as json;
-use dunlin_engine::CompactionBudget;
+use dunlin_engine::{CollectionName, CompactionBudget, Engine, EntityView, ReadError};
 
 use super::{Body, Path, convert, error::ApiError, shares};
 use crate::daemon::{CompactionWish, Shared};
 
 type Answer<T> = Result<Json<T>, ApiError>;
+
+/// Entities that are taken from the engine at a time.
+const ENTITIES_PAGE: usize = 1_000;
 
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Answer<json::Collections> {
     let specs = shared.blocking(|shared| shared.engine.collections()).await?;
@@ -117,14 +120,27 @@ fn watch_store<T>(
     })
 }
 
+/// Returns all entities of a collection, page by page, so that nobody waits long for them.
+fn all_entities(engine: &Engine, name: &CollectionName) -> Result<Vec<EntityView>, ReadError> {
+    let mut views: Vec<EntityView> = Vec::new();
+    loop {
+        let after = views.last().map(|view| view.entity.clone());
+        let page = engine.entities(name, after.as_ref(), ENTITIES_PAGE)?;
+        let is_last = page.len() < ENTITIES_PAGE;
+        views.extend(page);
+        if is_last {
+            return Ok(views);
+        }
+    }
+}
+
 pub(super) async fn entities(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
 ) -> Answer<json::Entities> {
     let name = convert::collection_name(&name)?;
-    let views =
-        shared.blocking(move |shared| shared.engine.entities(&name, None, usize::MAX)).await?;
-    let entity = |view: dunlin_engine::EntityView| json::Entity {
+    let views = shared.blocking(move |shared| all_entities(&shared.engine, &name)).await?;
+    let entity = |view: EntityView| json::Entity {
         entity: view.entity.to_string(),
         first_us: view.first.0,
         last_us: view.last.0,

@@ -25,11 +25,10 @@ impl Totals {
         let mut totals = Self::default();
         for spec in shared.engine.collections()? {
             totals.collections += 1;
-            for view in shared.engine.entities(&spec.name, None, usize::MAX)? {
-                totals.entities += 1;
-                totals.observations += view.observations;
-                totals.segments += view.segments;
-            }
+            let population = shared.engine.population(&spec.name)?;
+            totals.entities += population.entities;
+            totals.observations += population.observations;
+            totals.segments += population.segments;
         }
         Ok(totals)
     }

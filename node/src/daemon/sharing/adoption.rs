@@ -71,7 +71,7 @@ impl Shared {
     }
 
     fn observations(&self, name: &CollectionName) -> anyhow::Result<u64> {
-        Ok(self.engine.entities(name, None, usize::MAX)?.iter().map(|view| view.observations).sum())
+        Ok(self.engine.population(name)?.observations)
     }
 
     /// Puts all received sets of a collection before the gate, as the node's history is now. Returns who was
