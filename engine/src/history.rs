@@ -58,12 +58,11 @@ pub struct ObservationsAnswer {
 
 /// A stretch during which one vector holds.
 #[derive(Clone, Copy)]
-struct Piece<'a> {
+struct Piece {
     start: i64,
     end: i64,
-    vector: &'a [f32],
-    /// The segment of another node that says so.
-    foreign: Option<Cid>,
+    /// Which row of the past it is: there may be tens of millions.
+    row: usize,
 }
 
 impl Engine {
@@ -108,9 +107,9 @@ impl Engine {
             Some(resolution) => sampled(&pieces, query.range, resolution)?,
         };
         let (mut rows, mut foreign) = (Rows::new(past.rows.dim()), BTreeMap::new());
-        for (index, (time, piece)) in points.into_iter().enumerate() {
-            foreign.extend(piece.foreign.map(|cid| (index, cid)));
-            rows.push(time, piece.vector, None);
+        for (index, (time, row)) in points.into_iter().enumerate() {
+            foreign.extend(past.foreign.get(&row).map(|cid| (index, *cid)));
+            rows.push(time, past.rows.row(row), None);
         }
         let error_max = question.spec.error_max();
         Ok(HistoryAnswer { points: rows, fidelity, error_max, coverage, foreign })
@@ -151,14 +150,14 @@ impl Engine {
 struct Past {
     rows: Rows,
     ends: Vec<i64>,
-    /// The segments of other nodes that say so.
-    foreign: Vec<Option<Cid>>,
+    /// The segments of other nodes that say so, by row.
+    foreign: BTreeMap<usize, Cid>,
 }
 
 impl Past {
     fn new(question: &Question<'_>) -> Self {
         let rows = Rows::new(question.spec.dim.get());
-        Self { rows, ends: Vec::new(), foreign: Vec::new() }
+        Self { rows, ends: Vec::new(), foreign: BTreeMap::new() }
     }
 
     /// Returns the observations in a range; of other nodes' segments whose observations are not here, the means.
@@ -175,7 +174,8 @@ impl Past {
                     question.take_between(&mut past.rows, rows, bounds, usize::MAX)?;
                     let new = past.ends.len();
                     past.ends.extend_from_slice(&past.rows.times()[new..]);
-                    past.foreign.resize(past.ends.len(), foreign);
+                    let rows = new..past.ends.len();
+                    past.foreign.extend(rows.filter_map(|row| Some((row, foreign?))));
                 }
                 Part::Summary(segment) => {
                     let (start, end) = (segment.start().0, segment.end().0);
@@ -208,31 +208,25 @@ impl Past {
     }
 
     fn push(&mut self, (start, end): (i64, i64), vector: &[f32], foreign: Option<Cid>) {
+        self.foreign.extend(foreign.map(|cid| (self.ends.len(), cid)));
         self.rows.push(start, vector, None);
         self.ends.push(end);
-        self.foreign.push(foreign);
     }
 
-    fn pieces(&self) -> Vec<Piece<'_>> {
-        let rows = self.rows.iter().zip(&self.ends).zip(&self.foreign);
-        rows.map(|(((start, vector), end), foreign)| Piece {
-            start: start.0,
-            end: *end,
-            vector,
-            foreign: *foreign,
-        })
-        .collect()
+    fn pieces(&self) -> Vec<Piece> {
+        let spans = self.rows.times().iter().zip(&self.ends).enumerate();
+        spans.map(|(row, (start, end))| Piece { start: *start, end: *end, row }).collect()
     }
 }
 
-/// Returns the start and the end of each piece, within the range.
-fn native<'a>(pieces: &[Piece<'a>], (from, to): (i64, i64)) -> Vec<(i64, Piece<'a>)> {
+/// Returns the start and the end of each piece, within the range, with their rows.
+fn native(pieces: &[Piece], (from, to): (i64, i64)) -> Vec<(i64, usize)> {
     let mut points = Vec::with_capacity(pieces.len());
     for piece in pieces {
         let (start, end) = (piece.start.max(from), piece.end.min(to));
-        points.push((start, *piece));
+        points.push((start, piece.row));
         if end > start {
-            points.push((end, *piece));
+            points.push((end, piece.row));
         }
     }
     points
@@ -240,11 +234,11 @@ fn native<'a>(pieces: &[Piece<'a>], (from, to): (i64, i64)) -> Vec<(i64, Piece<'
 
 /// Returns one point per `resolution` microseconds: the newest piece that overlaps the time since the
 /// point before.
-fn sampled<'a>(
-    pieces: &[Piece<'a>],
+fn sampled(
+    pieces: &[Piece],
     range: TimeRange,
     resolution: u64,
-) -> Result<Vec<(i64, Piece<'a>)>, ReadError> {
+) -> Result<Vec<(i64, usize)>, ReadError> {
     let mut points = Vec::new();
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(points) };
     let from = range.from.unwrap_or(Timestamp(first.start)).0;
@@ -259,7 +253,7 @@ fn sampled<'a>(
         let before = pieces.partition_point(|piece| piece.start <= time);
         let newest = before.checked_sub(1).map(|index| &pieces[index]);
         if let Some(piece) = newest.filter(|piece| piece.end > time.saturating_sub(step)) {
-            points.push((time, *piece));
+            points.push((time, piece.row));
         }
     }
     Ok(points)
