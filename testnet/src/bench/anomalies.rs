@@ -56,6 +56,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let first = rows.len();
         for series in dataset.read_set(&set) {
             let series = series?;
+            if series.rows_train == 0 || series.labels().is_empty() {
+                let why = "nothing to learn from, or nothing to judge";
+                progress.suspend(|| eprintln!("{set} {} is left out: {why}", series.entity));
+                continue;
+            }
             let say = |scorer: &str| {
                 progress.set_message(format!("{set} {}: {scorer}", series.entity));
             };
