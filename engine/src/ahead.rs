@@ -56,6 +56,7 @@ enum Step<'a> {
     Remove,
 }
 
+/// What entries do to each entity, in their order.
 type Course<'a> = BTreeMap<(&'a CollectionName, &'a EntityId), Vec<Step<'a>>>;
 
 impl Payloads {
@@ -97,6 +98,7 @@ impl Payloads {
 }
 
 impl Room {
+    /// Returns room for two regimes of the largest size.
     pub(crate) const fn new() -> Self {
         Self { free: AtomicUsize::new(2 * REGIME_BYTES_MAX) }
     }

@@ -263,6 +263,35 @@ fn what_is_open_is_used_whatever_is_preferred() {
 }
 
 #[test]
+fn no_answer_is_about_a_time_behind_the_range_though_what_is_preferred_reaches_further() {
+    let summary = CollectionSpec { fidelity: Fidelity::Summary, ..spec(2) };
+    let (one, other) = (engine_with(&summary), engine_with(&summary));
+    let steady = |engine: &Engine, seconds: std::ops::Range<i64>, level: f32| {
+        let batch = seconds.map(|second| observation("a", second, &[level, 0.5])).collect();
+        engine.ingest(&name(), batch).unwrap();
+    };
+    steady(&one, 0..30, 0.3);
+    one.seal(&name(), &entity("a")).unwrap();
+    steady(&one, 50..200, 0.3);
+    steady(&other, 0..100, 0.9);
+    other.seal(&name(), &entity("a")).unwrap();
+    let mut preferred = Preferred::new(payload_of(&other));
+    prefer_all(&mut preferred, &sealed(&one), &sealed(&other));
+
+    // The open regime begins before the end of the range, and the other's segment stands for longer than that.
+    let last = Timestamp(60_000_000);
+    let range = TimeRange { from: None, to: Some(last) };
+    let query = HistoryQuery { range, ..history_query() };
+    let points = one.history_with(&query, &preferred).unwrap().points;
+    let times: Vec<_> = points.iter().map(|(time, _)| time).collect();
+    assert_eq!(times, [Timestamp(0), last]);
+    let course = || Course { entity: entity("a"), range };
+    let query = TrajectoryQuery { collection: name(), a: course(), b: course(), points: 10 };
+    let matches = one.trajectory_with(&query, &preferred).unwrap().matches;
+    assert!(matches.iter().all(|found| found.a <= last && found.b <= last), "{matches:?}");
+}
+
+#[test]
 fn outlines_stand_for_the_time_that_nothing_else_is_preferred_for() {
     let policy = SegmentPolicy { novelty_regimes_max: 8, ..spec(2).policy };
     for fidelity in [Fidelity::Lossless, Fidelity::Summary] {
